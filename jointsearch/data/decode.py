@@ -1,0 +1,158 @@
+"""Bytes of an image file -> uint8 pixels, with nothing guessed and nothing dropped in silence."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from jointsearch.data.files import shown
+from search_spaces.errors import InputError
+
+# Named one by one: Pillow would also start Ghostscript for a file that says it is PostScript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MAX_PIXELS = 2**26
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
+
+
+@dataclass(frozen=True)
+class Form:
+    """What decoded images are brought to: None keeps the size or the channels as found."""
+
+    image_size: int | None = None
+    channels: int | None = None
+    background: int = 255
+
+    def decode(self, data: bytes, name: str) -> Tensor:
+        """The image of these bytes in this form, uint8 (C,H,W)."""
+        image = decode_image(data, name, self.channels, self.background)
+        return image if self.image_size is None else resize_square(image, self.image_size)
+
+
+def decode_image(data: bytes, name: str, channels: int | None, background: int = 255) -> Tensor:
+    """The image as uint8 (C,H,W), upright; transparent parts show the background's gray level (default white).
+
+    `channels` None keeps gray images gray (C=1) and everything else RGB (C=3).
+    """
+    if not data:
+        raise InputError(f"{shown(name)} is empty (0 bytes); remove it or get the file again")
+    image = _opened(data, name)
+    pixels = _pixels(image, name, background)
+    if channels == 1 and pixels.shape[2] == 3:
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    if channels == 3 and pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+
+
+def resize_square(image: Tensor, size: int) -> Tensor:
+    """The centre square of a uint8 image (C,H,W), resized with antialiasing to (C,size,size)."""
+    height, width = image.shape[1:]
+    side = min(height, width)
+    if height == width == size:
+        return image
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[None, :, top : top + side, left : left + side]
+    return interpolate(square, (size, size), mode="bilinear", antialias=True)[0]
+
+
+def image_shape(image: Tensor) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    channels, height, width = image.shape
+    return channels, height, width
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    """The decoded, upright image."""
+    # Pillow answers malformed bytes with a dozen exception types (OSError, SyntaxError, struct.error, IndexError, ...)
+    # and with warnings; whatever it says, this file cannot be trusted.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(image, name)
+            if image.format == "PNG":
+                # Only verify() reads the checksums of the pixel blocks, and it uses the image up.
+                image.verify()
+                image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image.load()
+            _check_whole(image, data, name)
+            return ImageOps.exif_transpose(image)
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(_too_large(name)) from error
+    except Image.UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise InputError(
+            f"{shown(name)} is no image in a form that is read ({kinds}); convert it or remove it"
+        ) from error
+    except Exception as error:
+        reason = shown(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        raise InputError(f"{shown(name)} is cut off or damaged ({reason}); remove it or get the file again") from error
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(_too_large(name))
+    frames = getattr(image, "n_frames", 1)
+    # A JPEG may carry previews behind the photo (MPO); of the others no frame is the image.
+    if image.format in ("GIF", "TIFF", "WEBP", "PNG") and frames > 1:
+        raise InputError(f"{shown(name)} holds {frames} frames or pages, and one image was wanted; save the one meant")
+
+
+def _check_whole(image: Image.Image, data: bytes, name: str) -> None:
+    """Pillow fills what is missing at the end of a GIF with black; its last byte tells."""
+    if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
+        raise InputError(f"{shown(name)} is cut off (no GIF trailer); remove it or get the file again")
+
+
+def _too_large(name: str) -> str:
+    return f"{shown(name)} has more than {MAX_PIXELS:,} pixels; make it smaller or remove it"
+
+
+def _pixels(image: Image.Image, name: str, background: int) -> np.ndarray:
+    """uint8 pixels (H,W,1) of a gray image, (H,W,3) of any other."""
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image, name)
+    if image.mode == "I" and image.format == "PPM":
+        # Pillow scales the levels of a PGM with more than 8 bits to 0..65535.
+        return _rescaled(np.asarray(image), 65535)
+    if image.mode in ("I", "F"):
+        kind = "32-bit integer" if image.mode == "I" else "floating-point"
+        raise InputError(
+            f"{shown(name)} has {kind} pixels, which do not say what is white; save it with 8 or 16 bits per channel"
+        )
+    gray = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        return _composited(np.asarray(image.convert("RGBA")), background)[:, :, : 1 if gray else 3]
+    pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    return pixels[:, :, None] if gray else pixels
+
+
+def _from_16_bit(image: Image.Image, name: str) -> np.ndarray:
+    if image.has_transparency_data:
+        raise InputError(f"{shown(name)} is 16-bit gray with a transparent level; save it without transparency")
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    levels = np.asarray(image).astype(np.int64)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        levels = 2**bits - 1 - levels
+    return _rescaled(levels, 2**bits - 1)
+
+
+def _rescaled(levels: np.ndarray, white: int) -> np.ndarray:
+    # Pillow's own conversion clips: of a full 16-bit ramp 99.6 % becomes 255.
+    rounded = (levels.astype(np.int64) * 255 + white // 2) // white
+    return rounded.clip(0, 255).astype(np.uint8)[:, :, None]
+
+
+def _composited(pixels: np.ndarray, background: int) -> np.ndarray:
+    alpha = pixels[:, :, 3:].astype(np.int64)
+    mixed = (pixels[:, :, :3] * alpha + background * (255 - alpha) + 127) // 255
+    return mixed.astype(np.uint8)

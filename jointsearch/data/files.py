@@ -1,0 +1,109 @@
+"""Image files named and read where they lie: what a listing of a folder or an archive is made of."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+MAX_FILE_BYTES = 2**28  # an image file of more than 256 MiB is taken for a mistake or an attack
+STORED, DEFLATED = 0, 8  # the two ways of packing in a zip that are read
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a data set: its name below the root, with slashes, and how to get its bytes."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong with a data set: the file, and what to do. An error stops training, a warning does not."""
+
+    severity: str
+    file: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.text}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder or an archive holds: files sorted by the bytes of their names, folders, and what was refused."""
+
+    root: str
+    entries: tuple[Entry, ...]
+    folders: frozenset[str]
+    problems: tuple[Finding, ...]
+
+
+def name_bytes(name: str) -> bytes:
+    """The bytes that order names, so that no locale and no file system decides the order of images."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def shown(name: str) -> str:
+    """A file name fit for one line on any terminal: control characters and undecodable bytes are escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
+def is_ignored(part: str) -> bool:
+    """Whether a file or folder of this name is debris of an operating system, which no data set means."""
+    return part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of a file on disk."""
+    return read_span(path, 0, MAX_FILE_BYTES, name)
+
+
+def read_span(path: Path, offset: int, size: int, name: str) -> bytes:
+    """At most `size` bytes of a file, from `offset`: a member of a tar archive, read in place."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise InputError(f"{shown(name)} cannot be read ({error.strerror}); repair or remove it") from error
+
+
+def read_slice(archive: bytes, offset: int, size: int) -> bytes:
+    """A member of a tar archive that was unpacked in memory."""
+    return archive[offset : offset + size]
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A member of a zip archive, read in place, so that workers share no open file."""
+
+    path: Path
+    name: str
+    header: int
+    packed_size: int
+    size: int
+    method: int
+    checksum: int
+
+    def __call__(self) -> bytes:
+        """The unpacked bytes, never more than the archive declares."""
+        head = read_span(self.path, self.header, 30, self.name)
+        # The local header repeats the name and carries an extra field whose length the directory does not know.
+        skip = 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+        packed = read_span(self.path, self.header + skip, self.packed_size, self.name)
+        data = packed if self.method == STORED else self._inflated(packed)
+        if len(data) != self.size or zlib.crc32(data) != self.checksum:
+            raise InputError(
+                f"{shown(self.name)} is damaged inside its zip archive; make or download the archive again"
+            )
+        return data
+
+    def _inflated(self, packed: bytes) -> bytes:
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, self.size + 1)
+        except zlib.error:
+            return b""  # fails the length or checksum test above

@@ -1,0 +1,153 @@
+"""One door to every data set: settings in, three splits out."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from jointsearch.data.cifar import read_cifar
+from jointsearch.data.decode import Form
+from jointsearch.data.digits import read_digits
+from jointsearch.data.files import shown
+from jointsearch.data.folder import read_folder
+from jointsearch.data.hf import Columns, read_hf
+from jointsearch.data.sets import AnySet, DataSplits, FoundSplits, ImageSet
+from jointsearch.data.shapes import read_shapes
+from jointsearch.data.splits import stratified_split
+from jointsearch.data.svhn import read_svhn
+from jointsearch.settings import bounded, choice
+from search_spaces.errors import InputError
+
+# Where a set has no test split of its own, its test images are the same for every seed, so that figures of
+# different seeds are measured on the same images.
+TEST_SEED = 0
+MAX_AUTO_BYTES = 2**30  # in_memory=auto holds up to 1 GiB of pixels on the device
+FILES = ("folder", "hf")
+# Fields that only some data sets read; setting one for another set is a mistake and not ignored.
+READ_BY = {
+    "path": ("cifar10", "cifar100", "svhn", *FILES),
+    "test_path": ("folder",),
+    "image_size": FILES,
+    "channels": FILES,
+    "test_share": ("digits", *FILES),
+    "download": ("cifar10", "cifar100", "svhn", "hf"),
+    "in_memory": FILES,
+    "workers": FILES,
+    "extra": ("svhn",),
+    "image_column": ("hf",),
+    "label_column": ("hf",),
+    "background": FILES,
+}
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which data set, which part of it, and in which form."""
+
+    name: str = choice("digits", "digits", "shapes", "cifar10", "cifar100", "svhn", "folder", "hf")
+    path: str | None = None
+    test_path: str | None = None
+    image_size: int | None = bounded(None, 1, 4096)
+    channels: int | None = choice(None, 1, 3)
+    reduced: int | None = bounded(None, 1)
+    validation: int | float | None = bounded(None, 0)
+    test_share: float | None = bounded(None, 0, 1)
+    download: bool = False
+    in_memory: str = choice("auto", "auto", "always", "never")
+    workers: int = bounded(2, 0, 64)
+    extra: bool = False
+    image_column: str = "image"
+    label_column: str = "label"
+    background: int = bounded(255, 0, 255)
+
+
+def load_splits(settings: DataSettings, seed: int) -> DataSplits:
+    """The training, validation and test images; the seed chooses what is held out and what a reduced set keeps."""
+    _check_fields_are_read(settings)
+    train, validation, test = _divided(_found(settings), settings, seed)
+    missing = sorted(set(range(len(train.classes))) - set(train.labels.tolist()))
+    if missing:
+        raise InputError(
+            f"dataset {settings.name}: class {shown(train.classes[missing[0]])} has no image left for training; "
+            "raise dataset.reduced, or lower dataset.validation and dataset.test_share"
+        )
+    parts = (train, validation, test)
+    if settings.in_memory == "never" or (settings.in_memory == "auto" and _pixel_bytes(parts) > MAX_AUTO_BYTES):
+        return DataSplits(*parts)
+    return DataSplits(*(part if isinstance(part, ImageSet) else part.in_memory() for part in parts))
+
+
+def _found(settings: DataSettings) -> FoundSplits:
+    """The data set as it is published, before anything is held out."""
+    form = Form(settings.image_size, settings.channels, settings.background)
+    path = Path(settings.path).expanduser() if settings.path else None
+    match settings.name:
+        case "digits":
+            return FoundSplits(read_digits())
+        case "shapes":
+            return read_shapes()
+        case "cifar10" | "cifar100":
+            return read_cifar(settings.name, path, settings.download)
+        case "svhn":
+            return read_svhn(path, settings.download, settings.extra)
+        case "hf":
+            columns = Columns(settings.image_column, settings.label_column)
+            return read_hf(settings.path, settings.download, columns, form, settings.workers)
+        case "folder":
+            if path is None:
+                raise InputError(
+                    "dataset=folder needs a place; set dataset.path to a folder of class folders or a .tar"
+                )
+            test_path = Path(settings.test_path).expanduser() if settings.test_path else None
+            return read_folder(path, test_path, form, settings.workers)
+    raise InputError(
+        f"dataset.name is {settings.name}; give one of digits, shapes, cifar10, cifar100, svhn, folder, hf"
+    )
+
+
+def _divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[AnySet, AnySet, AnySet]:
+    """The three parts; validation is drawn before `reduced`, so that it is the same for every reduced size."""
+    train, validation, test = found.train, found.validation, found.test
+    if test is None:
+        count = _count("test_share", settings.test_share, len(train))
+        if not count:
+            raise InputError(f"dataset {settings.name} has no test split; set dataset.test_share, for example to 0.2")
+        rest, held_out = stratified_split(train.labels, (len(train) - count, count), TEST_SEED)
+        train, test = train.subset(rest), train.subset(held_out)
+    held_out_count = 0 if validation is not None else _count("validation", settings.validation, len(train))
+    room = len(train) - held_out_count
+    kept_count = room if settings.reduced is None else settings.reduced
+    if not 0 < kept_count <= room:
+        raise InputError(
+            f"dataset.reduced asks for {kept_count} images, and {len(train)} training images less {held_out_count} for "
+            f"validation leave {room}; lower dataset.reduced or dataset.validation"
+        )
+    held_out, kept = stratified_split(train.labels, (held_out_count, kept_count), seed)
+    return train.subset(kept), train.subset(held_out) if validation is None else validation, test
+
+
+def _count(field: str, wanted: int | float | None, total: int) -> int:
+    """A number of images, or a share below 1 of them, as a number."""
+    if not wanted:
+        return 0
+    count = round(wanted * total) if isinstance(wanted, float) else wanted
+    if not 0 < count < total:
+        raise InputError(
+            f"dataset.{field} is {wanted} and {total} images are there; give a share below 1 or fewer images"
+        )
+    return count
+
+
+def _pixel_bytes(parts: tuple[AnySet, ...]) -> int:
+    return sum(len(part) * int(torch.tensor(part.image_shape).prod()) for part in parts)
+
+
+def _check_fields_are_read(settings: DataSettings) -> None:
+    """A setting that this data set would not look at is an error, not a silent wish."""
+    for field in fields(settings):
+        names = READ_BY.get(field.name)
+        if names and settings.name not in names and getattr(settings, field.name) != field.default:
+            raise InputError(
+                f"dataset.{field.name} is {getattr(settings, field.name)}, and dataset={settings.name} does not "
+                f"read it (only {', '.join(names)} do); leave it out"
+            )

@@ -1,0 +1,78 @@
+"""Reads the pickles in which CIFAR is published, and nothing that a pickle could do beyond numbers and texts."""
+
+import io
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+
+from jointsearch.data.files import shown
+from search_spaces.errors import InputError
+
+ARRAY_MAKERS = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
+
+
+def read_pickle(data: bytes, name: str) -> Any:
+    """Dicts, lists, texts, bytes, numbers and uint8 arrays; a pickle that asks for anything else is refused."""
+    # A malformed pickle raises nearly anything (KeyError, IndexError, TypeError, UnicodeDecodeError, ...).
+    try:
+        return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+    except InputError:
+        raise
+    except Exception as error:
+        reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
+        raise InputError(f"{shown(name)} is no CIFAR batch ({reason}); download it again") from error
+
+
+class _Array:
+    """Takes the place of a numpy array while a pickle is read, so that no code of numpy is steered by the file."""
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], Any, bool, bytes]) -> None:
+        _, self.shape, self.dtype, self.is_fortran, self.data = state
+
+    def array(self) -> np.ndarray:
+        """The uint8 array, after its declared shape is found to fit its bytes."""
+        fits = isinstance(self.data, bytes) and len(self.data) == math.prod(self.shape)
+        if not fits or self.dtype.code not in (b"u1", "u1") or self.is_fortran:
+            raise ValueError("an array that is not of bytes in C order")
+        return np.frombuffer(self.data, np.uint8).reshape(self.shape)
+
+
+class _Dtype:
+    """Takes the place of a numpy dtype."""
+
+    def __init__(self, code: bytes | str = "", *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        """The byte order and the like, which one-byte numbers do not have."""
+
+
+# The C unpickler allocates a memo as large as the file's largest memo number claims; this one, in Python, does not.
+class _Unpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ARRAY_MAKERS:
+            return lambda *_: _Array()
+        if (module, name) == ("numpy", "ndarray"):
+            return None  # only handed to the maker above, which does not look at it
+        if (module, name) == ("numpy", "dtype"):
+            return _Dtype
+        raise InputError(
+            f"a pickle asks for {shown(f'{module}.{name}')}, which no CIFAR batch needs, and could run a program; "
+            "do not trust where it comes from"
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, _Array):
+        return value.array()
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"a {type(value).__name__} inside")
+    return value

@@ -1,0 +1,79 @@
+"""Encoded images from anywhere (files, archives, tables) as streams of decoded ones in a single shape."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jointsearch.data.decode import Form, image_shape
+from jointsearch.data.sets import FoundSplits, StreamSet
+from search_spaces.errors import InputError
+
+
+class EncodedImages(Protocol):
+    """Numbered image files, wherever they lie. Worker processes get a copy, so it can be pickled."""
+
+    def data(self, row: int) -> bytes:
+        """The bytes of this image file."""
+
+    def name(self, row: int) -> str:
+        """This image file, as messages show it."""
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """One split of a data set before anything is decoded."""
+
+    encoded: EncodedImages
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Images decoded when they are asked for; all have the shape of the first one, or the file is an error."""
+
+    encoded: EncodedImages
+    form: Form
+    first: str
+    image_shape: tuple[int, int, int]
+
+    def read(self, row: int) -> Tensor:
+        """The image of this row."""
+        name = self.encoded.name(row)
+        image = self.form.decode(self.encoded.data(row), name)
+        if image_shape(image) != self.image_shape:
+            raise InputError(mixed_shapes(name, image_shape(image), self.first, self.image_shape))
+        return image
+
+
+def streamed(found: dict[str, FoundFiles], form: Form, workers: int) -> FoundSplits:
+    """The splits as streams; the first training image gives the shape of all."""
+    train = found["train"].encoded
+    shape = image_shape(form.decode(train.data(0), train.name(0)))
+    sets = {
+        split: StreamSet(
+            DecodedImages(files.encoded, form, train.name(0), shape),
+            torch.arange(len(files.labels)),
+            torch.tensor(files.labels, dtype=torch.int64),
+            files.classes,
+            shape,
+            workers,
+        )
+        for split, files in found.items()
+    }
+    return FoundSplits(sets["train"], sets.get("validation"), sets.get("test"))
+
+
+def mixed_shapes(name: str, shape: tuple[int, int, int], first: str, first_shape: tuple[int, int, int]) -> str:
+    """The message for two files whose images do not fit into one batch."""
+    return (
+        f"{name} is {_shape_text(shape)} and {first} is {_shape_text(first_shape)}; "
+        "set dataset.image_size (and dataset.channels) to bring all images to one form"
+    )
+
+
+def _shape_text(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{width}x{height} px with {channels} channel{'s' if channels > 1 else ''}"

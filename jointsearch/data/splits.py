@@ -1,0 +1,52 @@
+"""Stratified, seeded, disjoint parts of a labelled set."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from jointsearch.data.sets import ImageSet, StreamSet
+from search_spaces.errors import InputError
+
+AnySetT = TypeVar("AnySetT", ImageSet, StreamSet)
+
+
+def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:
+    """Disjoint sorted index tensors of exactly these sizes, each with the class shares of the whole.
+
+    A part keeps its images when the sizes after it change.
+    """
+    if min(sizes, default=0) < 0 or sum(sizes) > len(labels):
+        raise InputError(
+            f"parts of {' + '.join(map(str, sizes))} images were asked of {len(labels)}; "
+            "lower dataset.reduced, dataset.validation or dataset.test_share"
+        )
+    labels = labels.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    members = [shuffled[labels[shuffled] == label] for label in labels.unique().tolist()]
+    parts = []
+    for size in sizes:
+        counts = _class_counts(torch.tensor([len(rows) for rows in members]), size)
+        taken = [rows[:count] for rows, count in zip(members, counts, strict=True)]
+        members = [rows[count:] for rows, count in zip(members, counts, strict=True)]
+        parts.append(torch.cat([*taken, torch.empty(0, dtype=torch.int64)]).sort().values)
+    return tuple(parts)
+
+
+def search_halves(image_set: AnySetT, seed: int) -> tuple[AnySetT, AnySetT]:
+    """The two stratified disjoint halves of a search: one trains the weights, the other judges the choices."""
+    half = len(image_set) // 2
+    train, validation = stratified_split(image_set.labels, (len(image_set) - half, half), seed)
+    return image_set.subset(train), image_set.subset(validation)
+
+
+def _class_counts(available: Tensor, size: int) -> list[int]:
+    """How many images each class gives to a part of this size: shares rounded down, then the largest remainders."""
+    total = max(int(available.sum()), 1)
+    scaled = available * size  # integers, so that equal classes have exactly equal remainders
+    counts = scaled // total
+    missing = size - int(counts.sum())
+    counts[(scaled % total).argsort(descending=True, stable=True)[:missing]] += 1
+    return counts.tolist()

@@ -1,0 +1,44 @@
+"""SVHN, photographed house numbers, from the .mat files in which it is published."""
+
+from pathlib import Path
+
+import torch
+from scipy.io import loadmat
+from torchvision.datasets import SVHN
+
+from jointsearch.data.download import fetch
+from jointsearch.data.files import shown
+from jointsearch.data.sets import FoundSplits, ImageSet
+from search_spaces.errors import InputError
+
+
+def read_svhn(path: Path | None, download: bool, extra: bool) -> FoundSplits:
+    """The core training images, with the extra ones where asked for, and the test images."""
+    place = path or Path("data") / "svhn"
+    train = _read_part(place, "train", download)
+    if extra:
+        more = _read_part(place, "extra", download)
+        train = ImageSet(torch.cat([train.images, more.images]), torch.cat([train.labels, more.labels]), train.classes)
+    return FoundSplits(train, None, _read_part(place, "test", download))
+
+
+def _read_part(place: Path, part: str, download: bool) -> ImageSet:
+    url, filename, md5 = SVHN.split_list[part]
+    file = place / filename
+    if download and not file.exists():
+        fetch(url, md5, file)
+    if not file.is_file():
+        raise InputError(
+            f"{shown(str(file))} is not there; set dataset.download=true to fetch it from {url}, "
+            "or dataset.path to the folder that holds it"
+        )
+    # scipy answers a damaged file with nearly any exception (ValueError, TypeError, zlib.error, KeyError, ...).
+    try:
+        content = loadmat(file)
+        images = torch.from_numpy(content["X"]).permute(3, 2, 0, 1).contiguous()  # (H, W, C, N) -> (N, C, H, W)
+        labels = torch.from_numpy(content["y"].astype("int64")).flatten() % 10  # published as 1..10, with 10 for zero
+    except Exception as error:
+        raise InputError(f"{shown(str(file))} is no SVHN file ({type(error).__name__}); download it again") from error
+    if images.dtype != torch.uint8 or len(images) != len(labels):
+        raise InputError(f"{shown(str(file))} holds {images.dtype} images and {len(labels)} labels; download it again")
+    return ImageSet(images, labels, tuple("0123456789"))

@@ -1,0 +1,135 @@
+"""How a network is trained: the numbers of a recipe, and timm's optimizer, schedule, loss and mixing made from them."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.task import ClassificationTask
+from torch import nn
+
+from jointsearch.settings import bounded, choice
+from search_spaces.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe. A value of 0 switches off what its name says."""
+
+    epochs: int = bounded(100, 1, 100_000)
+    batch_size: int = bounded(128, 2, 65_536)
+    optimizer: str = "sgd"  # any name of timm; there "sgd" has Nesterov momentum and "momentum" has not
+    learning_rate: float = bounded(0.1, 1e-8, 100.0)
+    momentum: float = bounded(0.9, 0.0, 0.9999)
+    weight_decay: float = bounded(5e-4, 0.0, 1.0)
+    schedule: str = choice("cosine", "cosine", "step", "none")
+    warmup_epochs: int = bounded(0, 0, 10_000)
+    drop_rate: float = bounded(0.0, 0.0, 0.99)
+    label_smoothing: float = bounded(0.0, 0.0, 0.9)
+    mixup: float = bounded(0.0, 0.0, 100.0)
+    cutmix: float = bounded(0.0, 0.0, 100.0)
+    ema_decay: float = bounded(0.0, 0.0, 0.999999)
+    clip_gradient: float = bounded(0.0, 0.0, 1e6)
+    precision: str = choice("auto", "auto", "float32", "bf16")
+    evaluate_every: int = bounded(10, 1, 100_000)
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in list_optimizers():
+            raise InputError(f"recipe.optimizer is {self.optimizer!r}; {nearest(self.optimizer, list_optimizers())}")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(
+                f"recipe.warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; make it less than recipe.epochs"
+            )
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """bfloat16 where it is asked for, or by itself where the hardware multiplies in it."""
+        enabled = self.precision == "bf16" or (self.precision == "auto" and _multiplies_bf16(device))
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+class Trainer:
+    """timm's pieces for one network under one recipe, and one step with them."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, classes: int, steps: int) -> None:
+        self.recipe, self.device = recipe, device
+        mixes = bool(recipe.mixup or recipe.cutmix)
+        self.mixing = (
+            Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
+            if mixes
+            else None
+        )
+        self.task = ClassificationTask(
+            network.to(device, memory_format=torch.channels_last),
+            criterion_kwargs={"smoothing": recipe.label_smoothing, "soft_targets": mixes},
+            device=device,
+            verbose=False,
+        )
+        self.optimizer = create_optimizer_v2(
+            network,
+            opt=recipe.optimizer,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+        self.schedule, _ = create_scheduler_v2(
+            self.optimizer,
+            sched=recipe.schedule,
+            num_epochs=recipe.epochs,
+            warmup_epochs=recipe.warmup_epochs,
+            warmup_lr=recipe.learning_rate / 100,
+            decay_epochs=max(1, recipe.epochs // 3),
+            step_on_epochs=False,
+            updates_per_epoch=steps,
+        )
+        if recipe.ema_decay:
+            self.task.setup_ema(decay=recipe.ema_decay, use_warmup=True)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, done: int) -> torch.Tensor:
+        """One optimizer step; `done` steps came before it. Returns the loss, still on the device."""
+        if self.mixing is not None and len(images) % 2 == 0:
+            images, labels = self.mixing(images, labels)
+        elif self.mixing is not None:
+            labels = nn.functional.one_hot(labels, self.mixing.num_classes).to(images.dtype)  # timm mixes pairs only
+        with self.recipe.autocast(self.device):
+            loss = self.task(images.contiguous(memory_format=torch.channels_last), labels)["loss"]
+        loss.backward()
+        if self.recipe.clip_gradient:
+            nn.utils.clip_grad_norm_(self.task.get_clip_parameters(), self.recipe.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.task.update_ema(step=done + 1)
+        if self.schedule is not None:
+            self.schedule.step_update(done + 1)
+        return loss.detach()
+
+    def network(self) -> nn.Module:
+        """The network that is evaluated: the averaged one where there is one."""
+        averaged = self.task.get_trainable_module(ema=True)
+        return self.task.get_trainable_module() if averaged is None else averaged.module
+
+    def state(self) -> dict:
+        """Everything that training changes."""
+        averaged = self.task.get_trainable_module(ema=True)
+        return {
+            "network": self.task.get_trainable_module().state_dict(),
+            "averaged": None if averaged is None else averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict, done: int) -> None:
+        """Go on from a state after `done` steps."""
+        self.task.get_trainable_module().load_state_dict(state["network"])
+        averaged = self.task.get_trainable_module(ema=True)
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.step_update(done)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # A CPU without such instructions emulates them, slower than float32.
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

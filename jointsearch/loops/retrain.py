@@ -1,0 +1,266 @@
+"""Train one network under one finished policy, from scratch to its test accuracy; interrupted, it goes on with the same bits."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from jointsearch.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
+from jointsearch.data.sets import AnySet, DataSplits
+from jointsearch.data.standard import Standard, normalize
+from jointsearch.front_end import augment
+from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.networks.create import create_network
+from jointsearch.randomness import own_global_randomness
+from jointsearch.run_folder import StopSignal, lock_folder, write_json
+from jointsearch.settings import as_plain
+from jointsearch.track import Tracker
+from search_spaces.errors import InputError
+from search_spaces.plain_json import read_json, shown
+from search_spaces.policy import Policy, PolicySchedule
+
+EVALUATION_BATCH = 500
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after a step; its state is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_code = 128 + signal_number
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training to be done: what is trained, how, and where its files go."""
+
+    folder: Path
+    policy: Policy | PolicySchedule
+    network: str
+    recipe: Recipe
+    standard: Standard
+    seed: int
+    identity: dict[str, Any]  # all else that decides the result, as plain data: compared when a run is resumed
+    device: torch.device = torch.device("cpu")
+    wandb_mode: str = "disabled"
+    save_seconds: float = 60.0
+    show_progress: bool = False
+
+
+@dataclass
+class Progress:
+    """Where a training stands: everything of a checkpoint that is not the network's own."""
+
+    epoch: int = 0
+    step: int = 0  # steps done in this epoch
+    order: Tensor | None = None  # this epoch's images
+    loss_sum: Tensor | None = None
+    selected_epoch: int = 0
+    selected_accuracy: float = -1.0
+    selected_weights: dict[str, Tensor] | None = None
+
+
+def retrain(trial: Trial, splits: DataSplits) -> dict[str, Any]:
+    """Train, or go on, or return the result that is there already. Raises Interrupted after a signal."""
+    with lock_folder(trial.folder), own_global_randomness(trial.seed):
+        _check_identity(trial)
+        result_path = trial.folder / "result.json"
+        if result_path.is_file():
+            return read_json(result_path, "result")
+        loaded = load_checkpoint(trial.folder / "checkpoints")
+        with StopSignal() as stop, Tracker(trial.folder, trial.wandb_mode, name=trial.folder.name) as tracker:
+            run = _Run(trial, splits, tracker)
+            run.start(None if loaded is None else loaded.state)
+            result = run.to_the_end(stop)
+        write_json(result_path, result)
+        return result
+
+
+class _Run:
+    """The moving parts of one training."""
+
+    def __init__(self, trial: Trial, splits: DataSplits, tracker: Tracker) -> None:
+        self.trial, self.tracker = trial, tracker
+        self.splits = DataSplits(*(part.to(trial.device) for part in (splits.train, splits.validation, splits.test)))
+        self.steps = _steps(len(splits.train), trial.recipe.batch_size)
+        channels, height, width = splits.train.image_shape
+        classes = len(splits.train.classes)
+        network = create_network(trial.network, classes, channels, min(height, width), trial.recipe.drop_rate)
+        self.trainer = Trainer(network, trial.recipe, trial.device, classes, self.steps)
+        self.generators = {
+            name: torch.Generator().manual_seed(trial.seed * 2 + place) for place, name in enumerate(("order", "noise"))
+        }
+        self.progress = Progress()
+        self.began = self.saved = time.monotonic()
+        self.seconds_before = 0.0
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        """Begin, or go on where a checkpoint stands."""
+        if state is None:
+            self.tracker.rewind(0)
+            return
+        self.progress = Progress(**state["progress"])
+        self.trainer.restore(state["trainer"], self.progress.epoch * self.steps + self.progress.step)
+        self.tracker.rewind(state["metrics_bytes"])
+        self.seconds_before = state["seconds"]
+        restore_generator_states(state["generators"], self.generators)
+
+    def save(self) -> None:
+        """Write a checkpoint of the whole run."""
+        state = {
+            "progress": vars(self.progress),
+            "trainer": self.trainer.state(),
+            "metrics_bytes": self.tracker.offset(),
+            "seconds": self.seconds(),
+            "generators": generator_states(self.generators),
+        }
+        done = self.progress.epoch * self.steps + self.progress.step
+        save_checkpoint(self.trial.folder / "checkpoints", done, state)
+        self.saved = time.monotonic()
+
+    def seconds(self) -> float:
+        """Training time so far, pauses left out."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def to_the_end(self, stop: StopSignal) -> dict[str, Any]:
+        """All epochs that are left, then the test set, once."""
+        epochs = self.trial.recipe.epochs
+        bar = tqdm(
+            total=epochs,
+            initial=self.progress.epoch,
+            desc=f"{self.trial.folder.parent.name}/{self.trial.folder.name}",
+            unit="epoch",
+            disable=None if self.trial.show_progress else True,
+            leave=False,
+        )
+        with bar:
+            while self.progress.epoch < epochs:
+                self.one_epoch(stop)
+                bar.update()
+        self.save()
+        return self.result()
+
+    def one_epoch(self, stop: StopSignal) -> None:
+        """The steps of an epoch that are left, and its evaluation when it is due."""
+        trial, progress = self.trial, self.progress
+        if progress.order is None:
+            progress.order = torch.randperm(len(self.splits.train), generator=self.generators["order"])
+            progress.loss_sum = torch.zeros((), device=trial.device)
+        policy = trial.policy if isinstance(trial.policy, Policy) else trial.policy.at(progress.epoch)
+        batch_size = trial.recipe.batch_size
+        left = progress.order[progress.step * batch_size : self.steps * batch_size]
+        self.trainer.task.train()
+        for batch in self.splits.train.batches(left, batch_size):
+            images = augment(batch.images, policy, trial.standard, self.generators["noise"])
+            loss = self.trainer.step(images, batch.labels, progress.epoch * self.steps + progress.step)
+            progress.loss_sum = progress.loss_sum + loss * len(images)
+            progress.step += 1
+            if stop.received is not None or time.monotonic() - self.saved >= trial.save_seconds:
+                self.check_loss()
+                self.save()
+                if stop.received is not None:
+                    raise Interrupted(stop.received)
+        self.finish_epoch()
+
+    def finish_epoch(self) -> None:
+        """Evaluate when it is due, and keep the weights that validation likes best."""
+        progress, recipe = self.progress, self.trial.recipe
+        train_loss = self.check_loss()
+        progress.epoch += 1
+        progress.step, progress.order, progress.loss_sum = 0, None, None
+        metrics = {"epoch": progress.epoch, "train_loss": train_loss}
+        due = progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs
+        if due and len(self.splits.validation):
+            scores = self.evaluate(self.splits.validation)
+            metrics |= {f"validation_{name}": value for name, value in scores.items()}
+            # Of equal epochs the first: later ones had more chances to be lucky.
+            if scores["accuracy"] > progress.selected_accuracy:
+                progress.selected_accuracy, progress.selected_epoch = scores["accuracy"], progress.epoch
+                weights = self.trainer.network().state_dict()
+                progress.selected_weights = {name: value.detach().clone() for name, value in weights.items()}
+        self.tracker.log(progress.epoch * self.steps, metrics)
+
+    def check_loss(self) -> float:
+        """The mean training loss of this epoch so far; a training that diverged ends here."""
+        progress = self.progress
+        seen = min(progress.step * self.trial.recipe.batch_size, len(self.splits.train))
+        loss = float(progress.loss_sum) / max(seen, 1) if progress.loss_sum is not None else 0.0
+        if not torch.isfinite(torch.tensor(loss)):
+            raise InputError(
+                f"the training loss is {loss} in epoch {progress.epoch + 1}: training diverged; lower "
+                f"recipe.learning_rate (now {self.trial.recipe.learning_rate:g}) or set recipe.clip_gradient=5"
+            )
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, images: AnySet) -> dict[str, float]:
+        """Mean loss and accuracy in percent, images as they are."""
+        network = self.trainer.network().eval()
+        evaluator = self.trainer.task.create_evaluator()
+        for batch in images.batches(torch.arange(len(images)), EVALUATION_BATCH):
+            inputs = normalize(batch.images, self.trial.standard).contiguous(memory_format=torch.channels_last)
+            with self.trial.recipe.autocast(self.trial.device):
+                output = network(inputs)
+            evaluator.update(output, batch.labels)
+        scores = evaluator.compute()
+        return {"loss": scores["loss"], "accuracy": scores["top1"]}
+
+    def result(self) -> dict[str, Any]:
+        """The result of the run; the test set is looked at here and nowhere else."""
+        seconds = self.seconds()
+        progress = self.progress
+        result: dict[str, Any] = {"epochs": progress.epoch, "seconds": round(seconds, 1)}
+        result["images_trained"] = progress.epoch * min(self.steps * self.trial.recipe.batch_size, len(self.splits.train))
+        result["test_accuracy_last"] = self.evaluate(self.splits.test)["accuracy"] if len(self.splits.test) else None
+        if progress.selected_weights is not None:
+            network = self.trainer.network()
+            last = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            network.load_state_dict(progress.selected_weights)
+            result["test_accuracy_selected"] = self.evaluate(self.splits.test)["accuracy"] if len(self.splits.test) else None
+            result["selected_epoch"] = progress.selected_epoch
+            result["validation_accuracy_selected"] = progress.selected_accuracy
+            network.load_state_dict(last)
+        return result
+
+
+def _steps(images: int, batch_size: int) -> int:
+    # A last batch of one image has no batch statistics: it is left to the next epoch's order.
+    steps = images // batch_size + (images % batch_size > 1)
+    if not steps:
+        raise InputError(f"{images} training image(s) make no batch; training needs at least 2, give more data")
+    return steps
+
+
+def _check_identity(trial: Trial) -> None:
+    identity = {
+        "network": trial.network,
+        "recipe": as_plain(trial.recipe),
+        "standard": as_plain(trial.standard),
+        "seed": trial.seed,
+        **trial.identity,
+    }
+    path = trial.folder / "trial.json"
+    policy_path = trial.folder / "policy.json"
+    if not path.is_file():
+        trial.policy.save(policy_path)
+        write_json(path, identity)
+        return
+    saved = read_json(path, "trial")
+    changed = sorted(key for key, _ in _leaves(identity) ^ _leaves(saved))
+    if policy_path.read_text(encoding="utf-8") != trial.policy.to_json():
+        changed.append("policy")
+    if changed:
+        raise InputError(
+            f"{trial.folder} was begun with other settings ({shown(', '.join(dict.fromkeys(changed)), 300)} differ); "
+            "give the same settings, or another run folder"
+        )
+
+
+def _leaves(data: Any, name: str = "") -> set[tuple[str, str]]:
+    if isinstance(data, dict):
+        return {leaf for key, value in data.items() for leaf in _leaves(value, f"{name}.{key}" if name else key)}
+    return {(name, repr(data))}

@@ -1,0 +1,61 @@
+"""The one class behind our hand-written networks: named parts in a row, then timm's classifier head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from timm.layers import ClassifierHead
+from torch import Tensor, nn
+
+
+class ImageClassifier(nn.Module):
+    """Runs `parts` in their order, pools and classifies; speaks timm's interface, so that timm's tools fit it."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, nn.Module],
+        feature_info: list[dict[str, Any]],
+        num_classes: int,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        self.part_names = tuple(parts)
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.feature_info = feature_info
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = int(feature_info[-1]["num_chs"])
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool)
+        self.apply(_initialize)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh last layer for `num_classes`; 0 removes it."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature map, activated, before pooling: (B, num_features, h, w)."""
+        for name in self.part_names:
+            x = getattr(self, name)(x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map -> logits (B, num_classes), or the pooled features (B, num_features)."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _initialize(module: nn.Module) -> None:
+    """He et al. 2015: a ReLU network keeps the variance of its gradients when the fan is counted at the output."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

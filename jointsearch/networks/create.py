@@ -1,0 +1,57 @@
+"""One door to every network: ours and timm's, by name."""
+
+import difflib
+
+import timm
+from timm.models import model_entrypoint
+from torch import nn
+
+from jointsearch.networks.small_images import small_image_stem, small_patch_size
+from search_spaces.errors import InputError
+
+LARGEST_SMALL_IMAGE = 64
+SMALLEST_IMAGE = 8
+TRANSFORMER_MODULES = ("timm.models.vision_transformer", "timm.models.deit")
+
+
+def create_network(
+    name: str, num_classes: int, in_chans: int = 3, image_size: int = 32, drop_rate: float = 0.0
+) -> nn.Module:
+    """The network `name` with fresh weights, for square images of `image_size`.
+
+    Ours take any size as they are. An ImageNet network from timm gets its small-image form up to 64x64.
+    """
+    _check_arguments(name, num_classes, in_chans, image_size, drop_rate)
+    source = model_entrypoint(name).__module__
+    is_small = image_size <= LARGEST_SMALL_IMAGE
+    sizes: dict[str, int] = {}
+    if source in TRANSFORMER_MODULES:
+        sizes["img_size"] = image_size
+        if is_small:
+            sizes["patch_size"] = small_patch_size(image_size)
+    # Not every timm network knows drop_rate; timm leaves out what is None.
+    model = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate or None, **sizes)
+    if is_small and source.startswith("timm.") and not sizes:
+        return small_image_stem(model, image_size)
+    return model
+
+
+def _check_arguments(name: str, num_classes: int, in_chans: int, image_size: int, drop_rate: float) -> None:
+    if not timm.is_model(name):
+        raise InputError(f"network={name} is not known; {_nearest(name)}")
+    for key, value, smallest in (
+        ("num_classes", num_classes, 1),
+        ("in_chans", in_chans, 1),
+        ("image_size", image_size, SMALLEST_IMAGE),
+    ):
+        if value < smallest:
+            raise InputError(f"{key}={value} for network={name}: at least {smallest} is needed; give a larger {key}")
+    if not 0.0 <= drop_rate < 1.0:
+        raise InputError(f"drop_rate={drop_rate} for network={name}: give a number from 0 up to, not including, 1")
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return "use wide_resnet40_2, wide_resnet28_10, tiny_cnn, or a name that timm.list_models() gives"

@@ -1,0 +1,212 @@
+"""A policy as one picture: a row for each sub-policy, a column for each image, amounts in the ops' own units."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from jointsearch.data.decode import Form, resize_square
+from jointsearch.data.files import IMAGE_SUFFIXES, is_ignored, name_bytes, read_file
+from search_spaces.augment.apply import apply_policy
+from search_spaces.augment.table import OPS
+from search_spaces.errors import InputError
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 25
+MAX_IMAGES = 32
+IMAGES = 8
+
+# Squares (left, top, side) of scikit-learn's two photos: a pagoda above a lake, a dahlia before dark leaves.
+PHOTO_SQUARES = (
+    ((60, 20, 300), (175, 235, 190), (70, 70, 150), (430, 130, 210)),
+    ((160, 75, 290), (213, 0, 427), (235, 150, 140), (330, 180, 180)),
+)
+
+# Lengths in pixels of the picture, and a font's 0.72 points are one of them at 100 dots an inch.
+CELL, GAP, MARGIN, LINE, HEADER = 96, 6, 24, 20, 76
+NAME_AT, PROBABILITY_AT, AMOUNT_AT, IMAGES_AT = 80, 186, 242, 396
+DOTS, POINTS = 100, 0.72
+INK, FAINT = "#1c1c1c", "#8c8c8c"
+
+# Units of AugOp as they are written beside a row: the amount is multiplied, then formatted.
+UNITS = {
+    "tangent": (1, "{:.2f} slope"),
+    "share of width": (100, "{:.0f} % of width"),
+    "share of height": (100, "{:.0f} % of height"),
+    "degrees": (1, "{:.1f} degrees"),
+    "factor": (1, "x {:.2f}"),
+    "threshold": (255, "from level {:.0f}"),
+    "bits": (1, "{:.0f} bits"),
+    "share of the shorter side": (100, "{:.0f} % of the side"),
+    "weight of the other image": (100, "{:.0f} % of another"),
+}
+
+
+def contact_sheet(policy: Policy, images: Tensor, noise: torch.Generator, rows: int | None = None) -> "Figure":
+    """The policy on (M, C, H, W) uint8 images: the originals, then the `rows` heaviest sub-policies (default 25)."""
+    if images.dtype != torch.uint8 or images.dim() != 4 or not 0 < len(images) <= MAX_IMAGES:
+        got = f"{tuple(images.shape)} {images.dtype}"
+        raise InputError(f"a contact sheet got images {got}; give 1 to {MAX_IMAGES} uint8 images as (M, C, H, W)")
+    numbers = heaviest(policy, MAX_ROWS if rows is None else rows)
+    chosen = [policy.sub_policies[n] for n in numbers]
+    strips = [images, *(apply_policy(Policy((_alone(sub_policy),)), images, noise) for sub_policy in chosen)]
+    cells = torch.stack([_cells(strip) for strip in strips])  # (rows, M, height, width, 3)
+    pitch = max(cells.shape[2], LINE * max(len(sub_policy.ops) for sub_policy in chosen)) + GAP
+    axes = _canvas(cells, pitch)
+    _write_title(axes, policy, len(chosen))
+    _write(axes, NAME_AT, HEADER + pitch / 2, "original", FAINT)
+    for row, (n, sub_policy) in enumerate(zip(numbers, chosen, strict=True), start=1):
+        _write_row(axes, HEADER + (row + 0.5) * pitch, n, sub_policy, _share(policy, sub_policy))
+    return axes.get_figure(root=True)
+
+
+def heaviest(policy: Policy, rows: int) -> list[int]:
+    """The places of the `rows` heaviest sub-policies; among equals they are spread evenly over the policy."""
+    if rows < 1:
+        raise InputError(f"a contact sheet got rows={rows}; give 1 or more")
+    weights = [sub_policy.weight for sub_policy in policy.sub_policies]
+    if rows >= len(weights):
+        return list(range(len(weights)))
+    cut = sorted(weights, reverse=True)[rows - 1]
+    above = [n for n, weight in enumerate(weights) if weight > cut]
+    equal = [n for n, weight in enumerate(weights) if weight == cut]
+    return above + [equal[i] for i in evenly_spread(len(equal), rows - len(above))]
+
+
+def amount_text(choice: OpChoice) -> str:
+    """What an op does at its magnitude, in its own unit; both directions where one is drawn for every image."""
+    op = OPS[choice.op]
+    if op.identity is None or op.strongest is None or choice.magnitude is None:
+        return ""
+    scale, form = UNITS.get(op.unit, (1, "{:.3g} " + op.unit))
+    step = choice.magnitude * (op.strongest - op.identity)
+    if not op.signed:
+        return form.format(scale * (op.identity + step))
+    if op.identity == 0:
+        return "±" + form.format(scale * step)
+    if step == 0:
+        return form.format(scale * op.identity)
+    return f"{form.format(scale * (op.identity - step))} or {scale * (op.identity + step):.2f}"
+
+
+def write_contact_sheet(
+    policy: Policy, images: Tensor, path: Path | str, seed: int = 0, rows: int | None = None
+) -> None:
+    """Write the contact sheet as a PNG file."""
+    path = Path(path)
+    if path.suffix.lower() != ".png" or path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"picture {path} cannot be written; give a name that ends in .png, in a folder that exists")
+    figure = contact_sheet(policy, images, torch.Generator().manual_seed(seed), rows)
+    figure.savefig(path)
+
+
+def photo_images() -> Tensor:
+    """Eight colorful squares of two photos that come with scikit-learn, (8, 3, 96, 96) uint8."""
+    photos = [torch.from_numpy(photo).permute(2, 0, 1) for photo in load_sample_images().images]
+    squares = [
+        resize_square(photo[:, top : top + side, left : left + side], CELL)
+        for photo, places in zip(photos, PHOTO_SQUARES, strict=True)
+        for left, top, side in places
+    ]
+    return torch.stack(squares)
+
+
+def folder_images(folder: Path | str, count: int = IMAGES) -> Tensor:
+    """Up to `count` images of a folder and the folders in it, spread evenly, as (M, 3, 96, 96) uint8."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"images {folder} is not a folder; give a folder of images, or use dataset= for a data set")
+    found = [path for path in (*root.glob("*"), *root.glob("*/*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = sorted((path for path in found if not is_ignored(path.name)), key=lambda path: name_bytes(str(path)))
+    if not files:
+        raise InputError(f"images {folder} holds no image file; give a folder with {', '.join(IMAGE_SUFFIXES)} files")
+    picked = [files[n] for n in evenly_spread(len(files), count)]
+    form = Form(CELL, channels=3)
+    return torch.stack([form.decode(read_file(path, str(path)), str(path)) for path in picked])
+
+
+def evenly_spread(total: int, count: int) -> list[int]:
+    """Up to `count` of the places 0, ..., total - 1, at equal distances."""
+    count = min(count, total)
+    return [int((i + 0.5) * total / count) for i in range(count)]
+
+
+def _alone(sub_policy: SubPolicy) -> SubPolicy:
+    return SubPolicy(sub_policy.ops)  # a weight of 0 could not be drawn
+
+
+def _share(policy: Policy, sub_policy: SubPolicy) -> str:
+    weights = [each.weight for each in policy.sub_policies]
+    return "" if len(set(weights)) == 1 else f"{sub_policy.weight / sum(weights):.1%}"
+
+
+def _cells(images: Tensor) -> Tensor:
+    """The images as they are shown: RGB (M, height, width, 3), small ones enlarged by whole factors."""
+    color = images if images.shape[1] in (1, 3) else images.float().mean(1, keepdim=True).to(torch.uint8)
+    longest = max(images.shape[-2:])
+    if longest <= CELL:
+        factor = CELL // longest
+        sized = color.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    else:
+        size = [max(1, round(side * CELL / longest)) for side in images.shape[-2:]]
+        sized = interpolate(color, size, mode="bilinear", antialias=True)
+    return sized.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
+
+
+def _canvas(cells: Tensor, pitch: int) -> "Axes":
+    # Imported here: the library is only needed where a picture is made. Figure itself keeps no global state, pyplot does.
+    from matplotlib.figure import Figure
+
+    rows, count, height, width, _ = cells.shape
+    total_width = IMAGES_AT + count * (width + GAP) - GAP + MARGIN
+    total_height = HEADER + rows * pitch - GAP + MARGIN
+    paper = torch.full((total_height, total_width, 3), 255, dtype=torch.uint8)
+    for row in range(rows):
+        top = HEADER + row * pitch + (pitch - GAP - height) // 2
+        for column in range(count):
+            left = IMAGES_AT + column * (width + GAP)
+            paper[top : top + height, left : left + width] = cells[row, column]
+    figure = Figure(figsize=(total_width / DOTS, total_height / DOTS), dpi=DOTS)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.imshow(np.asarray(paper), extent=(0, total_width, total_height, 0), interpolation="none", aspect="auto")
+    return axes
+
+
+def _write_title(axes: "Axes", policy: Policy, rows: int) -> None:
+    count = len(policy.sub_policies)
+    weighted = len({sub_policy.weight for sub_policy in policy.sub_policies}) > 1
+    drawn = "drawn by the share under its number" if weighted else "all equally likely"
+    text = f"{count} sub-policies" if count > 1 else "1 sub-policy"
+    text += f", {drawn}" if count > 1 else ""
+    if rows < count:
+        text += f"; {rows} of them here, the heaviest, equals spread evenly; {count - rows} more are not shown"
+    _write(axes, MARGIN, 30, policy.name, INK, size=19, weight="bold")
+    _write(axes, MARGIN, 55, f"{text}. Every image draws its own ops and directions; p is the chance to act.", FAINT)
+
+
+def _write_row(axes: "Axes", middle: float, number: int, sub_policy: SubPolicy, share: str) -> None:
+    _write(axes, MARGIN, middle - (8 if share else 0), str(number), FAINT)
+    _write(axes, MARGIN, middle + 9, share, FAINT, size=11)
+    if not sub_policy.ops:
+        _write(axes, NAME_AT, middle, "nothing", FAINT)
+    for k, choice in enumerate(sub_policy.ops):
+        y = middle + (k - (len(sub_policy.ops) - 1) / 2) * LINE
+        _write(axes, NAME_AT, y, choice.op, INK, weight="bold")
+        _write(axes, PROBABILITY_AT, y, f"p {choice.probability:.2f}", INK)
+        _write(axes, AMOUNT_AT, y, amount_text(choice), INK)
+
+
+def _write(axes: "Axes", x: float, y: float, text: str, color: str, size: int = 13, weight: str = "normal") -> None:
+    # Names come out of files: `$` would start a formula.
+    axes.text(
+        x, y, text.replace("$", r"\$"), color=color, fontsize=size * POINTS, fontweight=weight, va="center_baseline"
+    )

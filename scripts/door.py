@@ -1,0 +1,102 @@
+"""The one door to Hydra: command line in, plain checked data out; a user's mistake is one line and exit code 2."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jointsearch.checkpoint import CheckpointError
+from jointsearch.loops.retrain import Interrupted
+from search_spaces.errors import InputError, nearest
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hydra.", "hydra/", "${")
+DISK_ERROR = 74
+
+
+def run(main: Callable[[dict[str, Any]], None], config_name: str, arguments: Sequence[str] | None = None) -> int:
+    """Compose the configuration, hand it to `main` as plain data, and turn what goes wrong into an exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if {"-h", "--help"} & set(arguments):
+            print(_help(config_name))
+            return 0
+        config = compose_plain(config_name, [entry for entry in arguments if entry != "--cfg"])
+        if "--cfg" in arguments:
+            print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
+            return 0
+        main(config)
+    except InputError as error:
+        return _fail(str(error), 2)
+    except CheckpointError as error:
+        return _fail(str(error), DISK_ERROR)
+    except Interrupted as interrupted:
+        return _fail(str(interrupted), interrupted.exit_code)
+    return 0
+
+
+def compose_plain(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """A configuration as plain dicts and lists; the overrides come from a user and are not trusted."""
+    for override in overrides:
+        if override.startswith("-"):
+            raise InputError(f"{override} is not an option; settings are written name=value, and --help lists them")
+        if "=" not in override and not override.startswith("~"):
+            raise InputError(f"{override} is not a setting; settings are written name=value, as in seeds=[0]")
+        found = [word for word in FORBIDDEN if word in override]
+        if found:
+            raise InputError(f"{override} holds {found[0]}, which is not allowed on the command line; leave it out")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+            config = compose(config_name=config_name, overrides=list(overrides))
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error, config_name, overrides)) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
+    first = " ".join(str(error).split("\n")[0].split())
+    key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+    for override in overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        group = CONFIGS / name
+        if group.is_dir() and not (group / f"{value}.yaml").is_file():
+            known = sorted(path.stem for path in group.glob("*.yaml"))
+            return f"{name}={value} is not known; {nearest(value, known)}"
+        if key == name or name in first:
+            known = _keys(OmegaConf.to_container(_defaults(config_name)))
+            return f"{override} cannot be set ({first}); {nearest(name, known)}"
+    return f"{first}; see --help"
+
+
+def _defaults(config_name: str) -> Any:
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        return compose(config_name=config_name)
+
+
+def _keys(data: Any, prefix: str = "") -> list[str]:
+    if not isinstance(data, dict):
+        return []
+    return [key for name, value in data.items() for key in (f"{prefix}{name}", *_keys(value, f"{prefix}{name}."))]
+
+
+def _help(config_name: str) -> str:
+    groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONFIGS.iterdir() if path.is_dir()}
+    used = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8")
+    lines = [used.rstrip(), "", "Groups (group=name):"]
+    lines += [f"  {group}: {', '.join(names)}" for group, names in sorted(groups.items()) if f" {group}:" in used]
+    lines += ["", "Settings inside a group are written group.setting=value; --cfg prints the whole configuration."]
+    return "\n".join(lines)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

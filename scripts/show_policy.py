@@ -1,0 +1,67 @@
+"""Draw a policy as a contact sheet: python scripts/show_policy.py FILE|NAME [images=FOLDER | dataset=NAME] [out=FILE.png]"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that `python scripts/show_policy.py` finds scripts.door
+
+from jointsearch.data.load import DataSettings, load_splits
+from jointsearch.report.contact_sheet import IMAGES, evenly_spread, folder_images, photo_images, write_contact_sheet
+from jointsearch.settings import bounded, build
+from scripts.door import run
+from search_spaces.controls import resolve_policy
+from search_spaces.errors import InputError
+from search_spaces.policy import Policy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What configs/show_policy.yaml holds."""
+
+    policy: str
+    dataset: DataSettings | None = None
+    ops: tuple[str, ...] | None = None
+    images: str | None = None
+    out: str | None = None
+    rows: int = bounded(25, 1, 1000)
+    seed: int = bounded(0, 0, 2**31)
+
+
+def main(config: dict[str, Any]) -> None:
+    """Write one picture, or one for each span of a schedule."""
+    if config.get("dataset"):
+        config["dataset"].pop("standard", None)  # the sheet shows the images before cropping and normalization
+    settings = build(Settings, config, "show_policy")
+    out = Path(settings.out or f"{Path(settings.policy).stem}.png")
+    found = resolve_policy(settings.policy, settings.ops, settings.seed)
+    sheets = [(found, out)]
+    if not isinstance(found, Policy):
+        sheets = [(policy, out.with_stem(f"{out.stem}_from_epoch_{start}")) for start, policy in found.spans]
+    images = _images(settings)
+    for policy, path in sheets:
+        write_contact_sheet(policy, images, path, settings.seed, settings.rows)
+        print(path)
+
+
+def _images(settings: Settings) -> Tensor:
+    if settings.images and settings.dataset:
+        raise InputError("both images and dataset are given; give one of them")
+    if settings.dataset:
+        test = load_splits(settings.dataset, settings.seed).test
+        order = torch.tensor(evenly_spread(len(test), IMAGES))
+        return next(iter(test.batches(order, IMAGES))).images
+    return folder_images(settings.images) if settings.images else photo_images()
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    sys.exit(
+        run(main, "show_policy", [f"policy={word}" if word[0] != "-" and "=" not in word else word for word in words])
+    )

@@ -1,0 +1,132 @@
+"""Carry out a finished policy: one draw per image, batched over images, no Python loop over them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from search_spaces.augment.geometry import warp
+from search_spaces.augment.op import AugOp, OpNoise, exactly_at_zero, partner_from, sign_from
+from search_spaces.augment.table import OPS
+from search_spaces.policy import Policy
+
+OP_LIST = tuple(OPS.values())
+# (3, ops + 1): identity, strongest - identity, signed; the last row serves op -1.
+SCALES = torch.tensor(
+    [(op.identity or 0.0, (op.strongest or 0.0) - (op.identity or 0.0), float(op.signed)) for op in OP_LIST] + [(0, 0, 0)]
+).T
+HAS_MAGNITUDE = torch.tensor([op.has_magnitude for op in OP_LIST] + [False])
+
+
+@dataclass(frozen=True)
+class PolicyDraw:
+    """What every image of a batch is about to undergo: B images, K stages. It can be kept, shared and repeated."""
+
+    sub_policy: Tensor  # (B,) which sub-policy was drawn
+    op: Tensor  # (B, K) place in OPS, -1 for nothing; stays on the CPU, so that grouping never waits for a GPU
+    magnitude: Tensor  # (B, K)
+    sign: Tensor  # (B, K)
+    position: Tensor  # (B, K, 2)
+    partner: Tensor  # (B, K)
+
+    def to(self, device: torch.device) -> "PolicyDraw":
+        """The same draw with all but `op` on another device."""
+        fields = ("sub_policy", "magnitude", "sign", "position", "partner")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in fields})
+
+    def noise(self, stage: int) -> OpNoise:
+        """The op noise of one stage."""
+        return OpNoise(self.sign[:, stage], self.position[:, stage], self.partner[:, stage])
+
+
+def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDraw:
+    """Draw a sub-policy, its acting ops and all their randomness for every image."""
+    tables = policy.tables
+    stages = tables.op.shape[1]
+    uniform = torch.rand(1 + 5 * stages, batch, generator=noise, device=noise.device).cpu()
+    sub_policy = torch.searchsorted(tables.cumulative, uniform[0].double(), right=True)
+    sub_policy = sub_policy.clamp_(max=len(tables.cumulative) - 1)  # the last share may round to just below 1
+    acts, sign, x, y, partner = uniform[1:].reshape(5, stages, batch).transpose(1, 2)  # (B, K) each
+    magnitude = tables.magnitude[sub_policy]
+    op = torch.where(acts < tables.probability[sub_policy], tables.op[sub_policy], -1)
+    return PolicyDraw(sub_policy, op, magnitude, sign_from(sign), torch.stack([x, y], -1), partner_from(partner))
+
+
+def apply_draw(images: Tensor, draw: PolicyDraw) -> Tensor:
+    """Apply a draw to (B, C, H, W) images in [0, 1]; differentiable in the draw's magnitudes."""
+    draw = draw.to(images.device)
+    changed, places = images, None  # places[b]: where image b lies while images with the same op lie together
+    for stage in range(draw.op.shape[1]):
+        op = draw.op[:, stage]
+        if int(op.max()) >= 0:
+            order = op.argsort(stable=True)
+            rows = order.to(images.device, non_blocking=True)
+            sorted_images = changed.index_select(0, rows if places is None else places[rows])
+            changed = _apply_stage(sorted_images, images, draw, (stage, order, rows))
+            places = rows.argsort()
+    return changed if places is None else changed.index_select(0, places)
+
+
+def apply_policy(policy: Policy, images: Tensor, noise: torch.Generator) -> Tensor:
+    """Augment a batch: floating point images in [0, 1], or uint8 images, which come back as uint8."""
+    draw = draw_policy(policy, len(images), noise)
+    if images.dtype == torch.uint8:
+        return apply_draw(images.float().div_(255), draw).mul_(255).round_().to(torch.uint8)
+    return apply_draw(images, draw)
+
+
+def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
+    """How a draw moves points, as (B, 3, 3) matrices: `move_boxes` and `warp` take them for boxes and masks."""
+    total = torch.eye(3).repeat(len(draw.op), 1, 1)
+    for stage in range(draw.op.shape[1]):
+        order = draw.op[:, stage].argsort()
+        for op, part in _slices(draw.op[:, stage][order]):
+            if op.matrix is not None:
+                rows = order[part]
+                amount = op.amount(draw.magnitude[rows, stage], draw.sign[rows, stage])
+                total[rows] = op.matrix(amount, height, width) @ total[rows]
+    return total
+
+
+def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, sorting: tuple[int, Tensor, Tensor]) -> Tensor:
+    # The images come sorted by op, so that every op works on one slice of them, in place.
+    stage, order, rows = sorting
+    op_row = draw.op[:, stage][order]
+    amount = _amounts(op_row, draw.magnitude[rows, stage], draw.sign[rows, stage])
+    warps = []
+    for op, part in _slices(op_row):
+        if op.uses == "position":
+            images[part] = op.fn(images[part], amount[part], draw.position[rows[part], stage])
+        elif op.uses == "partner":
+            images[part] = op.fn(images[part], amount[part], pool[draw.partner[rows[part], stage]])
+        elif _is_warp(op):
+            warps.append((op, part))
+        else:
+            images[part] = op.fn(images[part], amount[part])
+    if warps:
+        # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much. They lie
+        # side by side because they stand side by side in OPS.
+        part = slice(warps[0][1].start, warps[-1][1].stop)
+        matrices = [op.matrix(amount[one], *images.shape[-2:]) for op, one in warps if op.matrix is not None]
+        images[part] = warp(images[part], torch.cat(matrices))
+    return images
+
+
+def _amounts(op: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
+    # The same as AugOp.amount, for all ops of a stage at once: one column of the table per image.
+    identity, span, signed = SCALES[:, op].to(magnitude.device, non_blocking=True)
+    return identity + torch.where(signed > 0, sign, 1.0) * magnitude * span
+
+
+def _is_warp(op: AugOp) -> bool:
+    return op.matrix is not None and op.has_magnitude
+
+
+def _slices(op: Tensor) -> Iterator[tuple[AugOp, slice]]:
+    # op is sorted and lives on the CPU; -1 comes first and is passed over.
+    end = 0
+    for place, count in enumerate(torch.bincount(op + 1).tolist()):
+        start, end = end, end + count
+        if place and count:
+            yield OP_LIST[place - 1], slice(start, end)

@@ -1,0 +1,124 @@
+"""Ops that are a 3x3 matrix: one warp moves pixels, and the same matrix moves boxes and masks.
+
+Matrices act on pixel coordinates in which pixel (column x, row y) covers [x, x+1] x [y, y+1]: its centre is at
+(x + 0.5, y + 0.5), and (0, 0) is the top left corner of the image. They map source points to result points.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from search_spaces.augment.op import AugOp, per_image
+
+
+def shear_x_matrix(amount: Tensor, height: int, width: int) -> Tensor:
+    """Move every row left by amount * y; the top row stays. Direction as in PIL and torchvision."""
+    return _matrix(amount, x_from_y=-amount)
+
+
+def shear_y_matrix(amount: Tensor, height: int, width: int) -> Tensor:
+    """Move every column up by amount * x; the left column stays."""
+    return _matrix(amount, y_from_x=-amount)
+
+
+def translate_x_matrix(amount: Tensor, height: int, width: int) -> Tensor:
+    """Move right by a share of the width."""
+    return _matrix(amount, x_from_one=amount * width)
+
+
+def translate_y_matrix(amount: Tensor, height: int, width: int) -> Tensor:
+    """Move down by a share of the height."""
+    return _matrix(amount, y_from_one=amount * height)
+
+
+def rotate_matrix(amount: Tensor, height: int, width: int) -> Tensor:
+    """Turn counter-clockwise (as seen, like PIL) about the centre by an angle in degrees."""
+    angle = amount * (math.pi / 180)
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    centre_x, centre_y = width / 2, height / 2
+    rows = [
+        (cosine, sine, centre_x - cosine * centre_x - sine * centre_y),
+        (-sine, cosine, centre_y + sine * centre_x - cosine * centre_y),
+    ]
+    matrix = _matrix(amount)
+    return torch.cat([torch.stack([torch.stack(row, -1) for row in rows], 1), matrix[:, 2:]], 1)
+
+
+def flip_matrix(amount: Tensor, height: int, width: int) -> Tensor:
+    """Mirror left and right."""
+    matrix = _matrix(amount)
+    matrix[:, 0, 0], matrix[:, 0, 2] = -1, width
+    return matrix
+
+
+def _matrix(
+    amount: Tensor,
+    x_from_y: Tensor | None = None,
+    x_from_one: Tensor | None = None,
+    y_from_x: Tensor | None = None,
+    y_from_one: Tensor | None = None,
+) -> Tensor:
+    zero, one = torch.zeros_like(amount), torch.ones_like(amount)
+    entries = [one, x_from_y, x_from_one, y_from_x, one, y_from_one, None, None, one]
+    return torch.stack([zero if entry is None else entry for entry in entries], -1).reshape(-1, 3, 3)
+
+
+def warp(images: Tensor, matrix: Tensor) -> Tensor:
+    """Move the pixels of (B, C, H, W) images by (B, 3, 3) matrices; bilinear, black outside."""
+    height, width = images.shape[-2:]
+    # The affine part of a matrix [[a, b, c], [d, e, f]] has the inverse [[e, -b], [-d, a]] / (ae - bd): closed form,
+    # because a batched torch.linalg.inv costs more than the whole warp of a 32x32 batch.
+    (a, b, c), (d, e, f) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
+    scale = 1 / (a * e - b * d)
+    inverse = [e * scale, -b * scale, (b * f - c * e) * scale, -d * scale, a * scale, (c * d - a * f) * scale]
+    # Positions in grid_sample's unit, 2 p / size - 1, built by broadcasting: F.affine_grid takes 5 times longer here.
+    x = torch.arange(width, device=matrix.device, dtype=matrix.dtype).add_(0.5)
+    y = torch.arange(height, device=matrix.device, dtype=matrix.dtype).add_(0.5).reshape(-1, 1)
+    grid = torch.stack([_position(inverse[:3], x, y, width), _position(inverse[3:], x, y, height)], -1)
+    grid = grid.to(images.dtype)  # (B, H, W, 2)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _position(row: list[Tensor], x: Tensor, y: Tensor, size: int) -> Tensor:
+    from_x, from_y, from_one = (per_image(entry)[:, 0] * (2 / size) for entry in row)
+    return from_x * x + (from_y * y + (from_one - 1))  # (B, H, W)
+
+
+def move_boxes(boxes: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
+    """Move (B, M, 4) boxes (x0, y0, x1, y1) in pixels by (B, 3, 3) matrices: the upright box around the moved corners,
+    clipped to the image."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    corners = torch.stack([torch.stack([x, y, torch.ones_like(x)], -1) for x in (x0, x1) for y in (y0, y1)], -2)
+    moved = torch.einsum("bij,bmkj->bmki", matrix[:, :2].to(boxes.dtype), corners)  # (B, M, 4 corners, 2)
+    low, high = moved.amin(-2), moved.amax(-2)
+    limit = boxes.new_tensor([width, height])
+    return torch.cat([low.clamp(min=0).minimum(limit), high.clamp(min=0).minimum(limit)], -1)
+
+
+def _warped_by(matrix_of):  # type: ignore[no-untyped-def]
+    def fn(images: Tensor, amount: Tensor) -> Tensor:
+        return warp(images, matrix_of(amount, *images.shape[-2:]))
+
+    return fn
+
+
+def _mirrored(images: Tensor, amount: Tensor) -> Tensor:
+    return images.flip(-1)
+
+
+def _geometric(name: str, matrix, strongest: float, unit: str) -> AugOp:  # type: ignore[no-untyped-def]
+    return AugOp(
+        name, _warped_by(matrix), identity=0.0, strongest=strongest, signed=True, gradient="pathwise", unit=unit, matrix=matrix
+    )
+
+
+GEOMETRIC_OPS = (
+    _geometric("ShearX", shear_x_matrix, 0.3, "tangent"),
+    _geometric("ShearY", shear_y_matrix, 0.3, "tangent"),
+    _geometric("TranslateX", translate_x_matrix, 0.45, "share of width"),
+    _geometric("TranslateY", translate_y_matrix, 0.45, "share of height"),
+    _geometric("Rotate", rotate_matrix, 30.0, "degrees"),
+    AugOp("HorizontalFlip", _mirrored, matrix=flip_matrix),
+)

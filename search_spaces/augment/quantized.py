@@ -1,0 +1,82 @@
+"""Ops that work on 8-bit levels, or have no amount: their gradients are straight-through where they have any."""
+
+import torch
+from torch import Tensor
+
+from search_spaces.augment.op import AugOp, per_image, straight_through
+
+# Width of the soft threshold whose slope Solarize lends its amount, in the image's own unit (about 13 gray levels).
+SOLARIZE_SOFTNESS = 0.05
+
+
+def solarize(images: Tensor, amount: Tensor) -> Tensor:
+    """Invert the pixels at or above a threshold; learns through a soft threshold of the same place."""
+    threshold = per_image(amount)
+    value = torch.where(images < threshold, images, 1 - images)
+    if not amount.requires_grad:
+        return value
+    above = torch.sigmoid((images.detach() - threshold) / SOLARIZE_SOFTNESS)
+    return value + _zero_with_slope(((1 - 2 * images.detach()) * above))
+
+
+def posterize(images: Tensor, amount: Tensor) -> Tensor:
+    """Keep the highest bits of every pixel; between two whole numbers of bits the gradient is their difference."""
+    bits = per_image(amount)
+    value = _keep_bits(images, bits.detach().round())
+    if amount.requires_grad:
+        # At a whole number of bits the step towards fewer bits gives the slope: at 8 bits no other exists.
+        upper = bits.detach().ceil().clamp(min=1)
+        slope = _keep_bits(images, upper) - _keep_bits(images, upper - 1)
+        value = value + _zero_with_slope(slope.detach() * bits)
+    return straight_through(value, images)
+
+
+def _zero_with_slope(slope: Tensor) -> Tensor:
+    return slope - slope.detach()
+
+
+def _keep_bits(images: Tensor, bits: Tensor) -> Tensor:
+    # Mask the low bits by dividing their step out: levels are whole numbers below 256, so float arithmetic is exact.
+    step = torch.exp2(8 - bits)
+    levels = images.detach().mul(255).round_()
+    return levels.div_(step).floor_().mul_(step).div_(255)
+
+
+def equalize(images: Tensor, amount: Tensor) -> Tensor:
+    """Spread the histogram of every channel evenly, as PIL does."""
+    # PIL's integer table for all channels at once; kornia.enhance.equalize takes 3 times longer on ten small images and
+    # reads 3 / 255 as level 2 where float arithmetic falls just short.
+    planes = images.shape[0] * images.shape[1]
+    level = images.detach().mul(255).round_().to(torch.long).view(planes, -1)  # (B * C, H * W)
+    first = torch.arange(0, planes * 256, 256, device=images.device)[:, None]
+    histogram = torch.bincount((level + first).view(-1), minlength=planes * 256).view(planes, 256)
+    brightest = histogram.gather(1, level.amax(1, keepdim=True))
+    step = (level.shape[1] - brightest) // 255  # (B * C, 1)
+    below = histogram.cumsum(1) - histogram
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255).float().div_(255)
+    value = table.gather(1, level).view_as(images).to(images.dtype)
+    value = torch.where((step == 0).view(*images.shape[:2], 1, 1), images.detach(), value)
+    return straight_through(value, images)
+
+
+def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
+    """Stretch every channel to the full range; a flat channel stays."""
+    low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+    flat = high <= low
+    scale = 1 / torch.where(flat, 1.0, high - low)
+    return (images - torch.where(flat, 0.0, low)) * scale
+
+
+def invert(images: Tensor, amount: Tensor) -> Tensor:
+    """The negative."""
+    return 1 - images
+
+
+QUANTIZED_OPS = (
+    AugOp("AutoContrast", autocontrast),
+    AugOp("Invert", invert),
+    AugOp("Equalize", equalize),
+    # 256/255: PIL's threshold 256 leaves white alone, and so must magnitude 0.
+    AugOp("Solarize", solarize, identity=256 / 255, strongest=0.0, gradient="straight-through", unit="threshold"),
+    AugOp("Posterize", posterize, identity=8.0, strongest=4.0, gradient="straight-through", unit="bits"),
+)

@@ -1,0 +1,47 @@
+"""OPS: every augmentation op by its name."""
+
+from collections.abc import Iterable
+
+from search_spaces.augment.color import COLOR_OPS
+from search_spaces.augment.erase import ERASING_OPS
+from search_spaces.augment.geometry import GEOMETRIC_OPS
+from search_spaces.augment.mix import MIXING_OPS
+from search_spaces.augment.op import AugOp
+from search_spaces.augment.quantized import QUANTIZED_OPS
+from search_spaces.errors import InputError, nearest
+
+OPS: dict[str, AugOp] = {
+    op.name: op for op in (*GEOMETRIC_OPS, *QUANTIZED_OPS, *COLOR_OPS, *ERASING_OPS, *MIXING_OPS)
+}
+
+# DADA's fifteen (mission P1), in its order.
+DADA_OPS = (
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "AutoContrast",
+    "Invert",
+    "Equalize",
+    "Solarize",
+    "Posterize",
+    "Contrast",
+    "Color",
+    "Brightness",
+    "Sharpness",
+    "Cutout",
+)
+
+
+def check_op_names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """The names as a tuple, or one line naming the first unknown or repeated one."""
+    checked = tuple(names)
+    for position, name in enumerate(checked):
+        if name not in OPS:
+            raise InputError(f"{where} names the op {name!r}; {nearest(name, OPS)}")
+        if name in checked[:position]:
+            raise InputError(f"{where} names the op {name} twice; name it once")
+    if not checked:
+        raise InputError(f"{where} names no op; name at least one of {', '.join(OPS)}")
+    return checked

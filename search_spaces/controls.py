@@ -1,0 +1,123 @@
+"""Policies without tuning, by name: what every search result has to be compared with."""
+
+import importlib.resources
+import itertools
+import re
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
+from search_spaces.errors import InputError, nearest
+from search_spaces.plain_json import shown
+from search_spaces.policy import OpChoice, Policy, PolicySchedule, SubPolicy, load_policy_or_schedule
+
+# The tables published with AutoAugment, in our format: magnitude = level / 9, with two exceptions. Its translation ends
+# at 150/331 = .4532 of the side and ours at .45: level 8 becomes .8952 and level 9 is clipped to 1. Posterize has whole
+# bits, so its magnitudes are quarters. Sub-policies are uniform, and signed ops draw their direction per image.
+AUTOAUGMENT = ("autoaugment_cifar10", "autoaugment_svhn", "autoaugment_imagenet")
+
+POLICY_NAMES = (
+    "none",
+    "random",
+    "random-sSEED",
+    "randaugment",
+    "randaugment-nN-mM",
+    "trivialaugment",
+    "autoaugment",
+    *AUTOAUGMENT,
+)
+
+# RandAugment's 14 are these and the identity: DADA's fifteen without Invert and Cutout.
+RANDAUGMENT_OPS = tuple(op for op in DADA_OPS if op not in ("Invert", "Cutout"))
+RANDAUGMENT_DEFAULT = (2, 9)
+MAX_RANDAUGMENT_OPS = 3
+LEVELS = 30
+
+# What a search returns in DADA: 25 pairs of different ops, all equally likely.
+RANDOM_SUB_POLICIES = 25
+
+
+def named_policy(name: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy:
+    """A control by its name (POLICY_NAMES); `ops` replaces its op list, `seed` serves a `random` without its own."""
+    if match := re.fullmatch(r"random(?:-s([0-9]{1,9}))?", name):
+        return random_policy(ops or DADA_OPS, int(match[1]) if match[1] else seed)
+    if match := re.fullmatch(r"randaugment(?:-n([0-9]{1,3})-m([0-9]{1,3}))?", name):
+        count, level = (int(match[1]), int(match[2])) if match[1] else RANDAUGMENT_DEFAULT
+        return randaugment(count, level, ops or RANDAUGMENT_OPS)
+    if name == "trivialaugment":
+        return trivialaugment(ops or RANDAUGMENT_OPS)
+    fixed = AUTOAUGMENT[0] if name == "autoaugment" else name
+    if fixed != "none" and fixed not in AUTOAUGMENT:
+        raise InputError(f"policy {shown(name)} is no name we know; {_name_remedy(name)}")
+    if ops is not None:
+        raise InputError(f"policy {name} has its own ops; leave ops out, or use random, randaugment or trivialaugment")
+    return Policy((SubPolicy(),), name="none") if fixed == "none" else _shipped(fixed)
+
+
+def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy | PolicySchedule:
+    """A policy from what a user typed: the path of a policy or schedule file, or the name of a control."""
+    if not (text.lower().endswith(".json") or "/" in text or "\\" in text or Path(text).is_file()):
+        return named_policy(text, ops, seed)
+    if ops is not None:
+        raise InputError(f"policy file {shown(text, 200)} has its own ops; leave ops out, or name a control")
+    return load_policy_or_schedule(text)
+
+
+def random_policy(ops: tuple[str, ...], seed: int) -> Policy:
+    """A policy of the form that a search returns, drawn blindly: pairs of different ops, uniform p and magnitude."""
+    ops = check_op_names(ops, "ops of the random policy")
+    noise = torch.Generator().manual_seed(seed)
+    pairs: list[tuple[str, ...]] = [*itertools.combinations(ops, 2)] or [ops]
+    chosen = torch.randperm(len(pairs), generator=noise)[:RANDOM_SUB_POLICIES].tolist()
+    # Four digits, so that the policy and its file are the same value.
+    share = iter(torch.rand(4 * len(chosen), generator=noise, dtype=torch.float64).mul(1e4).round().div(1e4).tolist())
+    sub_policies = [SubPolicy(tuple(_choice(op, next(share), next(share)) for op in pairs[n])) for n in chosen]
+    return Policy(tuple(sub_policies), name=f"random-s{seed}")
+
+
+def randaugment(count: int, level: int, ops: tuple[str, ...] = RANDAUGMENT_OPS) -> Policy:
+    """`count` ops drawn uniformly, with replacement, from `ops` and the identity, all at level / 30 of our ranges."""
+    ops = check_op_names(ops, "ops of randaugment")
+    if not 1 <= count <= MAX_RANDAUGMENT_OPS or not 0 <= level <= LEVELS:
+        raise InputError(
+            f"randaugment has n={count} and m={level}; wanted n from 1 to {MAX_RANDAUGMENT_OPS} "
+            f"and m from 0 to {LEVELS}, as in randaugment-n2-m9"
+        )
+    # Sequences that differ only in where the identity stands do the same: one sub-policy of their joint weight.
+    sequences = itertools.product(("identity", *ops), repeat=count)
+    weights = Counter(tuple(op for op in sequence if op != "identity") for sequence in sequences)
+    sub_policies = [
+        SubPolicy(tuple(_choice(op, 1.0, level / LEVELS) for op in sequence), float(weight))
+        for sequence, weight in weights.items()
+    ]
+    return Policy(tuple(sub_policies), name=f"randaugment-n{count}-m{level}")
+
+
+def trivialaugment(ops: tuple[str, ...] = RANDAUGMENT_OPS) -> Policy:
+    """One op, drawn uniformly from `ops` and the identity, at a level drawn uniformly from 0, 1, ..., 30 of 30.
+
+    The ranges are those of OPS, the paper's "RA" ones; its "Wide" ones (shear .99, rotation 135 degrees) are not.
+    """
+    ops = check_op_names(ops, "ops of trivialaugment")
+    sub_policies = [SubPolicy((), LEVELS + 1.0)]
+    for op in ops:
+        if OPS[op].has_magnitude:
+            sub_policies += [SubPolicy((_choice(op, 1.0, level / LEVELS),)) for level in range(LEVELS + 1)]
+        else:
+            sub_policies.append(SubPolicy((OpChoice(op),), LEVELS + 1.0))
+    return Policy(tuple(sub_policies), name="trivialaugment")
+
+
+def _choice(op: str, probability: float, magnitude: float) -> OpChoice:
+    return OpChoice(op, probability, magnitude if OPS[op].has_magnitude else None)
+
+
+def _shipped(name: str) -> Policy:
+    text = importlib.resources.files("search_spaces").joinpath("policies", f"{name}.json").read_text(encoding="utf-8")
+    return Policy.from_json(text, f"shipped policy {name}")
+
+
+def _name_remedy(name: str) -> str:
+    return f"{nearest(name, POLICY_NAMES)} Or give the path of a policy .json file"

@@ -1,0 +1,23 @@
+"""The one exception for a user's mistake."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong. The message is one line: what came, what was wanted, what to do.
+
+    Scripts print the message without a traceback and exit with code 2; a notebook sees an ordinary ValueError.
+    """
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The remedy for a mistyped name: the closest known one, and all of them while they are few."""
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    lowered = {entry.lower(): entry for entry in names}
+    if str(name).lower() in lowered:
+        close = [lowered[str(name).lower()]]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"choose one of {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"

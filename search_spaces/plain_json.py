@@ -1,0 +1,97 @@
+"""JSON files as plain data: size, depth, duplicate keys and non-finite numbers are checked before anybody looks at a value."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+from search_spaces.errors import InputError
+
+# A 32-stage policy of 5,000 sub-policies stays below 1 MB; a bigger file is not one of ours.
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 8
+MAX_DIGITS = 30
+
+
+def read_json(path: Path | str, what: str, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+    """Read one JSON file; `what` names it in errors ("policy", "genotype", ...)."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "not there"
+            raise InputError(f"{what} file {path} is {kind}; give the path of a JSON file")
+        with path.open("rb") as stream:
+            raw = stream.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{what} file {path} cannot be read ({error.strerror}); check its path and rights") from None
+    if len(raw) > max_bytes:
+        raise InputError(f"{what} file {path} has more than {max_bytes:,} bytes; it cannot be a {what}, check the path")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{what} file {path} is not UTF-8 text; save it as plain JSON") from None
+    return parse_json(text, f"{what} file {path}", max_depth)
+
+
+def parse_json(text: str, where: str, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse JSON text; `where` starts every error."""
+    if _depth(text) > max_depth:
+        raise InputError(f"{where} is nested deeper than {max_depth} levels; flatten it")
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=lambda pairs: _unique(pairs, where),
+            parse_constant=lambda name: _refuse_number(name, where),
+            parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else _refuse_number(digits[:12], where),
+            parse_float=lambda digits: _finite(digits, where),
+        )
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where} is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); mend it there"
+        ) from None
+
+
+def _depth(text: str) -> int:
+    # Counted before parsing: 100,000 open brackets end Python's own parser with a RecursionError.
+    deepest = depth = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                in_string = False
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InputError(f"{where} holds the key {shown(key)} twice in one object; keep one of them")
+        found[key] = value
+    return found
+
+
+def _finite(digits: str, where: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refuse_number(digits[:12], where)
+
+
+def _refuse_number(digits: str, where: str) -> NoReturn:
+    raise InputError(f"{where} holds the number {digits}; only finite numbers of ordinary size are allowed")
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value as it may stand in a one-line error: escaped, and cut when long."""
+    text = ascii(value)
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -1,0 +1,287 @@
+"""A finished augmentation policy as a value: frozen, checked, and plain JSON on disk."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.augment.table import OPS
+from search_spaces.errors import InputError, nearest
+from search_spaces.plain_json import parse_json, read_json, shown
+
+FORMAT = "jointsearch-policy"
+SCHEDULE_FORMAT = "jointsearch-schedule"
+VERSION = 1
+MAX_STAGES = 16
+
+
+@dataclass(frozen=True)
+class OpChoice:
+    """One op of a sub-policy: how likely it acts, and how strongly. Ops without an amount have magnitude None."""
+
+    op: str
+    probability: float = 1.0
+    magnitude: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.op, str) or self.op not in OPS:
+            raise InputError(f"op is {shown(self.op)}, not an op of ours; {nearest(self.op, OPS)}")
+        _check_share("probability", self.probability)
+        if OPS[self.op].has_magnitude:
+            _check_share("magnitude", self.magnitude)
+        elif self.magnitude is not None:
+            raise InputError(f"{self.op} has no amount but magnitude is {shown(self.magnitude)}; leave magnitude out")
+
+
+@dataclass(frozen=True)
+class SubPolicy:
+    """Ops applied one after another; no op at all leaves the image as it is."""
+
+    ops: tuple[OpChoice, ...] = ()
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ops, tuple) or not all(isinstance(choice, OpChoice) for choice in self.ops):
+            raise InputError("ops of a sub-policy is not a tuple of OpChoice; write (OpChoice(...), ...)")
+        if len(self.ops) > MAX_STAGES:
+            raise InputError(f"a sub-policy has {len(self.ops)} ops; at most {MAX_STAGES} are allowed, split it")
+        if not _is_number(self.weight) or not 0 <= self.weight < math.inf:
+            raise InputError(f"weight is {shown(self.weight)}; wanted a finite number, 0 or more")
+
+
+@dataclass(frozen=True)
+class PolicyTables:
+    """A policy as tensors: N sub-policies, K stages, missing stages padded with op -1."""
+
+    cumulative: Tensor  # (N,) running share of the weights
+    op: Tensor  # (N, K) place in OPS
+    probability: Tensor  # (N, K)
+    magnitude: Tensor  # (N, K)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Sub-policies and their weights; every image draws one of them."""
+
+    sub_policies: tuple[SubPolicy, ...]
+    name: str = field(default="policy", compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sub_policies, tuple) or not all(isinstance(s, SubPolicy) for s in self.sub_policies):
+            raise InputError("sub_policies is not a tuple of SubPolicy; write (SubPolicy(...), ...)")
+        if not self.sub_policies:
+            raise InputError("sub_policies is empty; a policy that does nothing holds one sub-policy without ops")
+        if sum(sub_policy.weight for sub_policy in self.sub_policies) <= 0:
+            raise InputError("the weights of all sub_policies are 0; give at least one a weight above 0")
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 200:
+            raise InputError(f"name is {shown(self.name)}; wanted a text of 1 to 200 characters")
+
+    @property
+    def stages(self) -> int:
+        """The longest sub-policy's number of ops."""
+        return max(len(sub_policy.ops) for sub_policy in self.sub_policies)
+
+    @cached_property
+    def tables(self) -> PolicyTables:
+        """The policy as tensors, made once."""
+        place = {name: index for index, name in enumerate(OPS)}
+        size = (len(self.sub_policies), self.stages)
+        op = torch.full(size, -1, dtype=torch.long)
+        probability, magnitude = torch.zeros(size), torch.zeros(size)
+        for n, sub_policy in enumerate(self.sub_policies):
+            for k, choice in enumerate(sub_policy.ops):
+                op[n, k] = place[choice.op]
+                probability[n, k] = choice.probability
+                magnitude[n, k] = choice.magnitude or 0.0
+        weights = torch.tensor([sub_policy.weight for sub_policy in self.sub_policies], dtype=torch.float64)
+        return PolicyTables((weights / weights.sum()).cumsum(0), op, probability, magnitude)
+
+    def to_json(self) -> str:
+        """The policy as text. `ops` repeats what the magnitudes mean, so that the file can be used without our code."""
+        used = {choice.op for sub_policy in self.sub_policies for choice in sub_policy.ops}
+        rows = [json.dumps(_sub_policy_data(sub_policy)) for sub_policy in self.sub_policies]
+        scales = [f"    {json.dumps(name)}: {json.dumps(op_scale(name))}" for name in OPS if name in used]
+        return (
+            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "name": {json.dumps(self.name)},\n'
+            + '  "ops": {\n'
+            + ",\n".join(scales)
+            + '\n  },\n  "sub_policies": [\n    '
+            + ",\n    ".join(rows)
+            + "\n  ]\n}\n"
+        )
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "policy") -> "Policy":
+        """The policy that `to_json` wrote; anything else gives one line that starts with `where`."""
+        return policy_from_data(parse_json(text, where), where)
+
+    def save(self, path: Path | str) -> None:
+        """Write the policy as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Policy":
+        """Read a policy file of ours; other people's formats are read by search_spaces.published."""
+        return policy_from_data(read_json(path, "policy"), f"policy file {path}")
+
+
+@dataclass(frozen=True)
+class PolicySchedule:
+    """A policy for each span of epochs: spans (first epoch, policy), the first at epoch 0, in rising order."""
+
+    spans: tuple[tuple[int, Policy], ...]
+    name: str = field(default="schedule", compare=False)
+
+    def __post_init__(self) -> None:
+        starts = [start for start, _ in self.spans]
+        if not starts or starts[0] != 0:
+            raise InputError("the first span of a schedule must start at from_epoch 0; set it to 0")
+        if any(later <= earlier for earlier, later in zip(starts, starts[1:], strict=False)):
+            raise InputError(f"from_epoch of the spans is {starts}; wanted rising numbers, order the spans")
+
+    def at(self, epoch: int) -> Policy:
+        """The policy in force in an epoch."""
+        return next(policy for start, policy in reversed(self.spans) if start <= epoch)
+
+    def to_json(self) -> str:
+        """The schedule as text."""
+        spans = [{"from_epoch": start, "policy": json.loads(policy.to_json())} for start, policy in self.spans]
+        return json.dumps({"format": SCHEDULE_FORMAT, "version": VERSION, "name": self.name, "spans": spans}, indent=1)
+
+    def save(self, path: Path | str) -> None:
+        """Write the schedule as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> "PolicySchedule":
+        """Read a schedule file."""
+        return schedule_from_data(read_json(path, "schedule", max_depth=12), f"schedule file {path}")
+
+
+def op_scale(name: str) -> dict[str, Any]:
+    """What the magnitudes 0 and 1 of an op mean, as plain data."""
+    op = OPS[name]
+    if not op.has_magnitude:
+        return {}
+    return {"at_0": op.identity, "at_1": op.strongest, "unit": op.unit, "random_sign": op.signed}
+
+
+def load_policy_or_schedule(path: Path | str) -> Policy | PolicySchedule:
+    """Read a policy or a schedule file, whichever it is."""
+    data = read_json(path, "policy", max_depth=12)
+    if isinstance(data, dict) and data.get("format") == SCHEDULE_FORMAT:
+        return schedule_from_data(data, f"schedule file {path}")
+    return policy_from_data(data, f"policy file {path}")
+
+
+def policy_from_data(data: Any, where: str) -> Policy:
+    """A policy from parsed JSON; errors name the field."""
+    _check_header(data, FORMAT, {"ops", "sub_policies"}, where)
+    _check_scales(data.get("ops", {}), f"{where}: ops")
+    rows = data.get("sub_policies")
+    if not isinstance(rows, list):
+        raise InputError(f"{where}: sub_policies is {shown(rows)}; wanted a list of sub-policies")
+    sub_policies = tuple(_sub_policy(row, f"{where}: sub_policies[{n}]") for n, row in enumerate(rows))
+    return _located(where, Policy, sub_policies, data.get("name", "policy"))
+
+
+def schedule_from_data(data: Any, where: str) -> PolicySchedule:
+    """A schedule from parsed JSON; errors name the field."""
+    _check_header(data, SCHEDULE_FORMAT, {"spans"}, where)
+    rows = data.get("spans")
+    if not isinstance(rows, list):
+        raise InputError(f"{where}: spans is {shown(rows)}; wanted a list of spans")
+    spans = []
+    for n, row in enumerate(rows):
+        here = f"{where}: spans[{n}]"
+        _check_keys(row, {"from_epoch", "policy"}, here)
+        start = row.get("from_epoch")
+        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
+            raise InputError(f"{here}.from_epoch is {shown(start)}; wanted a whole number, 0 or more")
+        spans.append((start, policy_from_data(row.get("policy"), f"{here}.policy")))
+    return _located(where, PolicySchedule, tuple(spans), data.get("name", "schedule"))
+
+
+def _sub_policy_data(sub_policy: SubPolicy) -> dict[str, Any]:
+    ops = []
+    for choice in sub_policy.ops:
+        entry: dict[str, Any] = {"op": choice.op, "probability": choice.probability}
+        if choice.magnitude is not None:
+            entry["magnitude"] = choice.magnitude
+        ops.append(entry)
+    return {"weight": sub_policy.weight, "ops": ops}
+
+
+def _sub_policy(row: Any, where: str) -> SubPolicy:
+    _check_keys(row, {"weight", "ops"}, where)
+    entries = row.get("ops")
+    if not isinstance(entries, list):
+        raise InputError(f"{where}.ops is {shown(entries)}; wanted a list of ops, [] for none")
+    choices = []
+    for k, entry in enumerate(entries):
+        here = f"{where}.ops[{k}]"
+        _check_keys(entry, {"op", "probability", "magnitude"}, here)
+        if "op" not in entry or "probability" not in entry:
+            raise InputError(f"{here} has the keys {sorted(entry)}; give at least op and probability")
+        choices.append(_located(here, OpChoice, entry["op"], entry["probability"], entry.get("magnitude")))
+    return _located(where, SubPolicy, tuple(choices), row.get("weight", 1.0))
+
+
+def _check_header(data: Any, wanted: str, keys: set[str], where: str) -> None:
+    if not isinstance(data, dict):
+        raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {wanted!r}")
+    if data.get("format") != wanted:
+        raise InputError(
+            f"{where}: format is {shown(data.get('format'))}; wanted {wanted!r}. Policies published elsewhere "
+            "are read by search_spaces.published"
+        )
+    version = data.get("version")
+    if isinstance(version, bool) or version != VERSION:
+        raise InputError(
+            f"{where}: version is {shown(version)}; this code reads version {VERSION}, update jointsearch or save again"
+        )
+    _check_keys(data, keys | {"format", "version", "name"}, where)
+
+
+def _check_keys(data: Any, allowed: set[str], where: str) -> None:
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is {shown(data)}; wanted an object with the keys {', '.join(sorted(allowed))}")
+    for key in data:
+        if key not in allowed:
+            raise InputError(f"{where} has the unknown key {shown(key)}; {nearest(key, sorted(allowed))}")
+
+
+def _check_scales(scales: Any, where: str) -> None:
+    # The same number must never silently mean another strength: a file written under other ranges is refused.
+    if not isinstance(scales, Mapping):
+        raise InputError(f"{where} is {shown(scales)}; wanted an object, or leave it out")
+    for name, scale in scales.items():
+        if name not in OPS:
+            raise InputError(f"{where} has the unknown op {shown(name)}; {nearest(name, OPS)}")
+        if scale != op_scale(name):
+            raise InputError(
+                f"{where}.{name} is {shown(scale, 120)}, but here magnitudes mean {op_scale(name)}; convert the "
+                "magnitudes, or leave ops out if they already have our meaning"
+            )
+
+
+def _located(where: str, build: Any, *values: Any) -> Any:
+    try:
+        return build(*values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_share(field_name: str, value: Any) -> None:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise InputError(f"{field_name} is {shown(value)}; wanted a number from 0 to 1")
