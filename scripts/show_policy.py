@@ -1,4 +1,4 @@
-"""Draw a policy as a contact sheet: python scripts/show_policy.py FILE|NAME [images=FOLDER | dataset=NAME] [out=FILE.png]"""
+"""Draw a policy as a contact sheet: python scripts/show_policy.py FILE|NAME images=FOLDER out=FILE.png"""
 
 import sys
 from dataclasses import dataclass
@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `python scripts/show_policy.py` finds scripts.door
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
 from jointsearch.data.load import DataSettings, load_splits
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread, folder_images, photo_images, write_contact_sheet
@@ -26,7 +24,6 @@ class Settings:
     """What configs/show_policy.yaml holds."""
 
     policy: str
-    dataset: DataSettings | None = None
     ops: tuple[str, ...] | None = None
     images: str | None = None
     out: str | None = None
@@ -36,32 +33,33 @@ class Settings:
 
 def main(config: dict[str, Any]) -> None:
     """Write one picture, or one for each span of a schedule."""
-    if config.get("dataset"):
-        config["dataset"].pop("standard", None)  # the sheet shows the images before cropping and normalization
+    dataset = config.pop("dataset", None)
     settings = build(Settings, config, "show_policy")
     out = Path(settings.out or f"{Path(settings.policy).stem}.png")
     found = resolve_policy(settings.policy, settings.ops, settings.seed)
     sheets = [(found, out)]
     if not isinstance(found, Policy):
         sheets = [(policy, out.with_stem(f"{out.stem}_from_epoch_{start}")) for start, policy in found.spans]
-    images = _images(settings)
+    images = _images(settings, dataset)
     for policy, path in sheets:
         write_contact_sheet(policy, images, path, settings.seed, settings.rows)
         print(path)
 
 
-def _images(settings: Settings) -> Tensor:
-    if settings.images and settings.dataset:
+def _images(settings: Settings, dataset: dict[str, Any] | None) -> Tensor:
+    if settings.images and dataset:
         raise InputError("both images and dataset are given; give one of them")
-    if settings.dataset:
-        test = load_splits(settings.dataset, settings.seed).test
-        order = torch.tensor(evenly_spread(len(test), IMAGES))
-        return next(iter(test.batches(order, IMAGES))).images
-    return folder_images(settings.images) if settings.images else photo_images()
+    if not dataset:
+        return folder_images(settings.images) if settings.images else photo_images()
+    dataset.pop("standard")  # the sheet shows the images before cropping and normalization
+    test = load_splits(build(DataSettings, dataset, "dataset"), settings.seed).test
+    order = torch.tensor(evenly_spread(len(test), IMAGES))
+    return next(iter(test.batches(order, IMAGES))).images
+
+
+def _named(word: str) -> str:
+    return word if word.startswith("-") or "=" in word else f"policy={word}"
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    sys.exit(
-        run(main, "show_policy", [f"policy={word}" if word[0] != "-" and "=" not in word else word for word in words])
-    )
+    sys.exit(run(main, "show_policy", [_named(word) for word in sys.argv[1:]]))

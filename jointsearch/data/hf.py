@@ -121,7 +121,9 @@ def _classes(table: Any, column: str) -> tuple[list[Any], tuple[str, ...]]:
         return list(range(len(names))), tuple(names)
     kinds = table.features[column].dtype
     if not (kinds == "string" or kinds.startswith(("int", "uint"))):
-        raise InputError(f"column {column} holds {kinds}, and labels are texts or whole numbers; set dataset.label_column")
+        raise InputError(
+            f"column {column} holds {kinds}, and labels are texts or whole numbers; set dataset.label_column"
+        )
     labels = sorted(set(table[column][:]) - {None})
     return labels, tuple(map(str, labels))
 
@@ -132,7 +134,7 @@ def _numbers(title: str, values: list[Any], labels: list[Any]) -> tuple[int, ...
     strange = [row for row, value in enumerate(values) if value not in number_of]
     if strange:
         raise InputError(
-            f"{title} row {strange[0]} has the label {shown(str(values[strange[0]]))}, which is no class of the training "
-            "split; remove the row, or the split if it is published without labels"
+            f"{title} row {strange[0]} has the label {shown(str(values[strange[0]]))}, which is no class of the "
+            "training split; remove the row, or the split if it is published without labels"
         )
     return tuple(number_of[value] for value in values)

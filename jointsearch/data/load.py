@@ -8,11 +8,12 @@ import torch
 from jointsearch.data.cifar import read_cifar
 from jointsearch.data.decode import Form
 from jointsearch.data.digits import read_digits
-from jointsearch.data.files import shown
-from jointsearch.data.folder import read_folder
-from jointsearch.data.hf import Columns, read_hf
+from jointsearch.data.files import Finding, shown
+from jointsearch.data.folder import find_folder
+from jointsearch.data.hf import Columns, find_hf
 from jointsearch.data.sets import AnySet, DataSplits, FoundSplits, ImageSet
 from jointsearch.data.shapes import read_shapes
+from jointsearch.data.sources import FoundFiles, streamed
 from jointsearch.data.splits import stratified_split
 from jointsearch.data.svhn import read_svhn
 from jointsearch.settings import bounded, choice
@@ -23,6 +24,7 @@ from search_spaces.errors import InputError
 TEST_SEED = 0
 MAX_AUTO_BYTES = 2**30  # in_memory=auto holds up to 1 GiB of pixels on the device
 FILES = ("folder", "hf")
+NAMES = ("digits", "shapes", "cifar10", "cifar100", "svhn", *FILES)
 # Fields that only some data sets read; setting one for another set is a mistake and not ignored.
 READ_BY = {
     "path": ("cifar10", "cifar100", "svhn", *FILES),
@@ -44,7 +46,7 @@ READ_BY = {
 class DataSettings:
     """Which data set, which part of it, and in which form."""
 
-    name: str = choice("digits", "digits", "shapes", "cifar10", "cifar100", "svhn", "folder", "hf")
+    name: str = choice("digits", *NAMES)
     path: str | None = None
     test_path: str | None = None
     image_size: int | None = bounded(None, 1, 4096)
@@ -63,24 +65,26 @@ class DataSettings:
 
 def load_splits(settings: DataSettings, seed: int) -> DataSplits:
     """The training, validation and test images; the seed chooses what is held out and what a reduced set keeps."""
-    _check_fields_are_read(settings)
-    train, validation, test = _divided(_found(settings), settings, seed)
-    missing = sorted(set(range(len(train.classes))) - set(train.labels.tolist()))
-    if missing:
-        raise InputError(
-            f"dataset {settings.name}: class {shown(train.classes[missing[0]])} has no image left for training; "
-            "raise dataset.reduced, or lower dataset.validation and dataset.test_share"
-        )
-    parts = (train, validation, test)
-    if settings.in_memory == "never" or (settings.in_memory == "auto" and _pixel_bytes(parts) > MAX_AUTO_BYTES):
+    check_fields_are_read(settings)
+    parts = divided(_found(settings), settings, seed)
+    in_memory = settings.in_memory == "always" or _pixel_bytes(parts) <= MAX_AUTO_BYTES
+    if settings.in_memory == "never" or not in_memory:
         return DataSplits(*parts)
     return DataSplits(*(part if isinstance(part, ImageSet) else part.in_memory() for part in parts))
 
 
-def _found(settings: DataSettings) -> FoundSplits:
-    """The data set as it is published, before anything is held out."""
-    form = Form(settings.image_size, settings.channels, settings.background)
-    path = Path(settings.path).expanduser() if settings.path else None
+def find_files(settings: DataSettings) -> tuple[dict[str, FoundFiles], tuple[Finding, ...]]:
+    """The encoded images of a folder or of the Hugging Face form, by split, and everything that does not fit."""
+    if settings.name == "hf":
+        return find_hf(settings.path, settings.download, Columns(settings.image_column, settings.label_column)), ()
+    if settings.path is None:
+        raise InputError("dataset=folder needs a place; set dataset.path to a folder of class folders or an archive")
+    return find_folder(_place(settings.path), _place(settings.test_path) if settings.test_path else None)
+
+
+def published(settings: DataSettings) -> FoundSplits:
+    """A data set that comes as one block of pixels, before anything is held out."""
+    path = _place(settings.path) if settings.path else None
     match settings.name:
         case "digits":
             return FoundSplits(read_digits())
@@ -90,22 +94,29 @@ def _found(settings: DataSettings) -> FoundSplits:
             return read_cifar(settings.name, path, settings.download)
         case "svhn":
             return read_svhn(path, settings.download, settings.extra)
-        case "hf":
-            columns = Columns(settings.image_column, settings.label_column)
-            return read_hf(settings.path, settings.download, columns, form, settings.workers)
-        case "folder":
-            if path is None:
-                raise InputError(
-                    "dataset=folder needs a place; set dataset.path to a folder of class folders or a .tar"
-                )
-            test_path = Path(settings.test_path).expanduser() if settings.test_path else None
-            return read_folder(path, test_path, form, settings.workers)
-    raise InputError(
-        f"dataset.name is {settings.name}; give one of digits, shapes, cifar10, cifar100, svhn, folder, hf"
-    )
+    raise InputError(f"dataset.name is {shown(settings.name)}; wanted one of {', '.join(NAMES)}")
 
 
-def _divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[AnySet, AnySet, AnySet]:
+def form_of(settings: DataSettings) -> Form:
+    """What the decoded images of these settings are brought to."""
+    return Form(settings.image_size, settings.channels, settings.background)
+
+
+def _found(settings: DataSettings) -> FoundSplits:
+    if settings.name not in FILES:
+        return published(settings)
+    files, problems = find_files(settings)
+    if problems:
+        more = f" (and {len(problems) - 1} more, listed by scripts/check_data.py)" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    return streamed(files, form_of(settings), settings.workers)
+
+
+def _place(path: str) -> Path:
+    return Path(path).expanduser()
+
+
+def divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[AnySet, AnySet, AnySet]:
     """The three parts; validation is drawn before `reduced`, so that it is the same for every reduced size."""
     train, validation, test = found.train, found.validation, found.test
     if test is None:
@@ -123,7 +134,18 @@ def _divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[Any
             f"validation leave {room}; lower dataset.reduced or dataset.validation"
         )
     held_out, kept = stratified_split(train.labels, (held_out_count, kept_count), seed)
-    return train.subset(kept), train.subset(held_out) if validation is None else validation, test
+    parts = train.subset(kept), train.subset(held_out) if validation is None else validation, test
+    _check_every_class_is_trained(parts[0], settings.name)
+    return parts
+
+
+def _check_every_class_is_trained(train: AnySet, name: str) -> None:
+    missing = sorted(set(range(len(train.classes))) - set(train.labels.tolist()))
+    if missing:
+        raise InputError(
+            f"dataset {name}: class {shown(train.classes[missing[0]])} has no image left for training; "
+            "raise dataset.reduced, or lower dataset.validation and dataset.test_share"
+        )
 
 
 def _count(field: str, wanted: int | float | None, total: int) -> int:
@@ -133,7 +155,8 @@ def _count(field: str, wanted: int | float | None, total: int) -> int:
     count = round(wanted * total) if isinstance(wanted, float) else wanted
     if not 0 < count < total:
         raise InputError(
-            f"dataset.{field} is {wanted} and {total} images are there; give a share below 1 or fewer images"
+            f"dataset.{field} is {wanted}, which is {count} of {total} images; "
+            "give a share between 0 and 1, or a number of images"
         )
     return count
 
@@ -142,7 +165,7 @@ def _pixel_bytes(parts: tuple[AnySet, ...]) -> int:
     return sum(len(part) * int(torch.tensor(part.image_shape).prod()) for part in parts)
 
 
-def _check_fields_are_read(settings: DataSettings) -> None:
+def check_fields_are_read(settings: DataSettings) -> None:
     """A setting that this data set would not look at is an error, not a silent wish."""
     for field in fields(settings):
         names = READ_BY.get(field.name)

@@ -44,7 +44,7 @@ class DecodedImages:
         name = self.encoded.name(row)
         image = self.form.decode(self.encoded.data(row), name)
         if image_shape(image) != self.image_shape:
-            raise InputError(mixed_shapes(name, image_shape(image), self.first, self.image_shape))
+            raise InputError(f"{name} {mixed_shapes(image_shape(image), self.first, self.image_shape)}")
         return image
 
 
@@ -66,10 +66,10 @@ def streamed(found: dict[str, FoundFiles], form: Form, workers: int) -> FoundSpl
     return FoundSplits(sets["train"], sets.get("validation"), sets.get("test"))
 
 
-def mixed_shapes(name: str, shape: tuple[int, int, int], first: str, first_shape: tuple[int, int, int]) -> str:
-    """The message for two files whose images do not fit into one batch."""
+def mixed_shapes(shape: tuple[int, int, int], other: str, other_shape: tuple[int, int, int]) -> str:
+    """What to say of an image that does not fit into one batch with another file's."""
     return (
-        f"{name} is {_shape_text(shape)} and {first} is {_shape_text(first_shape)}; "
+        f"is {_shape_text(shape)} and {other} is {_shape_text(other_shape)}; "
         "set dataset.image_size (and dataset.channels) to bring all images to one form"
     )
 

@@ -1,7 +1,7 @@
 """A policy as one picture: a row for each sub-policy, a column for each image, amounts in the ops' own units."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def contact_sheet(policy: Policy, images: Tensor, noise: torch.Generator, rows: 
     pitch = max(cells.shape[2], LINE * max(len(sub_policy.ops) for sub_policy in chosen)) + GAP
     axes = _canvas(cells, pitch)
     _write_title(axes, policy, len(chosen))
-    _write(axes, NAME_AT, HEADER + pitch / 2, "original", FAINT)
+    _write(axes, NAME_AT, HEADER + pitch / 2, "original", color=FAINT)
     for row, (n, sub_policy) in enumerate(zip(numbers, chosen, strict=True), start=1):
         _write_row(axes, HEADER + (row + 0.5) * pitch, n, sub_policy, _share(policy, sub_policy))
     return axes.get_figure(root=True)
@@ -110,7 +110,7 @@ def write_contact_sheet(
 
 def photo_images() -> Tensor:
     """Eight colorful squares of two photos that come with scikit-learn, (8, 3, 96, 96) uint8."""
-    photos = [torch.from_numpy(photo).permute(2, 0, 1) for photo in load_sample_images().images]
+    photos = [torch.tensor(photo).permute(2, 0, 1) for photo in load_sample_images().images]
     squares = [
         resize_square(photo[:, top : top + side, left : left + side], CELL)
         for photo, places in zip(photos, PHOTO_SQUARES, strict=True)
@@ -162,7 +162,7 @@ def _cells(images: Tensor) -> Tensor:
 
 
 def _canvas(cells: Tensor, pitch: int) -> "Axes":
-    # Imported here: the library is only needed where a picture is made. Figure itself keeps no global state, pyplot does.
+    # Imported here: needed only where a picture is made. Figure keeps no global state, unlike pyplot.
     from matplotlib.figure import Figure
 
     rows, count, height, width, _ = cells.shape
@@ -189,24 +189,25 @@ def _write_title(axes: "Axes", policy: Policy, rows: int) -> None:
     text += f", {drawn}" if count > 1 else ""
     if rows < count:
         text += f"; {rows} of them here, the heaviest, equals spread evenly; {count - rows} more are not shown"
-    _write(axes, MARGIN, 30, policy.name, INK, size=19, weight="bold")
-    _write(axes, MARGIN, 55, f"{text}. Every image draws its own ops and directions; p is the chance to act.", FAINT)
+    _write(axes, MARGIN, 30, policy.name, fontsize=19 * POINTS, weight="bold")
+    _write(
+        axes, MARGIN, 55, f"{text}. Every image draws its own ops and directions; p is the chance to act.", color=FAINT
+    )
 
 
 def _write_row(axes: "Axes", middle: float, number: int, sub_policy: SubPolicy, share: str) -> None:
-    _write(axes, MARGIN, middle - (8 if share else 0), str(number), FAINT)
-    _write(axes, MARGIN, middle + 9, share, FAINT, size=11)
+    _write(axes, MARGIN, middle - (8 if share else 0), str(number), color=FAINT)
+    _write(axes, MARGIN, middle + 9, share, color=FAINT, fontsize=11 * POINTS)
     if not sub_policy.ops:
-        _write(axes, NAME_AT, middle, "nothing", FAINT)
+        _write(axes, NAME_AT, middle, "nothing", color=FAINT)
     for k, choice in enumerate(sub_policy.ops):
         y = middle + (k - (len(sub_policy.ops) - 1) / 2) * LINE
-        _write(axes, NAME_AT, y, choice.op, INK, weight="bold")
-        _write(axes, PROBABILITY_AT, y, f"p {choice.probability:.2f}", INK)
-        _write(axes, AMOUNT_AT, y, amount_text(choice), INK)
+        _write(axes, NAME_AT, y, choice.op, weight="bold")
+        _write(axes, PROBABILITY_AT, y, f"p {choice.probability:.2f}")
+        _write(axes, AMOUNT_AT, y, amount_text(choice))
 
 
-def _write(axes: "Axes", x: float, y: float, text: str, color: str, size: int = 13, weight: str = "normal") -> None:
+def _write(axes: "Axes", x: float, y: float, text: str, **style: Any) -> None:
+    style = {"color": INK, "fontsize": 13 * POINTS, "va": "center_baseline", **style}
     # Names come out of files: `$` would start a formula.
-    axes.text(
-        x, y, text.replace("$", r"\$"), color=color, fontsize=size * POINTS, fontweight=weight, va="center_baseline"
-    )
+    axes.text(x, y, text.replace("$", r"\$"), **style)

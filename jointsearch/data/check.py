@@ -1,0 +1,170 @@
+"""Looks at every image of a data set before training and lists all that is wrong or odd; writes nothing."""
+
+import hashlib
+import io
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jointsearch.data.decode import FORMATS, ORIENTATION, Form, image_shape
+from jointsearch.data.files import Finding, shown
+from jointsearch.data.load import (
+    FILES,
+    DataSettings,
+    check_fields_are_read,
+    divided,
+    find_files,
+    form_of,
+    published,
+)
+from jointsearch.data.sets import FoundSplits, ImageSet
+from jointsearch.data.sources import FoundFiles, mixed_shapes, streamed
+from search_spaces.errors import InputError
+
+ODD_MODES = {
+    "1": "has 1 bit per pixel; it is read as black and white",
+    "CMYK": "is in print colors (CMYK); it is converted to RGB, and colors may shift",
+    "YCbCr": "is in YCbCr colors; it is converted to RGB",
+    "I": "has 16 bits per pixel; it is scaled down to 8",
+}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of an image that could be read."""
+
+    name: str
+    class_name: str
+    shape: tuple[int, int, int]
+    digest: bytes
+
+
+def check_data(settings: DataSettings) -> list[Finding]:
+    """Everything found in the data set, errors first; each finding names the file and the remedy."""
+    findings: list[Finding] = []
+    try:
+        check_fields_are_read(settings)
+        if settings.name in FILES:
+            files, problems = find_files(settings)
+            seen, unreadable = _read_files(files, form_of(settings))
+            findings += [*problems, *unreadable, *_shape_findings(seen), *_copies(seen)]
+            if not _has_error(findings):
+                findings += _split_findings(streamed(files, form_of(settings), 0), settings)
+        else:
+            found = published(settings)
+            findings += [*_copies(_read_pixels(found)), *_split_findings(found, settings)]
+    except InputError as error:
+        findings.append(Finding("error", f"dataset={shown(settings.name)}:", str(error)))
+    return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def check_data_report(settings: DataSettings) -> tuple[str, bool]:
+    """The findings as text, one line each and a last line that counts them, and whether training would be refused."""
+    findings = check_data(settings)
+    errors = sum(finding.severity == "error" for finding in findings)
+    lines = [f"{finding.severity}: {finding}" for finding in findings]
+    lines.append(f"dataset={settings.name}: {errors} errors, {len(findings) - errors} warnings")
+    return "\n".join(lines), errors > 0
+
+
+def _has_error(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _warning(name: str, text: str) -> Finding:
+    return Finding("warning", name, text)
+
+
+def _read_files(files: dict[str, FoundFiles], form: Form) -> tuple[list[_Seen], list[Finding]]:
+    """Every image that can be read, and a finding for every other and every odd one."""
+    seen, findings = [], []
+    for split, found in files.items():
+        for row, label in enumerate(found.labels):
+            name = found.encoded.name(row)
+            try:
+                data = found.encoded.data(row)
+                image = form.decode(data, name)
+            except InputError as error:
+                findings.append(Finding("error", name, str(error).removeprefix(name).lstrip()))
+                continue
+            findings += [_warning(name, oddity) for oddity in _oddities(data, form.background)]
+            class_name = found.classes[label] if label >= 0 else "unknown"
+            seen.append(_Seen(name, class_name, image_shape(image), _digest(image)))
+    return seen, findings
+
+
+def _read_pixels(found: FoundSplits) -> list[_Seen]:
+    """Every image of a data set that comes as blocks of pixels."""
+    seen = []
+    for split in ("train", "validation", "test"):
+        part = getattr(found, split)
+        if isinstance(part, ImageSet):
+            for row, (image, label) in enumerate(zip(part.images, part.labels.tolist(), strict=True)):
+                name = f"{split} image {row}"
+                seen.append(_Seen(name, part.classes[label], part.image_shape, _digest(image)))
+    return seen
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.sha256(image.numpy().tobytes()).digest()
+
+
+def _oddities(data: bytes, background: int) -> list[str]:
+    """What is done to a readable image that its owner may not expect."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    texts = [text for mode, text in ODD_MODES.items() if image.mode.split(";")[0] == mode]
+    if image.has_transparency_data:
+        texts.append(f"has transparency; it is shown on gray level {background}, which dataset.background sets")
+    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+        texts.append("is stored turned or mirrored (EXIF); it is set upright")
+    return texts
+
+
+def _shape_findings(seen: list[_Seen]) -> list[Finding]:
+    """One error for each shape that is not the most frequent one."""
+    counts = Counter(image.shape for image in seen).most_common()
+    first_of = {image.shape: image.name for image in reversed(seen)}
+    findings = []
+    for shape, count in counts[1:]:
+        more = f"and {count - 1} more: " if count > 1 else ""
+        usual = counts[0][0]
+        findings.append(Finding("error", first_of[shape], more + mixed_shapes(shape, first_of[usual], usual)))
+    return findings
+
+
+def _copies(seen: list[_Seen]) -> list[Finding]:
+    """A warning for each image whose pixels were there before."""
+    first_of: dict[bytes, _Seen] = {}
+    findings = []
+    for image in seen:
+        first = first_of.setdefault(image.digest, image)
+        if first is image:
+            continue
+        if first.class_name != image.class_name:
+            text = f"of class {shown(image.class_name)} has the same pixels as {first.name} of class {shown(first.class_name)}"
+            findings.append(_warning(image.name, f"{text}; remove the wrong one"))
+        else:
+            text = "remove one, so that nothing is tested on what it was trained on"
+            findings.append(_warning(image.name, f"has the same pixels as {first.name}; {text}"))
+    return findings
+
+
+def _split_findings(found: FoundSplits, settings: DataSettings) -> list[Finding]:
+    """Classes that a held-out part lacks, and classes too small to be in more than one part."""
+    classes = [shown(name) for name in found.train.classes]
+    title = f"dataset={settings.name}"
+    counts = torch.bincount(found.train.labels, minlength=len(classes)).tolist()
+    findings = [
+        _warning(title, f"has one training image of class {name}, so no other part can have one; add images")
+        for name, count in zip(classes, counts, strict=True)
+        if count == 1
+    ]
+    _, validation, test = divided(found, settings, 0)
+    for split, part in (("validation", validation), ("test", test)):
+        missing = sorted(set(range(len(classes))) - set(part.labels.tolist())) if len(part) else []
+        text = f"has no {split} image of class {{}}; its accuracy says nothing about it; hold out more images"
+        findings += [_warning(title, text.format(classes[label])) for label in missing]
+    return findings
