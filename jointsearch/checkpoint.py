@@ -112,7 +112,7 @@ def _point(folder: Path, pointer: str, name: str) -> None:
 
 def _pointed(folder: Path, pointer: str) -> str | None:
     path = folder / pointer
-    if path.is_symlink() or not path.is_file():
+    if not path.is_file():
         return None
     with path.open("rb") as stream:
         return stream.read(100).decode(errors="replace").strip()
@@ -121,9 +121,8 @@ def _pointed(folder: Path, pointer: str) -> str | None:
 def _remove_older(folder: Path, name: str, step: int) -> None:
     candidates = _candidates(folder)
     keep = {name, *[path.name for found, path in candidates if found < step][:1], _pointed(folder, "best")}
-    for found, path in candidates:
-        # A newer step is here only when it is damaged: a good one was refused before writing.
-        if path.name not in keep or found > step:
+    for _, path in candidates:
+        if path.name not in keep:
             shutil.rmtree(path)
 
 

@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor
 
-from jointsearch.data.standard import Standard, cutout, normalize, random_crop_flip
+from jointsearch.data.standard import ORDERS, Standard, cutout, normalize, random_crop_flip
 from search_spaces.augment.apply import apply_policy
 from search_spaces.policy import Policy
 
 
 def augment(images: Tensor, policy: Policy, standard: Standard, noise: torch.Generator) -> Tensor:
-    """Crop and flip, then the policy, then normalization and cutout: uint8 (B, C, H, W) to float32."""
-    cropped = random_crop_flip(images, standard, noise)
-    augmented = apply_policy(policy, cropped.float().div_(255), noise)
+    """Crop and flip, policy, normalization and cutout, in the order that `standard` states: uint8 in, float32 out."""
+    pixels = images.float().div_(255)  # (B, C, H, W)
+    if standard.order == ORDERS[0]:
+        augmented = apply_policy(policy, random_crop_flip(pixels, standard, noise), noise)
+    else:
+        augmented = random_crop_flip(apply_policy(policy, pixels, noise), standard, noise)
     return cutout(normalize(augmented, standard), standard.cutout, noise)

@@ -1,4 +1,4 @@
-"""Settings as checked values: every field of a settings class has a type and bounds, and all mistakes are told at once."""
+"""Settings as checked values: every field has a type and bounds, and all mistakes are told at once."""
 
 import dataclasses
 import math
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import shown
-
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ def choice(default: Any, *options: Any) -> Any:
     return dataclasses.field(default=default, metadata={"options": options})
 
 
-def build(cls: type[T], data: Mapping[str, Any], where: str) -> T:
+def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """A settings object from plain data; `where` starts the name of every field in the errors."""
     problems: list[str] = []
     built = _build(cls, data, where, problems)
@@ -42,22 +41,37 @@ def as_plain(settings: Any) -> Any:
     return settings
 
 
+def leaves(data: Any, name: str = "") -> set[tuple[str, str]]:
+    """Plain data as (dotted name, value) pairs: two sets of settings are compared by the difference of theirs."""
+    if isinstance(data, dict):
+        return {leaf for key, value in data.items() for leaf in leaves(value, f"{name}.{key}" if name else key)}
+    return {(name, repr(data))}
+
+
 def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(data, Mapping):
         problems.append(f"{where} is {shown(data)}; wanted a group of settings")
         return None
+    prefix = f"{where}." if where else ""
+    told = len(problems)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in data:
         if key not in fields:
-            problems.append(f"{where}.{key} is not a setting; {nearest(key, fields)}")
+            problems.append(f"{prefix}{key} is not a setting; {nearest(key, fields)}")
     values = {}
     for name, field in fields.items():
         if name in data:
-            values[name] = _convert(data[name], hints[name], field.metadata, f"{where}.{name}", problems)
+            values[name] = _convert(data[name], hints[name], field.metadata, f"{prefix}{name}", problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{where}.{name} is missing; give it a value")
-    return None if problems else cls(**values)
+            problems.append(f"{prefix}{name} is missing; give it a value")
+    if len(problems) > told:
+        return None
+    try:
+        return cls(**values)
+    except InputError as error:  # what only all fields together can tell
+        problems.append(str(error))
+        return None
 
 
 def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, problems: list[str]) -> Any:

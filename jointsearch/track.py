@@ -5,6 +5,7 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -29,7 +30,7 @@ class Tracker:
         self._wandb_run = None if wandb_mode == "disabled" else _start_wandb(folder, wandb_mode, config, name)
         self._file = self.path.open("ab")
 
-    def log(self, step: int, metrics: dict[str, float | int | str]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
         """Append one line; NaN and infinities become the strings "nan", "inf" and "-inf", so that it stays JSON."""
         if "step" in metrics:
             raise ValueError("metrics already have a step of their own; it is the first argument")
@@ -37,7 +38,7 @@ class Tracker:
         self._file.write((json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
         self._file.flush()
         if self._wandb_run is not None:
-            self._wandb_run.log(metrics, step=step)
+            self._wandb_run.log(dict(metrics), step=step)
 
     def offset(self) -> int:
         """The size of the file in bytes, all of them on the disk: what a checkpoint remembers."""

@@ -1,4 +1,4 @@
-"""List all that is wrong or odd in a data set: python scripts/check_data.py dataset=folder dataset.path=FOLDER_OR_TAR"""
+"""List all that is wrong in a data set: python scripts/check_data.py dataset=folder dataset.path=FOLDER_OR_TAR"""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,6 @@ sys.path.insert(
 
 from jointsearch.data.check import check_data_report
 from jointsearch.data.load import DataSettings
-from jointsearch.data.standard import Standard
 from jointsearch.settings import build
 from scripts.door import run
 from search_spaces.errors import InputError
@@ -18,9 +17,7 @@ from search_spaces.errors import InputError
 
 def main(config: dict[str, Any]) -> None:
     """Print every finding; errors among them end with exit code 2."""
-    dataset = dict(config["dataset"])
-    build(Standard, dataset.pop("standard"), "dataset.standard")
-    report, has_errors = check_data_report(build(DataSettings, dataset, "dataset"))
+    report, has_errors = check_data_report(build(DataSettings, config["dataset"], "dataset"))
     print(report)
     if has_errors:
         raise InputError("training would refuse this data set; mend what is listed above as error")

@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -51,30 +52,48 @@ def compose_plain(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
         found = [word for word in FORBIDDEN if word in override]
         if found:
             raise InputError(f"{override} holds {found[0]}, which is not allowed on the command line; leave it out")
+        try:
+            OverridesParser.create().parse_override(override)
+        except HydraException as error:
+            raise InputError(
+                f"{override} cannot be read ({_first_line(error)}); set it again, with brackets and quotes closed"
+            ) from None
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+            _check_choices(overrides)
             config = compose(config_name=config_name, overrides=list(overrides))
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(_one_line(error, config_name, overrides)) from None
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in dict(plain).items()}
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    # Hydra takes an unknown choice of an optional group (preset=...) for none at all, without a word.
+    for override in overrides:
+        name, _, value = override.partition("=")
+        group = CONFIGS / name
+        known = sorted(path.stem for path in group.glob("*.yaml")) if group.is_dir() else []
+        if known and value not in (*known, "null"):
+            raise InputError(f"{name}={value} is not known; {nearest(value, known)}")
 
 
 def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
-    first = " ".join(str(error).split("\n")[0].split())
+    first = _first_line(error)
     key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
     for override in overrides:
-        name, _, value = override.lstrip("+~").partition("=")
-        group = CONFIGS / name
-        if group.is_dir() and not (group / f"{value}.yaml").is_file():
-            known = sorted(path.stem for path in group.glob("*.yaml"))
-            return f"{name}={value} is not known; {nearest(value, known)}"
+        name = override.lstrip("+~").partition("=")[0]
         if key == name or name in first:
             known = _keys(OmegaConf.to_container(_defaults(config_name)))
             return f"{override} cannot be set ({first}); {nearest(name, known)}"
     return f"{first}; see --help"
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[0].split())
 
 
 def _defaults(config_name: str) -> Any:
@@ -89,7 +108,9 @@ def _keys(data: Any, prefix: str = "") -> list[str]:
 
 
 def _help(config_name: str) -> str:
-    groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONFIGS.iterdir() if path.is_dir()}
+    groups = {
+        path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONFIGS.iterdir() if path.is_dir()
+    }
     used = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8")
     lines = [used.rstrip(), "", "Groups (group=name):"]
     lines += [f"  {group}: {', '.join(names)}" for group, names in sorted(groups.items()) if f" {group}:" in used]

@@ -1,0 +1,26 @@
+"""What may be chosen: augmentation ops, and policies made of them. Usable alone, with nothing but a policy.json."""
+
+from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
+from search_spaces.augment.op import AugOp
+from search_spaces.augment.table import OPS
+from search_spaces.controls import resolve_policy
+from search_spaces.errors import InputError
+from search_spaces.policy import OpChoice, Policy, PolicySchedule, SubPolicy
+from search_spaces.published import import_policy
+
+__all__ = [
+    "OPS",
+    "AugOp",
+    "InputError",
+    "OpChoice",
+    "Policy",
+    "PolicyDraw",
+    "PolicySchedule",
+    "SubPolicy",
+    "apply_draw",
+    "apply_policy",
+    "draw_matrix",
+    "draw_policy",
+    "import_policy",
+    "resolve_policy",
+]

@@ -33,6 +33,8 @@ POLICY_NAMES = (
 RANDAUGMENT_OPS = tuple(op for op in DADA_OPS if op not in ("Invert", "Cutout"))
 RANDAUGMENT_DEFAULT = (2, 9)
 MAX_RANDAUGMENT_OPS = 3
+# All sequences of 3 out of 15 ops and the identity: a file of 0.8 MB, and readers refuse one above 1 MB.
+MAX_SEQUENCES = 4096
 LEVELS = 30
 
 # What a search returns in DADA: 25 pairs of different ops, all equally likely.
@@ -42,24 +44,34 @@ RANDOM_SUB_POLICIES = 25
 def named_policy(name: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy:
     """A control by its name (POLICY_NAMES); `ops` replaces its op list, `seed` serves a `random` without its own."""
     if match := re.fullmatch(r"random(?:-s([0-9]{1,9}))?", name):
-        return random_policy(ops or DADA_OPS, int(match[1]) if match[1] else seed)
+        return random_policy(DADA_OPS if ops is None else ops, int(match[1]) if match[1] else seed)
     if match := re.fullmatch(r"randaugment(?:-n([0-9]{1,3})-m([0-9]{1,3}))?", name):
         count, level = (int(match[1]), int(match[2])) if match[1] else RANDAUGMENT_DEFAULT
-        return randaugment(count, level, ops or RANDAUGMENT_OPS)
+        return randaugment(count, level, RANDAUGMENT_OPS if ops is None else ops)
     if name == "trivialaugment":
-        return trivialaugment(ops or RANDAUGMENT_OPS)
+        return trivialaugment(RANDAUGMENT_OPS if ops is None else ops)
+    if name == "none":
+        return Policy((SubPolicy(),), name="none")  # under any list of ops
     fixed = AUTOAUGMENT[0] if name == "autoaugment" else name
-    if fixed != "none" and fixed not in AUTOAUGMENT:
-        raise InputError(f"policy {shown(name)} is no name we know; {_name_remedy(name)}")
+    if fixed not in AUTOAUGMENT:
+        raise InputError(
+            f"policy {shown(name)} is no control we know; give the path of a policy .json file, or a name: "
+            f"{nearest(name, POLICY_NAMES)}"
+        )
     if ops is not None:
         raise InputError(f"policy {name} has its own ops; leave ops out, or use random, randaugment or trivialaugment")
-    return Policy((SubPolicy(),), name="none") if fixed == "none" else _shipped(fixed)
+    return _shipped(fixed)
 
 
 def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy | PolicySchedule:
     """A policy from what a user typed: the path of a policy or schedule file, or the name of a control."""
-    if not (text.lower().endswith(".json") or "/" in text or "\\" in text or Path(text).is_file()):
+    if not _looks_like_path(text):
         return named_policy(text, ops, seed)
+    if text.lower().endswith((".py", ".txt")):
+        raise InputError(
+            f"policy {shown(text, 200)} is not a .json file; convert a published table once, in Python: "
+            "search_spaces.published.import_policy(path, name).policy.save('policy.json')"
+        )
     if ops is not None:
         raise InputError(f"policy file {shown(text, 200)} has its own ops; leave ops out, or name a control")
     return load_policy_or_schedule(text)
@@ -71,7 +83,7 @@ def random_policy(ops: tuple[str, ...], seed: int) -> Policy:
     noise = torch.Generator().manual_seed(seed)
     pairs: list[tuple[str, ...]] = [*itertools.combinations(ops, 2)] or [ops]
     chosen = torch.randperm(len(pairs), generator=noise)[:RANDOM_SUB_POLICIES].tolist()
-    # Four digits, so that the policy and its file are the same value.
+    # Four digits, to be read with ease in a file.
     share = iter(torch.rand(4 * len(chosen), generator=noise, dtype=torch.float64).mul(1e4).round().div(1e4).tolist())
     sub_policies = [SubPolicy(tuple(_choice(op, next(share), next(share)) for op in pairs[n])) for n in chosen]
     return Policy(tuple(sub_policies), name=f"random-s{seed}")
@@ -82,9 +94,11 @@ def randaugment(count: int, level: int, ops: tuple[str, ...] = RANDAUGMENT_OPS) 
     ops = check_op_names(ops, "ops of randaugment")
     if not 1 <= count <= MAX_RANDAUGMENT_OPS or not 0 <= level <= LEVELS:
         raise InputError(
-            f"randaugment has n={count} and m={level}; wanted n from 1 to {MAX_RANDAUGMENT_OPS} "
+            f"randaugment has n={count} and m={level}; give n from 1 to {MAX_RANDAUGMENT_OPS} "
             f"and m from 0 to {LEVELS}, as in randaugment-n2-m9"
         )
+    if (len(ops) + 1) ** count > MAX_SEQUENCES:
+        raise InputError(f"randaugment of {count} out of {len(ops)} ops has too many sequences; take n=2 or fewer ops")
     # Sequences that differ only in where the identity stands do the same: one sub-policy of their joint weight.
     sequences = itertools.product(("identity", *ops), repeat=count)
     weights = Counter(tuple(op for op in sequence if op != "identity") for sequence in sequences)
@@ -110,6 +124,10 @@ def trivialaugment(ops: tuple[str, ...] = RANDAUGMENT_OPS) -> Policy:
     return Policy(tuple(sub_policies), name="trivialaugment")
 
 
+def _looks_like_path(text: str) -> bool:
+    return "/" in text or "\\" in text or Path(text).suffix.lower() in (".json", ".py", ".txt") or Path(text).is_file()
+
+
 def _choice(op: str, probability: float, magnitude: float) -> OpChoice:
     return OpChoice(op, probability, magnitude if OPS[op].has_magnitude else None)
 
@@ -117,7 +135,3 @@ def _choice(op: str, probability: float, magnitude: float) -> OpChoice:
 def _shipped(name: str) -> Policy:
     text = importlib.resources.files("search_spaces").joinpath("policies", f"{name}.json").read_text(encoding="utf-8")
     return Policy.from_json(text, f"shipped policy {name}")
-
-
-def _name_remedy(name: str) -> str:
-    return f"{nearest(name, POLICY_NAMES)} Or give the path of a policy .json file"

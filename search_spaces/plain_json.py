@@ -1,4 +1,4 @@
-"""JSON files as plain data: size, depth, duplicate keys and non-finite numbers are checked before anybody looks at a value."""
+"""JSON files as plain data: size, depth, repeated keys and non-finite numbers are checked before any value is used."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from search_spaces.errors import InputError
 
-# A 32-stage policy of 5,000 sub-policies stays below 1 MB; a bigger file is not one of ours.
+# RandAugment with three ops, our largest policy, takes 0.6 MB.
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 8
 MAX_DIGITS = 30
@@ -15,22 +15,28 @@ MAX_DIGITS = 30
 
 def read_json(path: Path | str, what: str, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
     """Read one JSON file; `what` names it in errors ("policy", "genotype", ...)."""
-    path = Path(path)
+    return parse_json(read_text(path, what, max_bytes), f"{what} file {shown_path(path)}", max_depth)
+
+
+def read_text(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> str:
+    """The text of a regular file that is not too big for what it should be."""
+    path, where = Path(path), f"{what} file {shown_path(path)}"
     try:
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "not there"
-            raise InputError(f"{what} file {path} is {kind}; give the path of a JSON file")
+            raise InputError(f"{where} is {kind}; give the path of a {what} file")
         with path.open("rb") as stream:
             raw = stream.read(max_bytes + 1)
-    except OSError as error:
-        raise InputError(f"{what} file {path} cannot be read ({error.strerror}); check its path and rights") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where} cannot be read ({error}); check its path and rights") from None
     if len(raw) > max_bytes:
-        raise InputError(f"{what} file {path} has more than {max_bytes:,} bytes; it cannot be a {what}, check the path")
+        raise InputError(f"{where} has more than {max_bytes:,} bytes; it cannot be a {what}, check the path")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{what} file {path} is not UTF-8 text; save it as plain JSON") from None
-    return parse_json(text, f"{what} file {path}", max_depth)
+        raise InputError(f"{where} is not UTF-8 text; save it as plain text") from None
 
 
 def parse_json(text: str, where: str, max_depth: int = MAX_DEPTH) -> Any:
@@ -95,3 +101,9 @@ def shown(value: Any, limit: int = 60) -> str:
     """A value as it may stand in a one-line error: escaped, and cut when long."""
     text = ascii(value)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def shown_path(path: Path | str) -> str:
+    """A path as it may stand in a one-line error: a line break or an escape sequence in it is written out."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)[1:-1]

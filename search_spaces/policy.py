@@ -1,5 +1,6 @@
 """A finished augmentation policy as a value: frozen, checked, and plain JSON on disk."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import parse_json, read_json, shown
+from search_spaces.plain_json import parse_json, read_json, shown, shown_path
 
 FORMAT = "jointsearch-policy"
 SCHEDULE_FORMAT = "jointsearch-schedule"
@@ -77,10 +78,11 @@ class Policy:
             raise InputError("sub_policies is not a tuple of SubPolicy; write (SubPolicy(...), ...)")
         if not self.sub_policies:
             raise InputError("sub_policies is empty; a policy that does nothing holds one sub-policy without ops")
-        if sum(sub_policy.weight for sub_policy in self.sub_policies) <= 0:
-            raise InputError("the weights of all sub_policies are 0; give at least one a weight above 0")
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= 200:
-            raise InputError(f"name is {shown(self.name)}; wanted a text of 1 to 200 characters")
+        total = sum(sub_policy.weight for sub_policy in self.sub_policies)
+        if not 0 < total < math.inf:
+            raise InputError(f"the weights of all sub_policies add up to {total}; wanted a finite number above 0")
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 200 or not self.name.isprintable():
+            raise InputError(f"name is {shown(self.name)}; wanted 1 to 200 printable characters")
 
     @property
     def stages(self) -> int:
@@ -128,7 +130,7 @@ class Policy:
     @classmethod
     def load(cls, path: Path | str) -> "Policy":
         """Read a policy file of ours; other people's formats are read by search_spaces.published."""
-        return policy_from_data(read_json(path, "policy"), f"policy file {path}")
+        return policy_from_data(read_json(path, "policy"), f"policy file {shown_path(path)}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class PolicySchedule:
         starts = [start for start, _ in self.spans]
         if not starts or starts[0] != 0:
             raise InputError("the first span of a schedule must start at from_epoch 0; set it to 0")
-        if any(later <= earlier for earlier, later in zip(starts, starts[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(starts)):
             raise InputError(f"from_epoch of the spans is {starts}; wanted rising numbers, order the spans")
 
     def at(self, epoch: int) -> Policy:
@@ -161,7 +163,7 @@ class PolicySchedule:
     @classmethod
     def load(cls, path: Path | str) -> "PolicySchedule":
         """Read a schedule file."""
-        return schedule_from_data(read_json(path, "schedule", max_depth=12), f"schedule file {path}")
+        return schedule_from_data(read_json(path, "schedule", max_depth=12), f"schedule file {shown_path(path)}")
 
 
 def op_scale(name: str) -> dict[str, Any]:
@@ -176,8 +178,8 @@ def load_policy_or_schedule(path: Path | str) -> Policy | PolicySchedule:
     """Read a policy or a schedule file, whichever it is."""
     data = read_json(path, "policy", max_depth=12)
     if isinstance(data, dict) and data.get("format") == SCHEDULE_FORMAT:
-        return schedule_from_data(data, f"schedule file {path}")
-    return policy_from_data(data, f"policy file {path}")
+        return schedule_from_data(data, f"schedule file {shown_path(path)}")
+    return policy_from_data(data, f"policy file {shown_path(path)}")
 
 
 def policy_from_data(data: Any, where: str) -> Policy:

@@ -14,11 +14,11 @@ from typing import Any
 
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import parse_json, shown
+from search_spaces.plain_json import parse_json, read_text, shown, shown_path
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 # Fast AutoAugment's archive, the longest such file, has 128,000 characters.
-MAX_BYTES = 500_000
+MAX_BYTES = 300_000
 FORM = "[[(op, probability, level), ...], ...]"
 # Ops in pixels (TranslateXAbs, CutoutAbs) were written for CIFAR.
 PIXELS_OF_A_SIDE = 32
@@ -126,8 +126,8 @@ def _converted(entry: Any, where: str) -> tuple[OpChoice, list[str]]:
 
 def read_tuples_file(path: Path | str, name: str | None = None) -> Any:
     """The table in a .json file or in Python source, which is parsed and never run; `name` chooses among several."""
-    where = f"policy table {path}"
-    text = _read_text(Path(path), where)
+    where = f"policy table file {shown_path(path)}"
+    text = read_text(path, "policy table")
     tables = [((), parse_json(text, where))] if Path(path).suffix == ".json" else list(_tables(_parsed(text, where)))
     chosen = [rows for names, rows in tables if name is None or name in names]
     if not tables:
@@ -136,22 +136,6 @@ def read_tuples_file(path: Path | str, name: str | None = None) -> Any:
         known = ", ".join(names[0] for names, _ in tables[:20] if names) or "one without a name"
         raise InputError(f"{where} holds these tables: {known}; name is {shown(name)}, give name= one of them")
     return chosen[-1]
-
-
-def _read_text(path: Path, where: str) -> str:
-    if not path.is_file():
-        raise InputError(f"{where} is not a file; give the path of a .py, .txt or .json file with {FORM}")
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{where} cannot be read ({error.strerror}); check its rights") from None
-    if len(raw) > MAX_BYTES:
-        raise InputError(f"{where} has more than {MAX_BYTES:,} bytes; copy the table you need into a file of its own")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{where} is not UTF-8 text; save it as plain text") from None
 
 
 def _parsed(text: str, where: str) -> ast.Module:

@@ -128,6 +128,8 @@ def test_at_every_system_call_of_a_save_a_failure_leaves_the_old_or_the_new_stat
     # The first call is the mkdir of the folder itself, which may fail because the folder is there.
     for call in range(1, len(calls)):
         _, folder = run(call)
+        steps = {path.name.removesuffix(".replaced") for path in folder.glob("step_*")}
+        assert (folder / "last").read_text().strip() in steps, "`last` was moved before its step was there"
         loaded = loaded_from(folder)
         values.append(loaded.state["value"])
         assert loaded.warnings == ()
@@ -138,20 +140,21 @@ def test_at_every_system_call_of_a_save_a_failure_leaves_the_old_or_the_new_stat
     assert set(values) == {20, 30}
 
 
-def test_a_damaged_checkpoint_of_the_same_step_is_replaced_at_every_failure(
-    template: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_checkpoint_is_replaced_while_the_one_it_had_replaced_is_the_only_good_one(
+    only_step: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (template / "step_000000002" / "state.json").write_text("[]")
+    shutil.copytree(only_step / "step_000000002", only_step / "step_000000002.replaced")
+    (only_step / "step_000000002" / "state.json").write_text("[]")
     values = []
     for call in range(40):
-        folder = template.parent / f"{call}"
-        shutil.copytree(template, folder)
+        folder = only_step.parent / f"{call}"
+        shutil.copytree(only_step, folder)
         with monkeypatch.context() as patch:
             fail_at(call, patch, lambda: os._exit(9))
             in_child(lambda folder=folder: save_same_step(folder))
         values.append(loaded_from(folder).state["value"])
     assert values == sorted(values)
-    assert set(values) == {10, 30}
+    assert set(values) == {20, 30}
 
 
 def test_too_little_free_space_is_noticed_before_anything_is_written(

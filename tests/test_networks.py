@@ -6,12 +6,13 @@ import timm
 import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import conv2d, cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 import jointsearch.networks  # noqa: F401  (importing the package is what registers the networks)
 from jointsearch.networks.create import create_network
 from jointsearch.networks.small_images import small_image_stem, small_patch_size
+from jointsearch.networks.wide_resnet import WideBlock
 from search_spaces.errors import InputError
 
 OURS = [name for name in timm.list_models() if model_entrypoint(name).__module__.startswith("jointsearch.networks")]
@@ -57,6 +58,22 @@ def test_a_wide_resnet_has_the_published_number_of_parameters(name: str, count: 
 def test_a_wide_resnet_has_the_parameters_of_the_papers_table(depth: int, width: int, classes: int) -> None:
     model = timm.create_model(f"wide_resnet{depth}_{width}", num_classes=classes)
     assert parameters(model) == wide_resnet_parameters(depth, width, classes)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(4, 1), (6, 1), (6, 2)])
+def test_a_wide_block_is_the_formula_of_the_paper(channels: int, stride: int) -> None:
+    block = WideBlock(4, channels, stride, drop_rate=0.0).eval()
+    images = torch.randn(2, 4, 8, 8)
+    unit = math.sqrt(1 + 1e-5)  # a fresh BatchNorm in evaluation divides by this
+    activated = (images / unit).relu()
+    hidden = conv2d(activated, block.conv1.weight, block.conv1.bias, stride, padding=1)
+    expected = conv2d((hidden / unit).relu(), block.conv2.weight, block.conv2.bias, padding=1)
+    if block.shortcut is None:
+        assert (channels, stride) == (4, 1)
+        expected += images
+    else:
+        expected += conv2d(activated, block.shortcut.weight, block.shortcut.bias, stride)
+    torch.testing.assert_close(block(images), expected)
 
 
 def test_a_wide_resnet_multiplies_as_often_as_the_papers_table_says() -> None:
@@ -110,6 +127,7 @@ def test_a_network_takes_itself_apart_as_timm_networks_do(name: str, images: Ten
     torch.testing.assert_close(pooled, features.mean((2, 3)))
     torch.testing.assert_close(model.get_classifier()(pooled), model(images))
     model.reset_classifier(5)
+    assert model.num_classes == 5
     assert model(images).shape == (8, 5)
     model.reset_classifier(0)
     torch.testing.assert_close(model(images), pooled)
@@ -158,7 +176,7 @@ def test_a_wide_resnet_drops_between_the_convolutions_of_every_block() -> None:
 
 
 def test_convolutions_start_with_the_variance_of_he_and_no_bias() -> None:
-    conv = create_network("wide_resnet28_10", 10).get_submodule("stage3.1.conv2")
+    conv = create_network("wide_resnet28_10", 10).get_submodule("stage3.0.conv1")
     assert isinstance(conv, nn.Conv2d)
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 640)), rel=0.01)
     assert conv.bias is not None
@@ -184,6 +202,12 @@ def test_an_imagenet_network_ends_in_a_4x4_map_for_small_images(name: str, size:
     features = model.forward_features(torch.rand(1, 1, size, size))
     assert features.shape[-2:] == (4, 4)
     assert model.forward_head(features).shape == (1, 10)
+
+
+@pytest.mark.parametrize("size", [11, 20, 24, 40, 63])
+def test_no_more_is_taken_out_than_4x4_needs(size: int) -> None:
+    model = create_network("mobilenetv3_small_050", 10, image_size=size).eval()
+    assert 4 <= model.forward_features(torch.rand(1, 3, size, size)).shape[-1] <= 7
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -213,6 +237,7 @@ def test_the_small_form_leaves_weights_buffers_and_mode_alone() -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_large_images_meet_the_network_as_timm_made_it() -> None:

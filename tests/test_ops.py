@@ -1,5 +1,6 @@
 """Every op keeps the same promises: the tests run over the whole table, so that a new row cannot escape them."""
 
+import itertools
 import math
 
 import pytest
@@ -46,9 +47,7 @@ def through_pil(images: Tensor, change) -> Tensor:
 def sheared(images: Tensor, amount: float, axis: int) -> Tensor:
     degrees = [0.0, 0.0]
     degrees[axis] = math.degrees(math.atan(amount))
-    return tv.affine(
-        images, 0.0, [0, 0], 1.0, degrees, interpolation=InterpolationMode.BILINEAR, center=[0, 0]
-    )
+    return tv.affine(images, 0.0, [0, 0], 1.0, degrees, interpolation=InterpolationMode.BILINEAR, center=[0, 0])
 
 
 def shifted(images: Tensor, amount: float, axis: int) -> Tensor:
@@ -97,7 +96,9 @@ def test_op_agrees_with_pil_or_torchvision(name: str, magnitude: float, sign: fl
     else:
         assert difference[..., 4:-4, 4:-4].mean() <= 1.0
         assert difference[..., 4:-4, 4:-4].max() <= 2.0
-        assert (difference > 2.0).float().mean() <= 0.01  # a bilinear border pixel may be black in one and not the other
+        assert (
+            difference > 2.0
+        ).float().mean() <= 0.01  # a bilinear border pixel may be black in one and not the other
 
 
 def test_cutout_covers_a_gray_square_of_its_size() -> None:
@@ -131,7 +132,9 @@ def smooth_images() -> Tensor:
     # Bilinear warps have kinks where a sampling point crosses a pixel; on a smooth picture they are small.
     x = torch.linspace(0, math.pi, 16, dtype=torch.float64)
     wave = 0.5 + 0.2 * torch.sin(x)[None, :] * torch.cos(2 * x)[:, None]
-    return torch.stack([wave, 0.8 * wave + 0.1, 1 - wave]).expand(2, 3, 16, 16).clone() * torch.tensor([[[[1.0]]], [[[0.9]]]])
+    return torch.stack([wave, 0.8 * wave + 0.1, 1 - wave]).expand(2, 3, 16, 16).clone() * torch.tensor(
+        [[[[1.0]]], [[[0.9]]]]
+    )
 
 
 @WITH_MAGNITUDE
@@ -212,7 +215,7 @@ def test_distance_to_the_original_grows_with_the_magnitude(op: AugOp) -> None:
     distances = [
         (op(images, torch.full((2,), m), noise, pool) - images).abs().mean() for m in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
-    assert all(later >= earlier for earlier, later in zip(distances, distances[1:], strict=False))
+    assert all(later >= earlier for earlier, later in itertools.pairwise(distances))
     assert distances[-1] > distances[0]
 
 
@@ -220,7 +223,9 @@ def test_distance_to_the_original_grows_with_the_magnitude(op: AugOp) -> None:
 
 
 @EVERY_OP
-@pytest.mark.parametrize("shape", [(1, 3, 12, 12), (3, 1, 12, 20), (2, 3, 21, 9), (2, 2, 8, 8), (2, 5, 8, 8), (2, 3, 2, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 12, 12), (3, 1, 12, 20), (2, 3, 21, 9), (2, 2, 8, 8), (2, 5, 8, 8), (2, 3, 2, 1)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_range_shape_and_dtype_are_kept(op: AugOp, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
@@ -264,7 +269,9 @@ def test_flat_images_stay_finite(op: AugOp) -> None:
 # --- boxes and masks follow the pixels --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("op", [op for op in OPS.values() if op.matrix], ids=[op.name for op in OPS.values() if op.matrix])
+@pytest.mark.parametrize(
+    "op", [op for op in OPS.values() if op.matrix], ids=[op.name for op in OPS.values() if op.matrix]
+)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_box_follows_the_pixels_of_what_it_frames(op: AugOp, sign: float) -> None:
     height, width = 40, 60

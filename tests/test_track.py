@@ -2,8 +2,10 @@
 
 import json
 import math
+import random
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,21 +125,21 @@ def test_wandb_is_not_imported_unless_asked_for(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=REPOSITORY, check=False).returncode == 0
 
 
-def test_wandb_offline_keeps_the_metrics_and_one_run_identity(tmp_path: Path) -> None:
-    for _ in range(2):
-        with Tracker(tmp_path, "offline", {"seed": 7}, "my name") as tracker:
-            tracker.log(1, {"val_accuracy": 0.5, "broken": math.nan})
+def test_wandb_offline_keeps_the_metrics_and_draws_nothing_from_our_generators(tmp_path: Path) -> None:
+    before = random.getstate(), torch.get_rng_state().tolist()
+    with Tracker(tmp_path, "offline", {"seed": 7}, "my name") as tracker:
+        tracker.log(1, {"val_accuracy": 0.5, "broken": math.nan})
+    assert (random.getstate(), torch.get_rng_state().tolist()) == before
     identity = (tmp_path / "wandb_id.txt").read_text()
-    runs = list(tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb"))
-    assert runs
-    content = runs[0].read_bytes()
+    (run,) = tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
+    content = run.read_bytes()
     assert all(word in content for word in (b"val_accuracy", b"0.5", b"my name", b"seed"))
-    assert len(read_metrics(tracker.path)) == 2
+    assert len(read_metrics(tracker.path)) == 1
 
 
 def test_without_wandb_the_error_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match="wandb=offline needs the package wandb .*wandb=disabled"):
+    with pytest.raises(InputError, match=r"wandb=offline needs the package wandb .*wandb=disabled"):
         Tracker(tmp_path, "offline")
     assert list(tmp_path.iterdir()) == []
 
@@ -155,13 +157,31 @@ def test_a_wandb_that_does_not_start_is_one_line_with_a_remedy(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    run = SimpleNamespace(finish=lambda exit_code: None)
+
+    def init(**options: object) -> SimpleNamespace:
+        started.append((options["id"], options["resume"]))
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=LookupError))
+    for folder in ("one", "one", "two"):
+        with Tracker(tmp_path / folder, "online"):
+            pass
+    assert started[0] == started[1]
+    assert started[0][1] == "allow"
+    assert started[2][0] != started[0][0]
+
+
 def test_wandb_hears_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     run = SimpleNamespace(
-        log=lambda metrics, step: calls.append((metrics, step)), finish=lambda exit_code: calls.append(exit_code)
+        log=lambda metrics, step: calls.append((step, metrics)),
+        finish=lambda exit_code: calls.append((exit_code, "finished")),
     )
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run, Error=LookupError))
-    with pytest.raises(ZeroDivisionError), Tracker(tmp_path, "online") as tracker:
+    with suppress(ZeroDivisionError), Tracker(tmp_path, "online") as tracker:
         tracker.log(4, {"loss": 2.0})
         raise ZeroDivisionError
-    assert calls == [({"loss": 2.0}, 4), 1]
+    assert calls == [(4, {"loss": 2.0}), (1, "finished")]

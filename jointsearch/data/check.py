@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ def _warning(name: str, text: str) -> Finding:
 def _read_files(files: dict[str, FoundFiles], form: Form) -> tuple[list[_Seen], list[Finding]]:
     """Every image that can be read, and a finding for every other and every odd one."""
     seen, findings = [], []
-    for split, found in files.items():
+    for found in files.values():
         for row, label in enumerate(found.labels):
             name = found.encoded.name(row)
             try:
@@ -114,11 +115,14 @@ def _digest(image: Tensor) -> bytes:
 
 def _oddities(data: bytes, background: int) -> list[str]:
     """What is done to a readable image that its owner may not expect."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the image was decoded; what Pillow has to say was weighed there
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        is_turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
     texts = [text for mode, text in ODD_MODES.items() if image.mode.split(";")[0] == mode]
     if image.has_transparency_data:
         texts.append(f"has transparency; it is shown on gray level {background}, which dataset.background sets")
-    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+    if is_turned:
         texts.append("is stored turned or mirrored (EXIF); it is set upright")
     return texts
 
@@ -141,14 +145,10 @@ def _copies(seen: list[_Seen]) -> list[Finding]:
     findings = []
     for image in seen:
         first = first_of.setdefault(image.digest, image)
-        if first is image:
-            continue
-        if first.class_name != image.class_name:
-            text = f"of class {shown(image.class_name)} has the same pixels as {first.name} of class {shown(first.class_name)}"
-            findings.append(_warning(image.name, f"{text}; remove the wrong one"))
-        else:
-            text = "remove one, so that nothing is tested on what it was trained on"
-            findings.append(_warning(image.name, f"has the same pixels as {first.name}; {text}"))
+        if first is not image:
+            classes = " but another class" if first.class_name != image.class_name else ""
+            remedy = "remove one, so that nothing is tested on what it was trained on"
+            findings.append(_warning(image.name, f"has the same pixels as {first.name}{classes}; {remedy}"))
     return findings
 
 

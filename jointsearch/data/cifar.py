@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from jointsearch.data.download import fetch
 from jointsearch.data.files import Entry, shown
@@ -37,8 +36,8 @@ class Cifar:
 CIFARS = {
     "cifar10": Cifar(
         "cifar10",
-        CIFAR10.url,
-        CIFAR10.tgz_md5,
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
         tuple(f"data_batch_{number}" for number in range(1, 6)),
         ("test_batch",),
         "labels",
@@ -49,8 +48,8 @@ CIFARS = {
     ),
     "cifar100": Cifar(
         "cifar100",
-        CIFAR100.url,
-        CIFAR100.tgz_md5,
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "eb9058c3a382ffc7106e4002c42a8d85",
         ("train",),
         ("test",),
         "fine_labels",

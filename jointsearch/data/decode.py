@@ -2,11 +2,12 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -16,6 +17,17 @@ from search_spaces.errors import InputError
 # Named one by one: Pillow would also start Ghostscript for a file that says it is PostScript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**26
+# What the EXIF orientations 2 to 8 ask for, on pixels (H, W, C); done after the conversion to 8 bits because Pillow's
+# own transposition forgets the file format and its tags, which say what 16-bit levels mean.
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
@@ -40,10 +52,12 @@ def decode_image(data: bytes, name: str, channels: int | None, background: int =
     """
     if not data:
         raise InputError(f"{shown(name)} is empty (0 bytes); remove it or get the file again")
-    image = _opened(data, name)
+    image, orientation = _opened(data, name)
     pixels = _pixels(image, name, background)
+    if orientation in UPRIGHT:
+        pixels = UPRIGHT[orientation](pixels)
     if channels == 1 and pixels.shape[2] == 3:
-        pixels = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
     if channels == 3 and pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
@@ -66,8 +80,8 @@ def image_shape(image: Tensor) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
-    """The decoded, upright image."""
+def _opened(data: bytes, name: str) -> tuple[Image.Image, int]:
+    """The decoded image, and how it must be turned to be upright (EXIF)."""
     # Pillow answers malformed bytes with a dozen exception types (OSError, SyntaxError, struct.error, IndexError, ...)
     # and with warnings; whatever it says, this file cannot be trusted.
     try:
@@ -81,8 +95,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
                 image.verify()
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             image.load()
-            _check_whole(image, data, name)
-            return ImageOps.exif_transpose(image)
+            return image, image.getexif().get(ORIENTATION, 1)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -90,7 +103,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         kinds = ", ".join(FORMATS)
         raise InputError(
-            f"{shown(name)} is no image in a form that is read ({kinds}); convert it or remove it"
+            f"{shown(name)} is not recognized as one of {kinds}, or is cut off at its start; convert it or remove it"
         ) from error
     except Exception as error:
         reason = shown(str(error).splitlines()[0]) if str(error) else type(error).__name__
@@ -104,12 +117,6 @@ def _check_size(image: Image.Image, name: str) -> None:
     # A JPEG may carry previews behind the photo (MPO); of the others no frame is the image.
     if image.format in ("GIF", "TIFF", "WEBP", "PNG") and frames > 1:
         raise InputError(f"{shown(name)} holds {frames} frames or pages, and one image was wanted; save the one meant")
-
-
-def _check_whole(image: Image.Image, data: bytes, name: str) -> None:
-    """Pillow fills what is missing at the end of a GIF with black; its last byte tells."""
-    if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
-        raise InputError(f"{shown(name)} is cut off (no GIF trailer); remove it or get the file again")
 
 
 def _too_large(name: str) -> str:

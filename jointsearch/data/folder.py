@@ -54,14 +54,18 @@ def list_folder(path: Path) -> Listing:
 
 def _walk(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
     """Everything below the root, by name and place; folders are entered where _refusal has nothing against them."""
-    for item in os.scandir(root / folder):
-        if is_ignored(item.name):
-            continue
-        name = f"{folder}/{item.name}" if folder else item.name
-        file = root / name
-        yield name, file
-        if item.is_dir() and not _refusal(root, file, name.count("/") + 1):
-            yield from _walk(root, name)
+    try:
+        items = os.listdir(root / folder)
+    except OSError as error:
+        raise InputError(
+            f"{shown(str(root / folder))} cannot be listed ({error.strerror}); make it readable"
+        ) from error
+    for item in items:
+        name = f"{folder}/{item}" if folder else item
+        if not is_ignored(item):
+            yield name, root / name
+            if (root / name).is_dir() and not _refusal(root, root / name, name.count("/") + 1):
+                yield from _walk(root, name)
 
 
 def _refusal(root: Path, file: Path, depth: int) -> str:

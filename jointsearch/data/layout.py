@@ -77,7 +77,7 @@ def _plan(listing: Listing) -> _Plan:
         base += 1
     names = _folders_at(listing, base)
     splits = {name: SPLIT_OF[name.lower()] for name in names if name.lower() in SPLIT_OF}
-    if len(splits) < 2 or "train" not in splits.values() or deepest < base + 2:
+    if "train" not in splits.values() or deepest < base + 2:
         return _Plan(base, {}, base)
     return _Plan(base, splits, base + 1)
 
@@ -89,7 +89,10 @@ def _folders_at(listing: Listing, depth: int) -> list[str]:
 
 def _members(listing: Listing, plan: _Plan) -> dict[str, list[tuple[str, Entry]]]:
     """Class name and file, per split."""
-    members: dict[str, list[tuple[str, Entry]]] = {split: [] for split in plan.splits.values() or ("train",)}
+    found = plan.splits.values() or ("train",)
+    members: dict[str, list[tuple[str, Entry]]] = {
+        split: [] for split in dict.fromkeys(SPLIT_OF.values()) if split in found
+    }
     for entry in listing.entries:
         parts = entry.name.split("/")
         split = plan.splits.get(parts[plan.base]) if plan.splits else "train"

@@ -1,6 +1,6 @@
 """One door to every data set: settings in, three splits out."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from jointsearch.data.sets import AnySet, DataSplits, FoundSplits, ImageSet
 from jointsearch.data.shapes import read_shapes
 from jointsearch.data.sources import FoundFiles, streamed
 from jointsearch.data.splits import stratified_split
+from jointsearch.data.standard import Standard
 from jointsearch.data.svhn import read_svhn
 from jointsearch.settings import bounded, choice
 from search_spaces.errors import InputError
@@ -61,6 +62,7 @@ class DataSettings:
     image_column: str = "image"
     label_column: str = "label"
     background: int = bounded(255, 0, 255)
+    standard: Standard = field(default_factory=Standard)
 
 
 def load_splits(settings: DataSettings, seed: int) -> DataSplits:
@@ -167,10 +169,10 @@ def _pixel_bytes(parts: tuple[AnySet, ...]) -> int:
 
 def check_fields_are_read(settings: DataSettings) -> None:
     """A setting that this data set would not look at is an error, not a silent wish."""
-    for field in fields(settings):
-        names = READ_BY.get(field.name)
-        if names and settings.name not in names and getattr(settings, field.name) != field.default:
+    for setting in fields(settings):
+        names = READ_BY.get(setting.name)
+        if names and settings.name not in names and getattr(settings, setting.name) != setting.default:
             raise InputError(
-                f"dataset.{field.name} is {getattr(settings, field.name)}, and dataset={settings.name} does not "
+                f"dataset.{setting.name} is {getattr(settings, setting.name)}, and dataset={settings.name} does not "
                 f"read it (only {', '.join(names)} do); leave it out"
             )

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from jointsearch.settings import choice
 from search_spaces.errors import InputError
+
+# The policies of Fast AutoAugment and DADA were trained behind crop and flip and retrained before them.
+ORDERS = ("crop_flip, policy, cutout", "policy, crop_flip, cutout")
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Standard:
     cutout: int = 0
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    order: str = choice(ORDERS[0], *ORDERS)  # where the policy acts; normalization comes just before cutout
 
     def __post_init__(self) -> None:
         if min(self.crop_padding, self.cutout) < 0:
@@ -29,7 +34,7 @@ class Standard:
                 f"dataset.standard has {len(self.mean)} means and {len(self.std)} stds; give one of each per channel"
             )
         if min(self.std) <= 0:
-            raise InputError(f"dataset.standard.std is {list(self.std)}; every std must be above 0")
+            raise InputError(f"dataset.standard.std is {list(self.std)}; give numbers above 0")
 
 
 def random_crop_flip(images: Tensor, standard: Standard, generator: torch.Generator) -> Tensor:

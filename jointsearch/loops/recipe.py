@@ -42,6 +42,13 @@ class Recipe:
                 f"recipe.warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; make it less than recipe.epochs"
             )
 
+    def check_steps(self, images: int) -> int:
+        """Optimizer steps in an epoch. A last batch of one image has no batch statistics and is left out."""
+        steps = images // self.batch_size + (images % self.batch_size > 1)
+        if not steps:
+            raise InputError(f"{images} training image(s) make no batch; training needs at least 2, give more data")
+        return steps
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """bfloat16 where it is asked for, or by itself where the hardware multiplies in it."""
         enabled = self.precision == "bf16" or (self.precision == "auto" and _multiplies_bf16(device))
@@ -60,7 +67,7 @@ class Trainer:
             else None
         )
         self.task = ClassificationTask(
-            network.to(device, memory_format=torch.channels_last),
+            network.to(device).to(memory_format=torch.channels_last),
             criterion_kwargs={"smoothing": recipe.label_smoothing, "soft_targets": mixes},
             device=device,
             verbose=False,

@@ -1,9 +1,11 @@
-"""Train one network under one finished policy, from scratch to its test accuracy; interrupted, it goes on with the same bits."""
+"""Train one network under one finished policy, from scratch to its test accuracy; resumed it ends with the same bits."""
 
+import logging
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,15 +17,19 @@ from jointsearch.data.standard import Standard, normalize
 from jointsearch.front_end import augment
 from jointsearch.loops.recipe import Recipe, Trainer
 from jointsearch.networks.create import create_network
+from jointsearch.provenance import birth_certificate
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import StopSignal, lock_folder, write_json
-from jointsearch.settings import as_plain
+from jointsearch.settings import as_plain, leaves
 from jointsearch.track import Tracker
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, shown
 from search_spaces.policy import Policy, PolicySchedule
 
 EVALUATION_BATCH = 500
+CPU = torch.device("cpu")
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
@@ -45,10 +51,15 @@ class Trial:
     standard: Standard
     seed: int
     identity: dict[str, Any]  # all else that decides the result, as plain data: compared when a run is resumed
-    device: torch.device = torch.device("cpu")
-    wandb_mode: str = "disabled"
+    device: torch.device = CPU
+    wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
     save_seconds: float = 60.0
     show_progress: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: policy and seed."""
+        return f"{self.folder.parent.name} {self.folder.name}"
 
 
 @dataclass
@@ -58,7 +69,7 @@ class Progress:
     epoch: int = 0
     step: int = 0  # steps done in this epoch
     order: Tensor | None = None  # this epoch's images
-    loss_sum: Tensor | None = None
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # over the images of this epoch so far
     selected_epoch: int = 0
     selected_accuracy: float = -1.0
     selected_weights: dict[str, Tensor] | None = None
@@ -66,18 +77,35 @@ class Progress:
 
 def retrain(trial: Trial, splits: DataSplits) -> dict[str, Any]:
     """Train, or go on, or return the result that is there already. Raises Interrupted after a signal."""
+    check_trial(trial, splits)
     with lock_folder(trial.folder), own_global_randomness(trial.seed):
         _check_identity(trial)
         result_path = trial.folder / "result.json"
         if result_path.is_file():
             return read_json(result_path, "result")
         loaded = load_checkpoint(trial.folder / "checkpoints")
-        with StopSignal() as stop, Tracker(trial.folder, trial.wandb_mode, name=trial.folder.name) as tracker:
+        for warning in () if loaded is None else loaded.warnings:
+            logger.warning(warning)
+        with StopSignal() as stop, Tracker(trial.folder, trial.wandb_mode, name=trial.name) as tracker:
             run = _Run(trial, splits, tracker)
             run.start(None if loaded is None else loaded.state)
             result = run.to_the_end(stop)
         write_json(result_path, result)
         return result
+
+
+def check_trial(trial: Trial, splits: DataSplits) -> None:
+    """Raise InputError for what would go wrong later, before anything is written."""
+    channels, height, width = splits.train.image_shape
+    trial.recipe.check_steps(len(splits.train))
+    with own_global_randomness(trial.seed):
+        network = create_network(
+            trial.network, len(splits.train.classes), channels, min(height, width), trial.recipe.drop_rate
+        )
+        Trainer(network, trial.recipe, torch.device("cpu"), len(splits.train.classes), 1)
+        policy = trial.policy if isinstance(trial.policy, Policy) else trial.policy.at(0)
+        blank = torch.zeros(2, channels, height, width, dtype=torch.uint8)
+        augment(blank, policy, trial.standard, torch.Generator())
 
 
 class _Run:
@@ -86,7 +114,7 @@ class _Run:
     def __init__(self, trial: Trial, splits: DataSplits, tracker: Tracker) -> None:
         self.trial, self.tracker = trial, tracker
         self.splits = DataSplits(*(part.to(trial.device) for part in (splits.train, splits.validation, splits.test)))
-        self.steps = _steps(len(splits.train), trial.recipe.batch_size)
+        self.steps = trial.recipe.check_steps(len(splits.train))
         channels, height, width = splits.train.image_shape
         classes = len(splits.train.classes)
         network = create_network(trial.network, classes, channels, min(height, width), trial.recipe.drop_rate)
@@ -132,7 +160,7 @@ class _Run:
         bar = tqdm(
             total=epochs,
             initial=self.progress.epoch,
-            desc=f"{self.trial.folder.parent.name}/{self.trial.folder.name}",
+            desc=self.trial.name,
             unit="epoch",
             disable=None if self.trial.show_progress else True,
             leave=False,
@@ -171,7 +199,7 @@ class _Run:
         progress, recipe = self.progress, self.trial.recipe
         train_loss = self.check_loss()
         progress.epoch += 1
-        progress.step, progress.order, progress.loss_sum = 0, None, None
+        progress.step, progress.order = 0, None
         metrics = {"epoch": progress.epoch, "train_loss": train_loss}
         due = progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs
         if due and len(self.splits.validation):
@@ -188,8 +216,8 @@ class _Run:
         """The mean training loss of this epoch so far; a training that diverged ends here."""
         progress = self.progress
         seen = min(progress.step * self.trial.recipe.batch_size, len(self.splits.train))
-        loss = float(progress.loss_sum) / max(seen, 1) if progress.loss_sum is not None else 0.0
-        if not torch.isfinite(torch.tensor(loss)):
+        loss = float(progress.loss_sum) / max(seen, 1)
+        if not math.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss} in epoch {progress.epoch + 1}: training diverged; lower "
                 f"recipe.learning_rate (now {self.trial.recipe.learning_rate:g}) or set recipe.clip_gradient=5"
@@ -210,36 +238,31 @@ class _Run:
         return {"loss": scores["loss"], "accuracy": scores["top1"]}
 
     def result(self) -> dict[str, Any]:
-        """The result of the run; the test set is looked at here and nowhere else."""
-        seconds = self.seconds()
-        progress = self.progress
-        result: dict[str, Any] = {"epochs": progress.epoch, "seconds": round(seconds, 1)}
-        result["images_trained"] = progress.epoch * min(self.steps * self.trial.recipe.batch_size, len(self.splits.train))
-        result["test_accuracy_last"] = self.evaluate(self.splits.test)["accuracy"] if len(self.splits.test) else None
+        """The result of the run. Here the test set is looked at, and nowhere else."""
+        progress, seconds = self.progress, self.seconds()
+        result: dict[str, Any] = {
+            "epochs": progress.epoch,
+            "images_trained": progress.epoch * len(self.splits.train),
+            "seconds": round(seconds, 1),
+            "test_images": len(self.splits.test),
+        }
+        if not len(self.splits.test):
+            return result
+        result["test_accuracy_last"] = self.evaluate(self.splits.test)["accuracy"]
         if progress.selected_weights is not None:
-            network = self.trainer.network()
-            last = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            network.load_state_dict(progress.selected_weights)
-            result["test_accuracy_selected"] = self.evaluate(self.splits.test)["accuracy"] if len(self.splits.test) else None
-            result["selected_epoch"] = progress.selected_epoch
-            result["validation_accuracy_selected"] = progress.selected_accuracy
-            network.load_state_dict(last)
+            self.trainer.network().load_state_dict(progress.selected_weights)
+            result |= {
+                "test_accuracy_selected": self.evaluate(self.splits.test)["accuracy"],
+                "selected_epoch": progress.selected_epoch,
+                "validation_accuracy_selected": progress.selected_accuracy,
+            }
         return result
-
-
-def _steps(images: int, batch_size: int) -> int:
-    # A last batch of one image has no batch statistics: it is left to the next epoch's order.
-    steps = images // batch_size + (images % batch_size > 1)
-    if not steps:
-        raise InputError(f"{images} training image(s) make no batch; training needs at least 2, give more data")
-    return steps
 
 
 def _check_identity(trial: Trial) -> None:
     identity = {
         "network": trial.network,
         "recipe": as_plain(trial.recipe),
-        "standard": as_plain(trial.standard),
         "seed": trial.seed,
         **trial.identity,
     }
@@ -247,10 +270,11 @@ def _check_identity(trial: Trial) -> None:
     policy_path = trial.folder / "policy.json"
     if not path.is_file():
         trial.policy.save(policy_path)
+        write_json(trial.folder / "birth.json", birth_certificate())
         write_json(path, identity)
         return
     saved = read_json(path, "trial")
-    changed = sorted(key for key, _ in _leaves(identity) ^ _leaves(saved))
+    changed = sorted(key for key, _ in leaves(identity) ^ leaves(saved))
     if policy_path.read_text(encoding="utf-8") != trial.policy.to_json():
         changed.append("policy")
     if changed:
@@ -258,9 +282,3 @@ def _check_identity(trial: Trial) -> None:
             f"{trial.folder} was begun with other settings ({shown(', '.join(dict.fromkeys(changed)), 300)} differ); "
             "give the same settings, or another run folder"
         )
-
-
-def _leaves(data: Any, name: str = "") -> set[tuple[str, str]]:
-    if isinstance(data, dict):
-        return {leaf for key, value in data.items() for leaf in _leaves(value, f"{name}.{key}" if name else key)}
-    return {(name, repr(data))}

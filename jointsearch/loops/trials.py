@@ -2,17 +2,13 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jointsearch.data.load import DataSettings, load_splits
-from jointsearch.data.standard import Standard
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.retrain import Trial, retrain
+from jointsearch.loops.retrain import Trial, check_trial, retrain
 from jointsearch.settings import as_plain
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
@@ -22,49 +18,53 @@ from search_spaces.errors import InputError
 class Grid:
     """What is trained: every policy with every seed, all else equal."""
 
-    policies: tuple[str, ...]
-    seeds: tuple[int, ...]
-    network: str
-    dataset: DataSettings
-    standard: Standard
-    recipe: Recipe
-    ops: tuple[str, ...] | None = None
+    policies: tuple[str, ...]  # names of controls, or paths of policy and schedule files
+    seeds: tuple[int, ...] = (0, 1, 2)
+    network: str = "wide_resnet16_1"
+    dataset: DataSettings = field(default_factory=DataSettings)
+    recipe: Recipe = field(default_factory=Recipe)
+    ops: tuple[str, ...] | None = None  # for the controls that draw ops
 
     def __post_init__(self) -> None:
         if not self.policies or not self.seeds:
             raise InputError("policies and seeds must each hold at least one entry; give for example seeds=[0]")
+        if min(self.seeds) < 0:
+            raise InputError(f"seeds is {list(self.seeds)}; wanted whole numbers, 0 or more")
+        names: dict[str, str] = {}
         for policy in self.policies:
-            resolve_policy(policy, self.ops, 0)
+            resolve_policy(policy, self.ops)
+            other = names.setdefault(folder_name(policy), policy)
+            if other != policy:
+                raise InputError(f"policies {other} and {policy} would share one folder; rename one of the files")
 
 
-def run_grid(
-    grid: Grid,
-    folder: Path,
-    device: torch.device | str = "cpu",
-    wandb_mode: str = "disabled",
-    save_seconds: float = 60.0,
-    show_progress: bool = False,
-) -> list[dict[str, Any]]:
-    """Train all of a grid, seed by seed; what is finished already is read, what was interrupted goes on."""
+def run_grid(grid: Grid, folder: Path | str, **options: Any) -> list[dict[str, Any]]:
+    """Train all of a grid, seed by seed: what is finished is read, what was interrupted goes on.
+
+    Options are those of Trial: device, wandb_mode, save_seconds, show_progress.
+    """
     results = []
-    for seed in grid.seeds:
+    for seed in dict.fromkeys(grid.seeds):
         splits = load_splits(grid.dataset, seed)
-        for policy in grid.policies:
-            trial = Trial(
-                folder=folder / folder_name(policy) / f"seed{seed}",
-                policy=resolve_policy(policy, grid.ops, seed),
-                network=grid.network,
-                recipe=grid.recipe,
-                standard=grid.standard,
-                seed=seed,
-                identity={"dataset": as_plain(grid.dataset)},
-                device=torch.device(device),
-                wandb_mode=wandb_mode,
-                save_seconds=save_seconds,
-                show_progress=show_progress,
-            )
+        trials = {policy: _trial(grid, policy, seed, Path(folder), options) for policy in dict.fromkeys(grid.policies)}
+        for trial in trials.values():
+            check_trial(trial, splits)
+        for policy, trial in trials.items():
             results.append({"policy": policy, "seed": seed, **retrain(trial, splits)})
     return results
+
+
+def _trial(grid: Grid, policy: str, seed: int, folder: Path, options: dict[str, Any]) -> Trial:
+    return Trial(
+        folder=folder / folder_name(policy) / f"seed{seed}",
+        policy=resolve_policy(policy, grid.ops, seed),
+        network=grid.network,
+        recipe=grid.recipe,
+        standard=grid.dataset.standard,
+        seed=seed,
+        identity={"dataset": as_plain(grid.dataset)},
+        **options,
+    )
 
 
 def folder_name(policy: str) -> str:

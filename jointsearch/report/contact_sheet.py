@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from jointsearch.data.decode import Form, resize_square
-from jointsearch.data.files import IMAGE_SUFFIXES, is_ignored, name_bytes, read_file
+from jointsearch.data.files import IMAGE_SUFFIXES, is_ignored, name_bytes, read_file, shown
 from search_spaces.augment.apply import apply_policy
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 25
 MAX_IMAGES = 32
+MAX_NAME = 60
 IMAGES = 8
 
 # Squares (left, top, side) of scikit-learn's two photos: a pagoda above a lake, a dahlia before dark leaves.
@@ -31,8 +31,8 @@ PHOTO_SQUARES = (
 )
 
 # Lengths in pixels of the picture, and a font's 0.72 points are one of them at 100 dots an inch.
-CELL, GAP, MARGIN, LINE, HEADER = 96, 6, 24, 20, 76
-NAME_AT, PROBABILITY_AT, AMOUNT_AT, IMAGES_AT = 80, 186, 242, 396
+CELL, GAP, MARGIN, LINE, HEADER, MIN_WIDTH = 96, 6, 24, 20, 96, 800
+NAME_AT, PROBABILITY_AT, AMOUNT_AT, IMAGES_AT = 80, 196, 252, 400
 DOTS, POINTS = 100, 0.72
 INK, FAINT = "#1c1c1c", "#8c8c8c"
 
@@ -58,14 +58,14 @@ def contact_sheet(policy: Policy, images: Tensor, noise: torch.Generator, rows: 
     numbers = heaviest(policy, MAX_ROWS if rows is None else rows)
     chosen = [policy.sub_policies[n] for n in numbers]
     strips = [images, *(apply_policy(Policy((_alone(sub_policy),)), images, noise) for sub_policy in chosen)]
-    cells = torch.stack([_cells(strip) for strip in strips])  # (rows, M, height, width, 3)
+    cells = torch.stack([_cells(strip) for strip in strips])  # (rows, M, height, width, 3 or 1)
     pitch = max(cells.shape[2], LINE * max(len(sub_policy.ops) for sub_policy in chosen)) + GAP
-    axes = _canvas(cells, pitch)
+    figure, axes = _canvas(cells, pitch)
     _write_title(axes, policy, len(chosen))
     _write(axes, NAME_AT, HEADER + pitch / 2, "original", color=FAINT)
     for row, (n, sub_policy) in enumerate(zip(numbers, chosen, strict=True), start=1):
         _write_row(axes, HEADER + (row + 0.5) * pitch, n, sub_policy, _share(policy, sub_policy))
-    return axes.get_figure(root=True)
+    return figure
 
 
 def heaviest(policy: Policy, rows: int) -> list[int]:
@@ -110,6 +110,9 @@ def write_contact_sheet(
 
 def photo_images() -> Tensor:
     """Eight colorful squares of two photos that come with scikit-learn, (8, 3, 96, 96) uint8."""
+    # Imported here, as below: scikit-learn takes seconds to import.
+    from sklearn.datasets import load_sample_images
+
     photos = [torch.tensor(photo).permute(2, 0, 1) for photo in load_sample_images().images]
     squares = [
         resize_square(photo[:, top : top + side, left : left + side], CELL)
@@ -149,7 +152,7 @@ def _share(policy: Policy, sub_policy: SubPolicy) -> str:
 
 
 def _cells(images: Tensor) -> Tensor:
-    """The images as they are shown: RGB (M, height, width, 3), small ones enlarged by whole factors."""
+    """The images as they are shown: (M, height, width, 3 or 1), small ones enlarged by whole factors."""
     color = images if images.shape[1] in (1, 3) else images.float().mean(1, keepdim=True).to(torch.uint8)
     longest = max(images.shape[-2:])
     if longest <= CELL:
@@ -158,15 +161,15 @@ def _cells(images: Tensor) -> Tensor:
     else:
         size = [max(1, round(side * CELL / longest)) for side in images.shape[-2:]]
         sized = interpolate(color, size, mode="bilinear", antialias=True)
-    return sized.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
+    return sized.permute(0, 2, 3, 1).cpu()
 
 
-def _canvas(cells: Tensor, pitch: int) -> "Axes":
+def _canvas(cells: Tensor, pitch: int) -> "tuple[Figure, Axes]":
     # Imported here: needed only where a picture is made. Figure keeps no global state, unlike pyplot.
     from matplotlib.figure import Figure
 
     rows, count, height, width, _ = cells.shape
-    total_width = IMAGES_AT + count * (width + GAP) - GAP + MARGIN
+    total_width = max(MIN_WIDTH, IMAGES_AT + count * (width + GAP) - GAP + MARGIN)
     total_height = HEADER + rows * pitch - GAP + MARGIN
     paper = torch.full((total_height, total_width, 3), 255, dtype=torch.uint8)
     for row in range(rows):
@@ -178,21 +181,23 @@ def _canvas(cells: Tensor, pitch: int) -> "Axes":
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.imshow(np.asarray(paper), extent=(0, total_width, total_height, 0), interpolation="none", aspect="auto")
-    return axes
+    return figure, axes
 
 
 def _write_title(axes: "Axes", policy: Policy, rows: int) -> None:
     count = len(policy.sub_policies)
     weighted = len({sub_policy.weight for sub_policy in policy.sub_policies}) > 1
-    drawn = "drawn by the share under its number" if weighted else "all equally likely"
-    text = f"{count} sub-policies" if count > 1 else "1 sub-policy"
-    text += f", {drawn}" if count > 1 else ""
-    if rows < count:
-        text += f"; {rows} of them here, the heaviest, equals spread evenly; {count - rows} more are not shown"
-    _write(axes, MARGIN, 30, policy.name, fontsize=19 * POINTS, weight="bold")
-    _write(
-        axes, MARGIN, 55, f"{text}. Every image draws its own ops and directions; p is the chance to act.", color=FAINT
+    text = (
+        "1 sub-policy" if count == 1 else f"{count} sub-policies, " + ("weighted" if weighted else "all equally likely")
     )
+    if rows < count:
+        text += f": the {rows} heaviest, equals spread evenly, and {count - rows} more that are not shown"
+    name = shown(policy.name)
+    name = name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..."
+    _write(axes, MARGIN, 30, name, fontsize=19 * POINTS, weight="bold")
+    _write(axes, MARGIN, 54, text, color=FAINT)
+    legend = "p is the chance that the op acts; it and the direction, ± or either factor, are drawn for every image"
+    _write(axes, MARGIN, 73, legend, color=FAINT)
 
 
 def _write_row(axes: "Axes", middle: float, number: int, sub_policy: SubPolicy, share: str) -> None:

@@ -7,16 +7,19 @@ import torch
 from torch import Tensor
 
 from search_spaces.augment.geometry import warp
-from search_spaces.augment.op import AugOp, OpNoise, exactly_at_zero, partner_from, sign_from
+from search_spaces.augment.op import AugOp, OpNoise, partner_from, sign_from
 from search_spaces.augment.table import OPS
 from search_spaces.policy import Policy
 
 OP_LIST = tuple(OPS.values())
 # (3, ops + 1): identity, strongest - identity, signed; the last row serves op -1.
 SCALES = torch.tensor(
-    [(op.identity or 0.0, (op.strongest or 0.0) - (op.identity or 0.0), float(op.signed)) for op in OP_LIST] + [(0, 0, 0)]
+    [
+        *[(op.identity or 0.0, (op.strongest or 0.0) - (op.identity or 0.0), float(op.signed)) for op in OP_LIST],
+        (0.0, 0.0, 0.0),
+    ]
 ).T
-HAS_MAGNITUDE = torch.tensor([op.has_magnitude for op in OP_LIST] + [False])
+IDLE_AT_ZERO = torch.tensor([*[op.has_magnitude for op in OP_LIST], False])
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDra
 
 def apply_draw(images: Tensor, draw: PolicyDraw) -> Tensor:
     """Apply a draw to (B, C, H, W) images in [0, 1]; differentiable in the draw's magnitudes."""
+    if not draw.magnitude.requires_grad:
+        # Magnitude 0 promises the very same pixels, and a warp by the unit matrix rounds in its last bit.
+        idle = (draw.magnitude.cpu() == 0) & IDLE_AT_ZERO[draw.op]
+        draw = replace(draw, op=torch.where(idle, -1, draw.op))
     draw = draw.to(images.device)
     changed, places = images, None  # places[b]: where image b lies while images with the same op lie together
     for stage in range(draw.op.shape[1]):
@@ -82,7 +89,7 @@ def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
     for stage in range(draw.op.shape[1]):
         order = draw.op[:, stage].argsort()
         for op, part in _slices(draw.op[:, stage][order]):
-            if op.matrix is not None:
+            if op is not None and op.matrix is not None:
                 rows = order[part]
                 amount = op.amount(draw.magnitude[rows, stage], draw.sign[rows, stage])
                 total[rows] = op.matrix(amount, height, width) @ total[rows]
@@ -90,27 +97,30 @@ def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
 
 
 def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, sorting: tuple[int, Tensor, Tensor]) -> Tensor:
-    # The images come sorted by op, so that every op works on one slice of them, in place.
+    # The images come sorted by op, so that every op works on one slice of them; the slices are put together once.
     stage, order, rows = sorting
     op_row = draw.op[:, stage][order]
     amount = _amounts(op_row, draw.magnitude[rows, stage], draw.sign[rows, stage])
-    warps = []
+    pieces, matrices = [], []
     for op, part in _slices(op_row):
-        if op.uses == "position":
-            images[part] = op.fn(images[part], amount[part], draw.position[rows[part], stage])
-        elif op.uses == "partner":
-            images[part] = op.fn(images[part], amount[part], pool[draw.partner[rows[part], stage]])
+        if op is None:
+            pieces.append(images[part])
         elif _is_warp(op):
-            warps.append((op, part))
+            # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much. They
+            # stand first in OPS, so that together they are the slice between the untouched images and the rest.
+            matrices.append(op.matrix(amount[part], *images.shape[-2:]))  # type: ignore[misc]
+        elif op.uses == "position":
+            pieces.append(op.fn(images[part], amount[part], draw.position[rows[part], stage]))
+        elif op.uses == "partner":
+            pieces.append(op.fn(images[part], amount[part], pool[draw.partner[rows[part], stage]]))
         else:
-            images[part] = op.fn(images[part], amount[part])
-    if warps:
-        # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much. They lie
-        # side by side because they stand side by side in OPS.
-        part = slice(warps[0][1].start, warps[-1][1].stop)
-        matrices = [op.matrix(amount[one], *images.shape[-2:]) for op, one in warps if op.matrix is not None]
-        images[part] = warp(images[part], torch.cat(matrices))
-    return images
+            pieces.append(op.fn(images[part], amount[part]))
+    if matrices:
+        matrix = torch.cat(matrices)
+        untouched = int((op_row < 0).sum())
+        warped = warp(images[untouched : untouched + len(matrix)], matrix)
+        pieces.insert(int(untouched > 0), warped)
+    return torch.cat(pieces)
 
 
 def _amounts(op: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
@@ -123,10 +133,10 @@ def _is_warp(op: AugOp) -> bool:
     return op.matrix is not None and op.has_magnitude
 
 
-def _slices(op: Tensor) -> Iterator[tuple[AugOp, slice]]:
-    # op is sorted and lives on the CPU; -1 comes first and is passed over.
+def _slices(op: Tensor) -> Iterator[tuple[AugOp | None, slice]]:
+    # op is sorted and lives on the CPU; images without an op (-1) come first.
     end = 0
     for place, count in enumerate(torch.bincount(op + 1).tolist()):
         start, end = end, end + count
-        if place and count:
-            yield OP_LIST[place - 1], slice(start, end)
+        if count:
+            yield OP_LIST[place - 1] if place else None, slice(start, end)

@@ -110,7 +110,14 @@ def _mirrored(images: Tensor, amount: Tensor) -> Tensor:
 
 def _geometric(name: str, matrix, strongest: float, unit: str) -> AugOp:  # type: ignore[no-untyped-def]
     return AugOp(
-        name, _warped_by(matrix), identity=0.0, strongest=strongest, signed=True, gradient="pathwise", unit=unit, matrix=matrix
+        name,
+        _warped_by(matrix),
+        identity=0.0,
+        strongest=strongest,
+        signed=True,
+        gradient="pathwise",
+        unit=unit,
+        matrix=matrix,
     )
 
 

@@ -16,7 +16,7 @@ def solarize(images: Tensor, amount: Tensor) -> Tensor:
     if not amount.requires_grad:
         return value
     above = torch.sigmoid((images.detach() - threshold) / SOLARIZE_SOFTNESS)
-    return value + _zero_with_slope(((1 - 2 * images.detach()) * above))
+    return value + _zero_with_slope((1 - 2 * images.detach()) * above)
 
 
 def posterize(images: Tensor, amount: Tensor) -> Tensor:

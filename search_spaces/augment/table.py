@@ -10,9 +10,7 @@ from search_spaces.augment.op import AugOp
 from search_spaces.augment.quantized import QUANTIZED_OPS
 from search_spaces.errors import InputError, nearest
 
-OPS: dict[str, AugOp] = {
-    op.name: op for op in (*GEOMETRIC_OPS, *QUANTIZED_OPS, *COLOR_OPS, *ERASING_OPS, *MIXING_OPS)
-}
+OPS: dict[str, AugOp] = {op.name: op for op in (*GEOMETRIC_OPS, *QUANTIZED_OPS, *COLOR_OPS, *ERASING_OPS, *MIXING_OPS)}
 
 # DADA's fifteen (mission P1), in its order.
 DADA_OPS = (

@@ -1,0 +1,20 @@
+"""Which device a run uses, from what the user wrote."""
+
+import torch
+
+from search_spaces.errors import InputError
+
+
+def choose_device(text: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU where there is none."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise InputError(f"device is {text!r}; give auto, cpu, cuda or cuda:<number>") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {text}, and this machine has {torch.cuda.device_count()} GPU(s); use device=auto")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device is {text}, which no run here was ever tried on; give auto, cpu, cuda or mps")
+    return device

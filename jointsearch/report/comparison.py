@@ -1,0 +1,142 @@
+"""Trainings side by side, from their folders: mean, spread, and differences paired by seed."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from jointsearch.settings import leaves
+from search_spaces.errors import InputError, nearest
+from search_spaces.plain_json import read_json
+
+METRICS = ("test_accuracy_last", "test_accuracy_selected")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy in a comparison: accuracies in percent by seed."""
+
+    policy: str
+    values: dict[int, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds; None for a single one."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A policy minus the baseline over the seeds they share, with the 95% interval of the mean."""
+
+    mean: float
+    half_width: float | None  # None: one seed says nothing about the spread
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """In words; nothing is claimed that the interval does not carry."""
+        if self.half_width is None:
+            return "one seed: no claim"
+        if abs(self.mean) <= self.half_width:
+            return "no difference found"
+        return "better" if self.mean > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in falling order of their means, measured in the same way."""
+
+    metric: str
+    baseline: str
+    rows: tuple[Row, ...]
+    unfinished: tuple[str, ...]
+
+    def difference(self, row: Row) -> Difference | None:
+        """How a row differs from the baseline; None for the baseline itself and where no seed is shared."""
+        base = next((candidate for candidate in self.rows if candidate.policy == self.baseline), None)
+        if base is None or row is base:
+            return None
+        return paired_difference(row.values, base.values)
+
+    def to_markdown(self) -> str:
+        """The table for people."""
+        lines = [
+            f"| policy | {self.metric.replace('_', ' ')}, % | seeds | minus {self.baseline}, paired (95% interval) | |",
+            "|---|---|---|---|---|",
+        ]
+        for row in self.rows:
+            spread = "" if row.spread is None else f" ± {row.spread:.2f}"
+            difference = self.difference(row)
+            if difference is None:
+                paired, verdict = "", ""
+            else:
+                width = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
+                paired, verdict = f"{difference.mean:+.2f}{width}", difference.verdict
+            lines.append(f"| {row.policy} | {row.mean:.2f}{spread} | {len(row.values)} | {paired} | {verdict} |")
+        if self.unfinished:
+            lines += ["", f"Not finished, left out: {', '.join(self.unfinished)}."]
+        return "\n".join(lines) + "\n"
+
+    def to_data(self) -> dict[str, Any]:
+        """The same as plain data."""
+        rows = [
+            {"policy": row.policy, "mean": row.mean, "spread": row.spread, "by_seed": row.values} for row in self.rows
+        ]
+        return {"metric": self.metric, "baseline": self.baseline, "rows": rows, "unfinished": list(self.unfinished)}
+
+
+def paired_difference(values: dict[int, float], base: dict[int, float]) -> Difference | None:
+    """Mean difference over shared seeds and the half width of its 95% interval (Student's t)."""
+    differences = [values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())]
+    if not differences:
+        return None
+    count = len(differences)
+    half_width = None
+    if count > 1:
+        half_width = float(student.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
+    return Difference(statistics.fmean(differences), half_width, count)
+
+
+def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = "none") -> Comparison:
+    """Read the trainings below some run folders; all must agree in everything but policy and seed."""
+    if metric not in METRICS:
+        raise InputError(f"metric is {metric!r}; {nearest(metric, METRICS)}")
+    trials = sorted(path for folder in folders for path in Path(folder).glob("*/seed*/trial.json"))
+    if not trials:
+        raise InputError(f"no training found below {', '.join(map(str, folders))}; give a run folder of retrain.py")
+    _check_alike(trials)
+    values: dict[str, dict[int, float]] = {}
+    unfinished = []
+    for path in trials:
+        policy, seed = path.parents[1].name, read_json(path, "trial")["seed"]
+        result_path = path.with_name("result.json")
+        value = read_json(result_path, "result").get(metric) if result_path.is_file() else None
+        if value is None:
+            unfinished.append(f"{policy}/seed{seed}")
+            continue
+        if seed in values.setdefault(policy, {}):
+            raise InputError(f"{path.parent} repeats seed {seed} of {policy}; leave one of the two run folders out")
+        values[policy][seed] = value
+    rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items() if by_seed), key=lambda row: -row.mean)
+    return Comparison(metric, baseline, tuple(rows), tuple(unfinished))
+
+
+def _check_alike(trials: Sequence[Path]) -> None:
+    first = leaves(read_json(trials[0], "trial"))
+    for path in trials[1:]:
+        differing = sorted({name for name, _ in first ^ leaves(read_json(path, "trial"))} - {"seed"})
+        if differing:
+            raise InputError(
+                f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(differing)} differ); "
+                "compare only trainings that differ in policy and seed"
+            )

@@ -1,0 +1,79 @@
+"""A comparison says what the figures carry and nothing more."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from jointsearch.report.comparison import compare, paired_difference
+from search_spaces.errors import InputError
+
+
+def write(folder: Path, policy: str, seed: int, accuracy: float | None, **settings: object) -> None:
+    trial = folder / policy / f"seed{seed}"
+    trial.mkdir(parents=True)
+    (trial / "trial.json").write_text(json.dumps({"seed": seed, "network": "tiny_cnn", **settings}))
+    if accuracy is not None:
+        (trial / "result.json").write_text(json.dumps({"test_accuracy_last": accuracy}))
+
+
+def test_paired_interval_equals_the_one_worked_out_by_hand() -> None:
+    # Differences 1, 2, 3: mean 2, sd 1, n 3; t(0.975, 2) = 4.30265 in any table.
+    difference = paired_difference({0: 11.0, 1: 22.0, 2: 33.0}, {0: 10.0, 1: 20.0, 2: 30.0, 7: 99.0})
+    assert difference is not None
+    assert (difference.mean, difference.seeds) == (2.0, 3)
+    assert difference.half_width == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
+    assert difference.verdict == "no difference found"
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({0: 60.0, 1: 61.0, 2: 62.1}, "better"),
+        ({0: 40.0, 1: 41.0, 2: 41.9}, "worse"),
+        ({0: 55.0, 1: 49.0, 2: 52.5}, "no difference found"),
+        ({1: 70.0}, "one seed: no claim"),
+    ],
+)
+def test_verdict_follows_from_the_interval(values: dict[int, float], verdict: str) -> None:
+    difference = paired_difference(values, {0: 50.0, 1: 51.0, 2: 52.0})
+    assert difference is not None
+    assert difference.verdict == verdict
+
+
+def test_policies_without_a_common_seed_are_not_compared() -> None:
+    assert paired_difference({0: 1.0}, {1: 2.0}) is None
+
+
+def test_table_holds_means_spreads_and_differences(tmp_path: Path) -> None:
+    for seed, (none, better) in enumerate([(50.0, 60.0), (51.0, 61.5), (52.0, 61.5)]):
+        write(tmp_path, "none", seed, none)
+        write(tmp_path, "better", seed, better)
+    write(tmp_path, "better", 3, None)
+    lines = compare([tmp_path]).to_markdown().splitlines()
+    assert lines[2] == "| better | 61.00 ± 0.87 | 3 | +10.00 ± 1.24 | better |"
+    assert lines[3] == "| none | 51.00 ± 1.00 | 3 |  |  |"
+    assert lines[-1] == "Not finished, left out: better/seed3."
+
+
+def test_trainings_that_differ_in_more_than_policy_and_seed_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "none", 0, 50.0)
+    write(tmp_path, "other", 0, 50.0, recipe={"epochs": 3})
+    with pytest.raises(InputError, match=r"not trained alike \(recipe\.epochs differ\)"):
+        compare([tmp_path])
+
+
+def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a", "none", 0, 50.0)
+    write(tmp_path / "b", "none", 0, 50.0)
+    with pytest.raises(InputError, match="repeats seed 0 of none"):
+        compare([tmp_path / "a", tmp_path / "b"])
+
+
+def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no training found"):
+        compare([tmp_path])
+    write(tmp_path, "none", 0, 50.0)
+    with pytest.raises(InputError, match="did you mean test_accuracy_last"):
+        compare([tmp_path], metric="test_accuracy")

@@ -1,0 +1,242 @@
+"""A training that is killed anywhere ends with the same bits; what it reports is what it measured."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sklearn.datasets  # noqa: F401  imported for the fork server, like the next line
+import torch
+import torch._dynamo
+
+from jointsearch.checkpoint import load_checkpoint
+from jointsearch.data.load import DataSettings
+from jointsearch.loops import retrain as retrain_module
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.retrain import Interrupted
+from jointsearch.loops.trials import Grid, run_grid
+from jointsearch.track import read_metrics
+from search_spaces.controls import resolve_policy
+from search_spaces.errors import InputError
+from search_spaces.policy import Policy, PolicySchedule
+
+# Everything that has a state of its own: averaging, mixing (NumPy's generator), dropout (torch's), clipping, warm-up.
+RECIPE = Recipe(
+    epochs=6,
+    batch_size=50,
+    drop_rate=0.2,
+    label_smoothing=0.1,
+    mixup=0.2,
+    ema_decay=0.9,
+    clip_gradient=5.0,
+    warmup_epochs=1,
+    evaluate_every=2,
+)
+DIGITS = DataSettings("digits", validation=748, test_share=0.4167)
+GRID = Grid(("autoaugment",), (3,), "wide_resnet16_1", DIGITS, RECIPE)
+SMALL = Grid(("none",), (0,), "tiny_cnn", DIGITS, Recipe(epochs=2, batch_size=100, evaluate_every=1))
+
+
+def train(folder: str, grid: Grid = GRID, save_seconds: float = 0.1) -> None:
+    torch.set_num_threads(1)
+    try:
+        run_grid(grid, folder, save_seconds=save_seconds)
+    except Interrupted as interrupted:
+        os._exit(interrupted.exit_code)
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    trial = next(folder.glob("*/seed*"))
+    loaded = load_checkpoint(trial / "checkpoints")
+    assert loaded is not None
+    result = json.loads((trial / "result.json").read_text())
+    result.pop("seconds")
+    state = {key: value for key, value in loaded.state.items() if key != "seconds"}
+    return {"result": result, "metrics": (trial / "metrics.jsonl").read_bytes(), "state": state}
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_retrain"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, processes: Any) -> tuple[dict[str, Any], float]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    child = processes.Process(target=train, args=(str(folder),))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    return final_state(folder), time.monotonic() - began
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
+    moment: int, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float]
+) -> None:
+    reference, seconds = undisturbed
+    child = processes.Process(target=train, args=(str(tmp_path),))
+    child.start()
+    time.sleep((moment + random.Random(moment).random()) / 10 * seconds)
+    child.kill()
+    child.join(30)
+    again = processes.Process(target=train, args=(str(tmp_path),))
+    again.start()
+    again.join(120)
+    assert again.exitcode == 0
+    assert same(final_state(tmp_path), reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
+    number: signal.Signals, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float]
+) -> None:
+    child = processes.Process(target=train, args=(str(tmp_path), GRID, 1e6))
+    child.start()
+    folder = tmp_path / "autoaugment" / "seed3"
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").is_file() or not (folder / "metrics.jsonl").stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(child.pid, number)
+    child.join(30)
+    assert child.exitcode == 128 + number
+    assert not (folder / "result.json").exists()
+    saved = load_checkpoint(folder / "checkpoints")
+    assert saved is not None
+    assert saved.step > 0
+    train(str(tmp_path))
+    assert same(final_state(tmp_path), undisturbed[0])
+
+
+def test_a_finished_training_is_read_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_grid(SMALL, tmp_path)
+    monkeypatch.setattr(retrain_module, "load_checkpoint", None)
+    assert run_grid(SMALL, tmp_path) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"recipe": Recipe(epochs=3, batch_size=100, evaluate_every=1)}, "recipe.epochs"),
+        ({"network": "wide_resnet16_1"}, "network"),
+        ({"dataset": dataclasses.replace(DIGITS, validation=700)}, "dataset.validation"),
+    ],
+)
+def test_a_run_folder_of_other_settings_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    run_grid(SMALL, tmp_path)
+    with pytest.raises(InputError, match=named):
+        run_grid(dataclasses.replace(SMALL, **change), tmp_path)
+
+
+def test_another_policy_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    resolve_policy("autoaugment").save(path)
+    grid = dataclasses.replace(SMALL, policies=(str(path),))
+    run_grid(grid, tmp_path / "run")
+    resolve_policy("none").save(path)
+    with pytest.raises(InputError, match="policy"):
+        run_grid(grid, tmp_path / "run")
+
+
+def test_another_thread_count_is_refused_before_training_goes_on(tmp_path: Path, processes: Any) -> None:
+    run_grid(SMALL, tmp_path)
+    (tmp_path / "none" / "seed0" / "result.json").unlink()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(InputError, match="thread"):
+            run_grid(SMALL, tmp_path)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=3, batch_size=100, learning_rate=100.0, momentum=0.99, precision="float32")
+    with pytest.raises(InputError, match=r"diverged; lower recipe\.learning_rate"):
+        run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+
+
+def test_the_test_set_is_looked_at_once_for_each_reported_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    evaluate = retrain_module._Run.evaluate
+    monkeypatch.setattr(
+        retrain_module._Run, "evaluate", lambda run, part: seen.append(part is run.splits.test) or evaluate(run, part)
+    )
+    run_grid(SMALL, tmp_path)
+    assert seen == [False, False, True, True]  # two validations, then last and selected
+
+
+def test_selected_is_the_first_epoch_of_the_best_validation_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([60.0, 80.0, 80.0, 70.0, 50.0, 55.0])
+    monkeypatch.setattr(retrain_module._Run, "evaluate", lambda run, part: {"loss": 1.0, "accuracy": next(scores)})
+    recipe = Recipe(epochs=4, batch_size=100, evaluate_every=1)
+    (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    assert (result["selected_epoch"], result["validation_accuracy_selected"]) == (2, 80.0)
+    assert (result["test_accuracy_last"], result["test_accuracy_selected"]) == (50.0, 55.0)
+
+
+def test_selected_weights_are_those_of_the_selected_epoch(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=4, batch_size=100, evaluate_every=1, learning_rate=0.5)
+    (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    accuracies = [row["validation_accuracy"] for row in read_metrics(tmp_path / "none" / "seed0" / "metrics.jsonl")]
+    assert result["validation_accuracy_selected"] == max(accuracies)
+    assert result["selected_epoch"] == 1 + accuracies.index(max(accuracies))
+
+
+def test_training_leaves_the_global_generators_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    random.seed(5)
+    expected = (torch.rand(3), random.random())
+    torch.manual_seed(5)
+    random.seed(5)
+    run_grid(dataclasses.replace(SMALL, recipe=Recipe(epochs=1, batch_size=100, mixup=0.5)), tmp_path)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_a_schedule_changes_the_policy_at_its_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = PolicySchedule(((0, resolve_policy("none")), (2, resolve_policy("autoaugment"))))
+    path = tmp_path / "schedule.json"
+    schedule.save(path)
+    used: list[Policy] = []
+    augment = retrain_module.augment
+    monkeypatch.setattr(
+        retrain_module, "augment", lambda images, policy, *rest: used.append(policy) or augment(images, policy, *rest)
+    )
+    recipe = Recipe(epochs=3, batch_size=300)
+    run_grid(dataclasses.replace(SMALL, policies=(str(path),), recipe=recipe), tmp_path / "run")
+    in_training = used[-3:]
+    assert in_training == [schedule.spans[0][1], schedule.spans[0][1], schedule.spans[1][1]]
+
+
+def test_a_new_process_is_not_needed_to_train_twice_the_same(tmp_path: Path) -> None:
+    results = [run_grid(SMALL, tmp_path / name) for name in ("first", "second")]
+    for result in results:
+        result[0].pop("seconds")
+    assert results[0] == results[1]
+    first, second = (final_state(tmp_path / name) for name in ("first", "second"))
+    assert same(first, second)

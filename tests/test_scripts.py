@@ -1,0 +1,193 @@
+"""The command line: good commands do what they say, bad ones give one line, exit code 2, and write nothing."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jointsearch.settings import build
+from scripts import door
+from scripts.retrain import Settings
+from tests.conftest import REPOSITORY
+
+QUICK = ["recipe.epochs=1", "seeds=[0]", "network=tiny_cnn", "controls=[none]", "recipe.batch_size=100"]
+
+BAD_RETRAIN = [
+    "recipe.epoch=3",
+    "recipe.epochs=0",
+    "recipe.epochs=1.5",
+    "recipe.epochs=many",
+    "recipe.epochs=null",
+    "recipe.epochs='10'",
+    "recipe.epochs=true",
+    "recipe.batch_size=1",
+    "recipe.batch_size=-4",
+    "recipe.learning_rate=-0.1",
+    "recipe.learning_rate=0",
+    "recipe.learning_rate=nan",
+    "recipe.learning_rate=inf",
+    "recipe.learning_rate='1e-3'",
+    "recipe.momentum=1",
+    "recipe.weight_decay=-1",
+    "recipe.schedule=cosin",
+    "recipe.optimizer=sgdd",
+    "recipe.warmup_epochs=60",
+    "recipe.label_smoothing=1",
+    "recipe.precision=fp8",
+    "recipe.ema_decay=1",
+    "recipe=smal",
+    "recipe=3",
+    "dataset=digitz",
+    "dataset.name=mnist",
+    "dataset.reduced=0",
+    "dataset.reduced=100000",
+    "dataset.validation=-1",
+    "dataset.validation=1797",
+    "dataset.standard.cutout=9",
+    "dataset.standard.crop_padding=-1",
+    "dataset.standard.std=[0.0]",
+    "dataset.standard.mean=[0.5,0.5,0.5]",
+    "dataset.standard.order=policy",
+    "dataset.download=yes please",
+    "dataset.workers=-1",
+    "dataset.path=somewhere",
+    "policy=trivialaugmnt",
+    "policy=missing.json",
+    "policy=randaugment-n9-m9",
+    "policy=null",
+    "controls=none",
+    "controls=[nonne]",
+    "ops=[Rotat]",
+    "ops=[Rotate,Rotate]",
+    "ops=[]",
+    "network=wide_resnet17",
+    "network=3",
+    "seeds=[]",
+    "seeds=[-1]",
+    "seeds=0",
+    "seeds=[a]",
+    "device=gpu",
+    "device=cuda:99",
+    "threads=0",
+    "wandb=yes",
+    "save_seconds=-1",
+    "preset=dada",
+    "unknown=1",
+    "epochs=3",
+    "+x._target_=os.system",
+    "recipe._target_=os.system",
+    "policy=${oc.env:HOME}",
+    "hydra.run.dir=elsewhere",
+    "--epochs=3",
+    "epochs",
+    "run=/dev/null/run",
+    "recipe.epochs=[1",
+]
+
+
+def run_script(name: str, arguments: list[str]) -> int:
+    return door.run(importlib.import_module(f"scripts.{name}").main, name, arguments)
+
+
+@pytest.mark.parametrize("override", BAD_RETRAIN)
+def test_a_bad_setting_gives_one_line_and_exit_code_2_and_writes_nothing(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_script("retrain", [override]) == 2
+    assert not any(tmp_path.iterdir())
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert _names(override, message)
+    assert re.search(r"did you mean|choose|give|wanted|lower|set |use |leave|make|settings are|name |see ", message)
+
+
+def _names(override: str, message: str) -> bool:
+    key, _, value = override.lstrip("+-").partition("=")
+    words = (key, key.rpartition(".")[2], *re.findall(r"[A-Za-z]+", value))
+    return any(word in message for word in words if word)
+
+
+def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("retrain", ["recipe.epochs=0", "seeds=[a]", "dataset.reduced=0", "wandb=yes"]) == 2
+    message = capsys.readouterr().err
+    assert all(key in message for key in ("recipe.epochs", "seeds[0]", "dataset.reduced", "wandb"))
+
+
+@pytest.mark.parametrize(
+    ("override", "suggestion"),
+    [
+        ("recipe.epoch=3", "recipe.epochs"),
+        ("dataset=digitz", "digits"),
+        ("polcy=none", "policy"),
+        ("policy=trivialaugmnt", "trivialaugment"),
+        ("network=wide_resnet17_2", "wide_resnet16_2"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest(
+    override: str, suggestion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script("retrain", [override]) == 2
+    assert re.search(rf"did you mean [^?]*{suggestion}", capsys.readouterr().err)
+
+
+def test_retraining_prints_a_table_and_leaves_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_script("retrain", [*QUICK, "run=out"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\| none \| \d+\.\d\d \| 1 \|", printed)
+    assert "one seed: no claim" in printed
+    out = tmp_path / "out"
+    assert (out / "summary.md").read_text() in printed
+    assert {path.name for path in out.iterdir()} == {"none", "trivialaugment", "summary.md", "summary.json"}
+    trial = {path.name for path in (out / "none" / "seed0").iterdir()}
+    assert trial == {
+        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "policy.json", "result.json", "trial.json"
+    }  # fmt: skip
+    assert run_script("compare", ["run=out"]) == 0
+    assert capsys.readouterr().out == (out / "summary.md").read_text()
+
+
+def test_help_lists_settings_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("retrain", ["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "policy: trivialaugment" in printed
+    assert "dataset: cifar10" in printed
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "configs").glob("*.yaml")))
+def test_every_main_configuration_has_its_script_and_composes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (REPOSITORY / "scripts" / f"{name}.py").is_file()
+    required = {"compare": ["run=x"], "benchmark": ["task=augment"], "show_policy": ["policy=none"]}.get(name, [])
+    assert door.run(lambda config: None, name, required) == 0
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "configs" / "preset").glob("*.yaml")))
+def test_every_preset_is_a_valid_retraining(preset: str) -> None:
+    settings = build(Settings, door.compose_plain("retrain", [f"preset={preset}", "dataset=cifar10"]))
+    assert settings.recipe.epochs > 1
+
+
+def test_presets_can_still_be_overridden() -> None:
+    config = door.compose_plain("retrain", ["preset=fast_autoaugment2019", "dataset=cifar10", "recipe.epochs=7"])
+    assert config["recipe"]["epochs"] == 7
+    assert config["recipe"]["batch_size"] == 512
+    assert config["network"] == "wide_resnet40_2"
+
+
+def test_a_script_run_as_a_user_runs_it_shows_no_traceback(tmp_path: Path) -> None:
+    script = REPOSITORY / "scripts" / "retrain.py"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(script), "policy=nope"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
