@@ -1,4 +1,4 @@
-"""Train one network under one finished policy, from scratch to its test accuracy; resumed it ends with the same bits."""
+"""Train one network under one finished policy, from scratch to its test accuracy; resumed, it ends on the same bits."""
 
 import logging
 import math

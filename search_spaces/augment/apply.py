@@ -1,7 +1,7 @@
 """Carry out a finished policy: one draw per image, batched over images, no Python loop over them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from search_spaces.augment.table import OPS
 from search_spaces.policy import Policy
 
 OP_LIST = tuple(OPS.values())
+CHUNK_ELEMENTS = 2**20  # 4 MB of float32
 # (3, ops + 1): identity, strongest - identity, signed; the last row serves op -1.
 SCALES = torch.tensor(
     [
@@ -35,8 +36,12 @@ class PolicyDraw:
 
     def to(self, device: torch.device) -> "PolicyDraw":
         """The same draw with all but `op` on another device."""
-        fields = ("sub_policy", "magnitude", "sign", "position", "partner")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in fields})
+        names = ("sub_policy", "magnitude", "sign", "position", "partner")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    def rows(self, part: slice) -> "PolicyDraw":
+        """The draw of some images; partners still point into the whole batch."""
+        return PolicyDraw(*(getattr(self, field.name)[part] for field in fields(self)))
 
     def noise(self, stage: int) -> OpNoise:
         """The op noise of one stage."""
@@ -57,30 +62,25 @@ def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDra
 
 
 def apply_draw(images: Tensor, draw: PolicyDraw) -> Tensor:
-    """Apply a draw to (B, C, H, W) images in [0, 1]; differentiable in the draw's magnitudes."""
+    """Apply a draw to (B, C, H, W) images: floating point in [0, 1], or uint8, which come back as uint8.
+
+    Differentiable in the draw's magnitudes, and in floating point images.
+    """
     if not draw.magnitude.requires_grad:
         # Magnitude 0 promises the very same pixels, and a warp by the unit matrix rounds in its last bit.
         idle = (draw.magnitude.cpu() == 0) & IDLE_AT_ZERO[draw.op]
         draw = replace(draw, op=torch.where(idle, -1, draw.op))
     draw = draw.to(images.device)
-    changed, places = images, None  # places[b]: where image b lies while images with the same op lie together
-    for stage in range(draw.op.shape[1]):
-        op = draw.op[:, stage]
-        if int(op.max()) >= 0:
-            order = op.argsort(stable=True)
-            rows = order.to(images.device, non_blocking=True)
-            sorted_images = changed.index_select(0, rows if places is None else places[rows])
-            changed = _apply_stage(sorted_images, images, draw, (stage, order, rows))
-            places = rows.argsort()
-    return changed if places is None else changed.index_select(0, places)
+    size = _chunk(images)
+    if len(images) <= size:
+        return _apply_stages(images, images, draw)
+    starts = range(0, len(images), size)
+    return torch.cat([_apply_stages(images[s : s + size], images, draw.rows(slice(s, s + size))) for s in starts])
 
 
 def apply_policy(policy: Policy, images: Tensor, noise: torch.Generator) -> Tensor:
-    """Augment a batch: floating point images in [0, 1], or uint8 images, which come back as uint8."""
-    draw = draw_policy(policy, len(images), noise)
-    if images.dtype == torch.uint8:
-        return apply_draw(images.float().div_(255), draw).mul_(255).round_().to(torch.uint8)
-    return apply_draw(images, draw)
+    """Augment a batch: draw a policy for every image, and apply it."""
+    return apply_draw(images, draw_policy(policy, len(images), noise))
 
 
 def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
@@ -89,38 +89,57 @@ def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
     for stage in range(draw.op.shape[1]):
         order = draw.op[:, stage].argsort()
         for op, part in _slices(draw.op[:, stage][order]):
-            if op is not None and op.matrix is not None:
+            if op.matrix is not None:
                 rows = order[part]
                 amount = op.amount(draw.magnitude[rows, stage], draw.sign[rows, stage])
                 total[rows] = op.matrix(amount, height, width) @ total[rows]
     return total
 
 
-def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, sorting: tuple[int, Tensor, Tensor]) -> Tensor:
-    # The images come sorted by op, so that every op works on one slice of them; the slices are put together once.
-    stage, order, rows = sorting
+def _chunk(images: Tensor) -> int:
+    # On a CPU the images of a chunk stay in its cache: 64 images of 224x224 take 2.4 times as long in one piece.
+    if images.device.type != "cpu":
+        return len(images)
+    return max(1, CHUNK_ELEMENTS // max(1, images[0].numel())) if len(images) else 1
+
+
+def _apply_stages(images: Tensor, pool: Tensor, draw: PolicyDraw) -> Tensor:
+    changed = _as_float(images)
+    for stage in range(draw.op.shape[1]):
+        if int(draw.op[:, stage].max()) >= 0:
+            changed = _apply_stage(changed, pool, draw, stage)
+    return changed if images.is_floating_point() else changed.mul(255).round_().to(images.dtype)
+
+
+def _as_float(images: Tensor) -> Tensor:
+    return images if images.is_floating_point() else images / 255
+
+
+def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, stage: int) -> Tensor:
+    order = draw.op[:, stage].argsort(stable=True)
     op_row = draw.op[:, stage][order]
+    rows = order.to(images.device, non_blocking=True)
     amount = _amounts(op_row, draw.magnitude[rows, stage], draw.sign[rows, stage])
-    pieces, matrices = [], []
+    changed = images.clone()
+    warps, matrices = [], []
     for op, part in _slices(op_row):
-        if op is None:
-            pieces.append(images[part])
-        elif _is_warp(op):
-            # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much. They
-            # stand first in OPS, so that together they are the slice between the untouched images and the rest.
+        if _is_warp(op):
+            warps.append(rows[part])
             matrices.append(op.matrix(amount[part], *images.shape[-2:]))  # type: ignore[misc]
-        elif op.uses == "position":
-            pieces.append(op.fn(images[part], amount[part], draw.position[rows[part], stage]))
+            continue
+        own = images.index_select(0, rows[part])
+        if op.uses == "position":
+            result = op.fn(own, amount[part], draw.position[rows[part], stage])
         elif op.uses == "partner":
-            pieces.append(op.fn(images[part], amount[part], pool[draw.partner[rows[part], stage]]))
+            result = op.fn(own, amount[part], _as_float(pool[draw.partner[rows[part], stage]]))
         else:
-            pieces.append(op.fn(images[part], amount[part]))
-    if matrices:
-        matrix = torch.cat(matrices)
-        untouched = int((op_row < 0).sum())
-        warped = warp(images[untouched : untouched + len(matrix)], matrix)
-        pieces.insert(int(untouched > 0), warped)
-    return torch.cat(pieces)
+            result = op.fn(own, amount[part])
+        changed.index_copy_(0, rows[part], result)
+    if warps:
+        # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much.
+        warped = torch.cat(warps)
+        changed.index_copy_(0, warped, warp(images.index_select(0, warped), torch.cat(matrices)))
+    return changed
 
 
 def _amounts(op: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
@@ -133,10 +152,10 @@ def _is_warp(op: AugOp) -> bool:
     return op.matrix is not None and op.has_magnitude
 
 
-def _slices(op: Tensor) -> Iterator[tuple[AugOp | None, slice]]:
-    # op is sorted and lives on the CPU; images without an op (-1) come first.
+def _slices(op: Tensor) -> Iterator[tuple[AugOp, slice]]:
+    # op is sorted and lives on the CPU; images without an op (-1) come first and are passed over.
     end = 0
     for place, count in enumerate(torch.bincount(op + 1).tolist()):
         start, end = end, end + count
-        if count:
-            yield OP_LIST[place - 1] if place else None, slice(start, end)
+        if place and count:
+            yield OP_LIST[place - 1], slice(start, end)

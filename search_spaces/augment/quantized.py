@@ -53,18 +53,18 @@ def equalize(images: Tensor, amount: Tensor) -> Tensor:
     brightest = histogram.gather(1, level.amax(1, keepdim=True))
     step = (level.shape[1] - brightest) // 255  # (B * C, 1)
     below = histogram.cumsum(1) - histogram
-    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255).float().div_(255)
-    value = table.gather(1, level).view_as(images).to(images.dtype)
-    value = torch.where((step == 0).view(*images.shape[:2], 1, 1), images.detach(), value)
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
+    table = torch.where(step == 0, torch.arange(256, device=images.device), table)  # nothing to spread: as it is
+    value = table.to(images.dtype).div_(255).gather(1, level).view_as(images)
     return straight_through(value, images)
 
 
 def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
     """Stretch every channel to the full range; a flat channel stays."""
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
-    flat = high <= low
-    scale = 1 / torch.where(flat, 1.0, high - low)
-    return (images - torch.where(flat, 0.0, low)) * scale
+    span = high - low
+    flat = (span <= 0).to(images.dtype)
+    return (images - low * (1 - flat)) / (span + flat)
 
 
 def invert(images: Tensor, amount: Tensor) -> Tensor:
