@@ -71,7 +71,7 @@ def _cpu_copy(tensor: Tensor, path: list[str | int]) -> Tensor:
     if tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
         raise TypeError(f"{_entry(path)} is a {tensor.layout} tensor of {tensor.dtype}; a checkpoint cannot hold it")
     # Cloned: safetensors refuses tensors that share storage, and a tied or sliced tensor does.
-    copy = tensor.detach().resolve_neg().cpu().clone(memory_format=torch.contiguous_format)
+    copy = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     if not torch.isfinite(copy).all():
         raise FloatingPointError(f"{_entry(path)} has a NaN or infinite value; a checkpoint never contains one")
     return copy

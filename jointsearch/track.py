@@ -51,8 +51,9 @@ class Tracker:
         size = self.offset()
         with self.path.open("rb") as stream:
             stream.seek(max(offset - 1, 0))
+            # Past the end of the file there is nothing to read, so a file that is too short ends no line there.
             ends_a_line = offset == 0 or stream.read(1) == b"\n"
-        if not 0 <= offset <= size or not ends_a_line:
+        if not ends_a_line:
             raise InputError(
                 f"{self.path} has {size} bytes and the checkpoint was made at the end of the line at byte {offset}; "
                 "the file was changed since: restore it, or start a new run in another folder"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python scripts/benchmark.py` finds scripts.door
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
 import torch
 

@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `python scripts/check_data.py` finds scripts.door
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
 from jointsearch.data.check import check_data_report
 from jointsearch.data.load import DataSettings

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python scripts/compare.py` finds scripts.door
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
 from jointsearch.report.comparison import compare
 from scripts.door import run

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python scripts/retrain.py` finds scripts.door
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
 import torch
 
@@ -45,9 +45,9 @@ def main(config: dict[str, Any]) -> None:
         torch.set_num_threads(settings.threads)
     grid = Grid(
         policies=(settings.policy, *settings.controls),
+        dataset=settings.dataset,
         seeds=settings.seeds,
         network=settings.network,
-        dataset=settings.dataset,
         recipe=settings.recipe,
         ops=settings.ops,
     )

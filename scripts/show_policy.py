@@ -51,7 +51,6 @@ def _images(settings: Settings, dataset: dict[str, Any] | None) -> Tensor:
         raise InputError("both images and dataset are given; give one of them")
     if not dataset:
         return folder_images(settings.images) if settings.images else photo_images()
-    dataset.pop("standard")  # the sheet shows the images before cropping and normalization
     test = load_splits(build(DataSettings, dataset, "dataset"), settings.seed).test
     order = torch.tensor(evenly_spread(len(test), IMAGES))
     return next(iter(test.batches(order, IMAGES))).images

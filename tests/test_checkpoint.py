@@ -1,5 +1,8 @@
 """A checkpoint is whole or not there, comes back bit for bit, and never runs code."""
 
+import errno
+import hashlib
+import json
 import math
 import os
 import pickle
@@ -303,6 +306,31 @@ def test_an_extra_file_or_a_renamed_step_is_found(two_steps: Path) -> None:
     extra.unlink()
     shutil.rmtree(two_steps / "step_000000002")
     shutil.copytree(two_steps / "step_000000001", two_steps / "step_000000002")
+    assert_falls_back_to_step_1(two_steps)
+
+
+def test_a_disk_that_cannot_read_a_file_is_damage_like_any_other(two_steps: Path, monkeypatch: Any) -> None:
+    original = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == two_steps / "step_000000002" / TENSORS:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert_falls_back_to_step_1(two_steps)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"best": "yes"}, {"threads": None}, {"step": "2"}, {"files": []}, {"schema_version": 0}, {"extra": 1}],
+    ids=str,
+)
+def test_a_manifest_of_other_fields_is_refused_even_with_a_right_digest(change: dict, two_steps: Path) -> None:
+    path = two_steps / "step_000000002" / MANIFEST
+    manifest = json.loads(path.read_text())["manifest"] | change
+    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    path.write_text(json.dumps({"manifest": manifest, "sha256": digest}, indent=2) + "\n")
     assert_falls_back_to_step_1(two_steps)
 
 

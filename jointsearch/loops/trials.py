@@ -19,9 +19,9 @@ class Grid:
     """What is trained: every policy with every seed, all else equal."""
 
     policies: tuple[str, ...]  # names of controls, or paths of policy and schedule files
+    dataset: DataSettings
     seeds: tuple[int, ...] = (0, 1, 2)
     network: str = "wide_resnet16_1"
-    dataset: DataSettings = field(default_factory=DataSettings)
     recipe: Recipe = field(default_factory=Recipe)
     ops: tuple[str, ...] | None = None  # for the controls that draw ops
 
@@ -62,9 +62,17 @@ def _trial(grid: Grid, policy: str, seed: int, folder: Path, options: dict[str, 
         recipe=grid.recipe,
         standard=grid.dataset.standard,
         seed=seed,
-        identity={"dataset": as_plain(grid.dataset)},
+        identity={"dataset": _relocatable(as_plain(grid.dataset))},
         **options,
     )
+
+
+def _relocatable(dataset: dict[str, Any]) -> dict[str, Any]:
+    # The same data may lie elsewhere when a run goes on, and a result that is shown around names nobody's folders.
+    return {
+        key: os.path.basename(str(value).rstrip("/")) if key in ("path", "test_path") and value else value
+        for key, value in dataset.items()
+    }
 
 
 def folder_name(policy: str) -> str:

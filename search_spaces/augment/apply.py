@@ -105,9 +105,10 @@ def _chunk(images: Tensor) -> int:
 
 def _apply_stages(images: Tensor, pool: Tensor, draw: PolicyDraw) -> Tensor:
     changed = _as_float(images)
+    amounts = _amounts(draw)
     for stage in range(draw.op.shape[1]):
         if int(draw.op[:, stage].max()) >= 0:
-            changed = _apply_stage(changed, pool, draw, stage)
+            changed = _apply_stage(changed, pool, draw, amounts, stage)
     return changed if images.is_floating_point() else changed.mul(255).round_().to(images.dtype)
 
 
@@ -115,11 +116,11 @@ def _as_float(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images / 255
 
 
-def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, stage: int) -> Tensor:
+def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor, stage: int) -> Tensor:
     order = draw.op[:, stage].argsort(stable=True)
     op_row = draw.op[:, stage][order]
     rows = order.to(images.device, non_blocking=True)
-    amount = _amounts(op_row, draw.magnitude[rows, stage], draw.sign[rows, stage])
+    amount = amounts[rows, stage]
     changed = images.clone()
     warps, matrices = [], []
     for op, part in _slices(op_row):
@@ -142,10 +143,10 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, stage: int) -> 
     return changed
 
 
-def _amounts(op: Tensor, magnitude: Tensor, sign: Tensor) -> Tensor:
-    # The same as AugOp.amount, for all ops of a stage at once: one column of the table per image.
-    identity, span, signed = SCALES[:, op].to(magnitude.device, non_blocking=True)
-    return identity + torch.where(signed > 0, sign, 1.0) * magnitude * span
+def _amounts(draw: PolicyDraw) -> Tensor:
+    # AugOp.amount for all images and stages at once: one column of the table for each.
+    identity, span, signed = SCALES[:, draw.op].to(draw.magnitude.device, non_blocking=True)
+    return identity + torch.where(signed > 0, draw.sign, 1.0) * draw.magnitude * span  # (B, K)
 
 
 def _is_warp(op: AugOp) -> bool:
