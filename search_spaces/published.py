@@ -127,7 +127,7 @@ def _converted(entry: Any, where: str) -> tuple[OpChoice, list[str]]:
 def read_tuples_file(path: Path | str, name: str | None = None) -> Any:
     """The table in a .json file or in Python source, which is parsed and never run; `name` chooses among several."""
     where = f"policy table file {shown_path(path)}"
-    text = read_text(path, "policy table")
+    text = read_text(path, "policy table", MAX_BYTES)
     tables = [((), parse_json(text, where))] if Path(path).suffix == ".json" else list(_tables(_parsed(text, where)))
     chosen = [rows for names, rows in tables if name is None or name in names]
     if not tables:

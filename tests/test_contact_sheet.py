@@ -86,10 +86,8 @@ def test_a_row_names_its_ops_with_probability_and_amount(levels: Tensor) -> None
     assert r"cost: 3\$ or 5\$" in found  # no formula
 
 
-def test_a_name_that_cannot_be_printed_is_escaped_and_a_long_one_cut(levels: Tensor) -> None:
-    assert r"a\nb\ud800\x1b[31m" in texts(Policy((SubPolicy(),), "a\nb\ud800\x1b[31m"), levels)
+def test_a_long_name_is_cut(levels: Tensor) -> None:
     assert "n" * 60 + "..." in texts(Policy((SubPolicy(),), "n" * 61), levels)
-    assert pixels(Policy((SubPolicy(),), "\ud800"), levels).shape[2] == 3
 
 
 @pytest.mark.parametrize(

@@ -290,13 +290,13 @@ def test_a_hostile_file_gives_one_line_in_a_second_and_runs_nothing(
 def test_a_file_longer_than_any_published_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.py"
     path.write_text("X = [[('Rotate', 0.5, 0.75)]]\n" + "#" * 300_000)
-    with pytest.raises(InputError, match="more than 300,000 bytes; copy the table"):
+    with pytest.raises(InputError, match=r"more than 300,000 bytes; .* check the path"):
         import_policy(path)
 
 
 @pytest.mark.parametrize("place", ["missing.py", "."])
 def test_a_missing_file_or_a_folder_gives_one_line(place: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a file; give the path"):
+    with pytest.raises(InputError, match=r"is (not there|a folder); give the path"):
         import_policy(tmp_path / place)
 
 

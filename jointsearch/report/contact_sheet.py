@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from jointsearch.data.decode import Form, resize_square
-from jointsearch.data.files import IMAGE_SUFFIXES, is_ignored, name_bytes, read_file, shown
+from jointsearch.data.files import IMAGE_SUFFIXES, is_ignored, name_bytes, read_file
 from search_spaces.augment.apply import apply_policy
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError
@@ -192,8 +192,7 @@ def _write_title(axes: "Axes", policy: Policy, rows: int) -> None:
     )
     if rows < count:
         text += f": the {rows} heaviest, equals spread evenly, and {count - rows} more that are not shown"
-    name = shown(policy.name)
-    name = name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..."
+    name = policy.name if len(policy.name) <= MAX_NAME else policy.name[:MAX_NAME] + "..."
     _write(axes, MARGIN, 30, name, fontsize=19 * POINTS, weight="bold")
     _write(axes, MARGIN, 54, text, color=FAINT)
     legend = "p is the chance that the op acts; it and the direction, ± or either factor, are drawn for every image"
