@@ -15,6 +15,6 @@ def choose_device(text: str) -> torch.device:
         raise InputError(f"device is {text!r}; give auto, cpu, cuda or cuda:<number>") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device is {text}, and this machine has {torch.cuda.device_count()} GPU(s); use device=auto")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device is {text}, which no run here was ever tried on; give auto, cpu, cuda or mps")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {text}, which no run here was ever tried on; give auto, cpu or cuda")
     return device

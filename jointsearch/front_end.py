@@ -9,8 +9,11 @@ from search_spaces.policy import Policy
 
 
 def augment(images: Tensor, policy: Policy, standard: Standard, noise: torch.Generator) -> Tensor:
-    """Crop and flip, policy, normalization and cutout, in the order that `standard` states: uint8 in, float32 out."""
-    pixels = images.float().div_(255)  # (B, C, H, W)
+    """Crop and flip, policy, normalization and cutout, in the order that `standard` states.
+
+    uint8 images, or floating point ones in [0, 1]; floating point comes back.
+    """
+    pixels = images / 255 if images.dtype == torch.uint8 else images  # (B, C, H, W)
     if standard.order == ORDERS[0]:
         augmented = apply_policy(policy, random_crop_flip(pixels, standard, noise), noise)
     else:

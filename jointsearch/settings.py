@@ -32,6 +32,18 @@ def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     return typing.cast(T, built)
 
 
+def check_fields(settings: Any) -> None:
+    """What `build` checks, for a settings object that was made in Python; called by its __post_init__."""
+    hints = typing.get_type_hints(type(settings))
+    problems: list[str] = []
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if not dataclasses.is_dataclass(value):
+            _convert(value, hints[item.name], item.metadata, f"{type(settings).__name__}.{item.name}", problems)
+    if problems:
+        raise InputError("; ".join(problems))
+
+
 def as_plain(settings: Any) -> Any:
     """A settings object as dicts, lists and plain values, ready for JSON."""
     if dataclasses.is_dataclass(settings):

@@ -17,7 +17,7 @@ from jointsearch.loops.retrain import Interrupted
 from search_spaces.errors import InputError, nearest
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hydra.", "hydra/", "${")
+FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hydra.", "hydra/")
 DISK_ERROR = 74
 
 
@@ -39,6 +39,8 @@ def run(main: Callable[[dict[str, Any]], None], config_name: str, arguments: Seq
         return _fail(str(error), DISK_ERROR)
     except Interrupted as interrupted:
         return _fail(str(interrupted), interrupted.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished before is kept, the same command with run= goes on", 130)
     return 0
 
 
@@ -49,15 +51,15 @@ def compose_plain(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{override} is not an option; settings are written name=value, and --help lists them")
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"{override} is not a setting; settings are written name=value, as in seeds=[0]")
-        found = [word for word in FORBIDDEN if word in override]
+        key, _, value = override.partition("=")
+        found = [word for word in FORBIDDEN if word in key] + [word for word in ("${", "_target_") if word in value]
         if found:
             raise InputError(f"{override} holds {found[0]}, which is not allowed on the command line; leave it out")
         try:
             OverridesParser.create().parse_override(override)
         except HydraException as error:
-            raise InputError(
-                f"{override} cannot be read ({_first_line(error)}); set it again, with brackets and quotes closed"
-            ) from None
+            remedy = "close brackets and quotes, and quote a value that holds = or brackets: 'run=\"a=b\"'"
+            raise InputError(f"{override} cannot be read ({_first_line(error)}); {remedy}") from None
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):

@@ -52,11 +52,15 @@ def main(config: dict[str, Any]) -> None:
         ops=settings.ops,
     )
     folder = Path(settings.run or f"runs/retrain/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}", flush=True)
-    print(f"To go on after an interruption: the same command with run={folder}", flush=True)
+
+    def announce() -> None:
+        print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}", flush=True)
+        print(f"To go on after an interruption: the same command with run={folder}", flush=True)
+
     run_grid(
         grid,
         folder,
+        announce,
         device=choose_device(settings.device),
         wandb_mode=settings.wandb,
         save_seconds=settings.save_seconds,

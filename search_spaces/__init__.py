@@ -5,8 +5,9 @@ from search_spaces.augment.op import AugOp
 from search_spaces.augment.table import OPS
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
-from search_spaces.policy import OpChoice, Policy, PolicySchedule, SubPolicy
+from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.published import import_policy
+from search_spaces.schedule import PolicySchedule
 
 __all__ = [
     "OPS",

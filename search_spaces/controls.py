@@ -11,7 +11,8 @@ import torch
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import shown
-from search_spaces.policy import OpChoice, Policy, PolicySchedule, SubPolicy, load_policy_or_schedule
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
 # The tables published with AutoAugment, in our format: magnitude = level / 9, with two exceptions. Its translation ends
 # at 150/331 = .4532 of the side and ours at .45: level 8 becomes .8952 and level 9 is clipped to 1. Posterize has whole

@@ -1,6 +1,5 @@
 """A finished augmentation policy as a value: frozen, checked, and plain JSON on disk."""
 
-import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import parse_json, read_json, shown, shown_path
 
 FORMAT = "jointsearch-policy"
-SCHEDULE_FORMAT = "jointsearch-schedule"
 VERSION = 1
 MAX_STAGES = 16
 
@@ -81,8 +79,7 @@ class Policy:
         total = sum(sub_policy.weight for sub_policy in self.sub_policies)
         if not 0 < total < math.inf:
             raise InputError(f"the weights of all sub_policies add up to {total}; wanted a finite number above 0")
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= 200 or not self.name.isprintable():
-            raise InputError(f"name is {shown(self.name)}; wanted 1 to 200 printable characters")
+        check_name(self.name)
 
     @property
     def stages(self) -> int:
@@ -133,39 +130,6 @@ class Policy:
         return policy_from_data(read_json(path, "policy"), f"policy file {shown_path(path)}")
 
 
-@dataclass(frozen=True)
-class PolicySchedule:
-    """A policy for each span of epochs: spans (first epoch, policy), the first at epoch 0, in rising order."""
-
-    spans: tuple[tuple[int, Policy], ...]
-    name: str = field(default="schedule", compare=False)
-
-    def __post_init__(self) -> None:
-        starts = [start for start, _ in self.spans]
-        if not starts or starts[0] != 0:
-            raise InputError("the first span of a schedule must start at from_epoch 0; set it to 0")
-        if any(later <= earlier for earlier, later in itertools.pairwise(starts)):
-            raise InputError(f"from_epoch of the spans is {starts}; wanted rising numbers, order the spans")
-
-    def at(self, epoch: int) -> Policy:
-        """The policy in force in an epoch."""
-        return next(policy for start, policy in reversed(self.spans) if start <= epoch)
-
-    def to_json(self) -> str:
-        """The schedule as text."""
-        spans = [{"from_epoch": start, "policy": json.loads(policy.to_json())} for start, policy in self.spans]
-        return json.dumps({"format": SCHEDULE_FORMAT, "version": VERSION, "name": self.name, "spans": spans}, indent=1)
-
-    def save(self, path: Path | str) -> None:
-        """Write the schedule as JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path | str) -> "PolicySchedule":
-        """Read a schedule file."""
-        return schedule_from_data(read_json(path, "schedule", max_depth=12), f"schedule file {shown_path(path)}")
-
-
 def op_scale(name: str) -> dict[str, Any]:
     """What the magnitudes 0 and 1 of an op mean, as plain data."""
     op = OPS[name]
@@ -174,40 +138,15 @@ def op_scale(name: str) -> dict[str, Any]:
     return {"at_0": op.identity, "at_1": op.strongest, "unit": op.unit, "random_sign": op.signed}
 
 
-def load_policy_or_schedule(path: Path | str) -> Policy | PolicySchedule:
-    """Read a policy or a schedule file, whichever it is."""
-    data = read_json(path, "policy", max_depth=12)
-    if isinstance(data, dict) and data.get("format") == SCHEDULE_FORMAT:
-        return schedule_from_data(data, f"schedule file {shown_path(path)}")
-    return policy_from_data(data, f"policy file {shown_path(path)}")
-
-
 def policy_from_data(data: Any, where: str) -> Policy:
     """A policy from parsed JSON; errors name the field."""
-    _check_header(data, FORMAT, {"ops", "sub_policies"}, where)
+    check_header(data, FORMAT, {"ops", "sub_policies"}, where)
     _check_scales(data.get("ops", {}), f"{where}: ops")
     rows = data.get("sub_policies")
     if not isinstance(rows, list):
         raise InputError(f"{where}: sub_policies is {shown(rows)}; wanted a list of sub-policies")
     sub_policies = tuple(_sub_policy(row, f"{where}: sub_policies[{n}]") for n, row in enumerate(rows))
-    return _located(where, Policy, sub_policies, data.get("name", "policy"))
-
-
-def schedule_from_data(data: Any, where: str) -> PolicySchedule:
-    """A schedule from parsed JSON; errors name the field."""
-    _check_header(data, SCHEDULE_FORMAT, {"spans"}, where)
-    rows = data.get("spans")
-    if not isinstance(rows, list):
-        raise InputError(f"{where}: spans is {shown(rows)}; wanted a list of spans")
-    spans = []
-    for n, row in enumerate(rows):
-        here = f"{where}: spans[{n}]"
-        _check_keys(row, {"from_epoch", "policy"}, here)
-        start = row.get("from_epoch")
-        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
-            raise InputError(f"{here}.from_epoch is {shown(start)}; wanted a whole number, 0 or more")
-        spans.append((start, policy_from_data(row.get("policy"), f"{here}.policy")))
-    return _located(where, PolicySchedule, tuple(spans), data.get("name", "schedule"))
+    return located(where, Policy, sub_policies, data.get("name", "policy"))
 
 
 def _sub_policy_data(sub_policy: SubPolicy) -> dict[str, Any]:
@@ -221,21 +160,22 @@ def _sub_policy_data(sub_policy: SubPolicy) -> dict[str, Any]:
 
 
 def _sub_policy(row: Any, where: str) -> SubPolicy:
-    _check_keys(row, {"weight", "ops"}, where)
+    check_keys(row, {"weight", "ops"}, where)
     entries = row.get("ops")
     if not isinstance(entries, list):
         raise InputError(f"{where}.ops is {shown(entries)}; wanted a list of ops, [] for none")
     choices = []
     for k, entry in enumerate(entries):
         here = f"{where}.ops[{k}]"
-        _check_keys(entry, {"op", "probability", "magnitude"}, here)
+        check_keys(entry, {"op", "probability", "magnitude"}, here)
         if "op" not in entry or "probability" not in entry:
             raise InputError(f"{here} has the keys {sorted(entry)}; give at least op and probability")
-        choices.append(_located(here, OpChoice, entry["op"], entry["probability"], entry.get("magnitude")))
-    return _located(where, SubPolicy, tuple(choices), row.get("weight", 1.0))
+        choices.append(located(here, OpChoice, entry["op"], entry["probability"], entry.get("magnitude")))
+    return located(where, SubPolicy, tuple(choices), row.get("weight", 1.0))
 
 
-def _check_header(data: Any, wanted: str, keys: set[str], where: str) -> None:
+def check_header(data: Any, wanted: str, keys: set[str], where: str) -> None:
+    """Refuse parsed JSON that is not of this format and version."""
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {wanted!r}")
     if data.get("format") != wanted:
@@ -248,10 +188,11 @@ def _check_header(data: Any, wanted: str, keys: set[str], where: str) -> None:
         raise InputError(
             f"{where}: version is {shown(version)}; this code reads version {VERSION}, update jointsearch or save again"
         )
-    _check_keys(data, keys | {"format", "version", "name"}, where)
+    check_keys(data, keys | {"format", "version", "name"}, where)
 
 
-def _check_keys(data: Any, allowed: set[str], where: str) -> None:
+def check_keys(data: Any, allowed: set[str], where: str) -> None:
+    """Refuse what is not an object of these keys."""
     if not isinstance(data, dict):
         raise InputError(f"{where} is {shown(data)}; wanted an object with the keys {', '.join(sorted(allowed))}")
     for key in data:
@@ -273,11 +214,18 @@ def _check_scales(scales: Any, where: str) -> None:
             )
 
 
-def _located(where: str, build: Any, *values: Any) -> Any:
+def located(where: str, build: Any, *values: Any) -> Any:
+    """Build a value; an InputError gets its place in the file."""
     try:
         return build(*values)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def check_name(name: Any) -> None:
+    """Refuse a name that cannot be printed."""
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        raise InputError(f"name is {shown(name)}; wanted 1 to 200 printable characters")
 
 
 def _is_number(value: Any) -> bool:

@@ -33,7 +33,7 @@ def test_paired_interval_equals_the_one_worked_out_by_hand() -> None:
         ({0: 60.0, 1: 61.0, 2: 62.1}, "better"),
         ({0: 40.0, 1: 41.0, 2: 41.9}, "worse"),
         ({0: 55.0, 1: 49.0, 2: 52.5}, "no difference found"),
-        ({1: 70.0}, "one seed: no claim"),
+        ({1: 70.0}, "1 seed: no claim"),
     ],
 )
 def test_verdict_follows_from_the_interval(values: dict[int, float], verdict: str) -> None:

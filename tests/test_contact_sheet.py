@@ -17,7 +17,8 @@ from scripts.show_policy import main
 from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
-from search_spaces.policy import OpChoice, Policy, PolicySchedule, SubPolicy
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+from search_spaces.schedule import PolicySchedule
 
 INVERT = Policy((SubPolicy((OpChoice("Invert"),)),), "negative")
 

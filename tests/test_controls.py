@@ -12,7 +12,8 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy, RandAugment
 from search_spaces.augment.table import DADA_OPS, OPS
 from search_spaces.controls import AUTOAUGMENT, POLICY_NAMES, RANDAUGMENT_OPS, named_policy, resolve_policy
 from search_spaces.errors import InputError
-from search_spaces.policy import OpChoice, Policy, PolicySchedule, SubPolicy
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+from search_spaces.schedule import PolicySchedule
 
 # Every pattern of POLICY_NAMES with its capitals filled in.
 NAMES = [name.replace("SEED", "7").replace("N", "3").replace("M", "12") for name in POLICY_NAMES]

@@ -115,7 +115,7 @@ def test_search_halves_of_a_data_set_share_no_image_and_have_equal_classes() -> 
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown_name": ({"name": "mnist"}, "dataset.name is mnist; wanted one of digits, shapes"),
+    "unknown_name": ({"name": "mnist"}, "name is 'mnist'; wanted one of digits, shapes"),
     "folder_without_a_place": ({"name": "folder"}, "set dataset.path to a folder"),
     "hf_without_a_place": ({"name": "hf"}, "set dataset.path to a folder of parquet files"),
     "absent_place": ({"name": "folder", "path": "nowhere/at/all"}, "nowhere/at/all does not exist; give"),

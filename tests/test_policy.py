@@ -22,14 +22,8 @@ from search_spaces.augment.op import OpNoise
 from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
-from search_spaces.policy import (
-    OpChoice,
-    Policy,
-    PolicySchedule,
-    SubPolicy,
-    load_policy_or_schedule,
-    schedule_from_data,
-)
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+from search_spaces.schedule import PolicySchedule, load_policy_or_schedule, schedule_from_data
 
 OP_LIST = tuple(OPS.values())
 

@@ -1,5 +1,6 @@
 """A training that is killed anywhere ends with the same bits; what it reports is what it measured."""
 
+import copy
 import dataclasses
 import json
 import multiprocessing
@@ -17,14 +18,16 @@ import torch._dynamo
 
 from jointsearch.checkpoint import load_checkpoint
 from jointsearch.data.load import DataSettings
+from jointsearch.data.standard import normalize
 from jointsearch.loops import retrain as retrain_module
-from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.recipe import Recipe, Trainer
 from jointsearch.loops.retrain import Interrupted
 from jointsearch.loops.trials import Grid, run_grid
 from jointsearch.track import read_metrics
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
-from search_spaces.policy import Policy, PolicySchedule
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
 
 # Everything that has a state of its own: averaging, mixing (NumPy's generator), dropout (torch's), clipping, warm-up.
 RECIPE = Recipe(
@@ -40,6 +43,7 @@ RECIPE = Recipe(
 )
 DIGITS = DataSettings("digits", validation=748, test_share=0.4167)
 GRID = Grid(("autoaugment",), DIGITS, (3,), "wide_resnet16_1", RECIPE)
+TRIAL = Path("autoaugment", "seed3")
 SMALL = Grid(("none",), DIGITS, (0,), "tiny_cnn", Recipe(epochs=2, batch_size=100, evaluate_every=1))
 
 
@@ -81,30 +85,58 @@ def processes() -> multiprocessing.context.ForkServerContext:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, processes: Any) -> tuple[dict[str, Any], float]:
+    """How an undisturbed training ends, and the seconds from its folder to its result."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    began = time.monotonic()
     child = processes.Process(target=train, args=(str(folder),))
     child.start()
+    wait_for(folder / TRIAL / "trial.json")
+    began = time.monotonic()
     child.join(120)
     assert child.exitcode == 0
     return final_state(folder), time.monotonic() - began
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.is_file() or not path.stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def kills() -> list[tuple[bool, bool]]:
+    """Of each killed training: whether it was killed before its result, and whether it had a checkpoint then."""
+    return []
+
+
 @pytest.mark.parametrize("moment", range(10))
 def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
-    moment: int, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float]
+    moment: int, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float], kills: list[Any]
 ) -> None:
     reference, seconds = undisturbed
+    folder = tmp_path / TRIAL
     child = processes.Process(target=train, args=(str(tmp_path),))
     child.start()
-    time.sleep((moment + random.Random(moment).random()) / 10 * seconds)
+    wait_for(folder / "trial.json")
+    # Up to nine tenths: the machine may be faster now than it was for the undisturbed training.
+    time.sleep(0.9 * (moment + random.Random(moment).random()) / 10 * seconds)
     child.kill()
     child.join(30)
+    killed = child.exitcode == -signal.SIGKILL and not (folder / "result.json").exists()
+    assert killed or (folder / "result.json").exists()
+    kills.append((killed, killed and load_checkpoint(folder / "checkpoints") is not None))
     again = processes.Process(target=train, args=(str(tmp_path),))
     again.start()
     again.join(120)
     assert again.exitcode == 0
     assert same(final_state(tmp_path), reference)
+
+
+def test_most_of_the_killed_trainings_were_under_way_and_some_had_a_checkpoint(kills: list[tuple[bool, bool]]) -> None:
+    if len(kills) < 10:
+        pytest.skip("speaks of all ten kills above, and not all of them ran")
+    assert sum(killed for killed, _ in kills) >= 7
+    assert sum(resumed for _, resumed in kills) >= 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -113,11 +145,8 @@ def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
 ) -> None:
     child = processes.Process(target=train, args=(str(tmp_path), GRID, 1e6))
     child.start()
-    folder = tmp_path / "autoaugment" / "seed3"
-    deadline = time.monotonic() + 60
-    while not (folder / "metrics.jsonl").is_file() or not (folder / "metrics.jsonl").stat().st_size:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    folder = tmp_path / TRIAL
+    wait_for(folder / "metrics.jsonl")
     os.kill(child.pid, number)
     child.join(30)
     assert child.exitcode == 128 + number
@@ -202,9 +231,65 @@ def test_selected_is_the_first_epoch_of_the_best_validation_accuracy(
 def test_selected_weights_are_those_of_the_selected_epoch(tmp_path: Path) -> None:
     recipe = Recipe(epochs=4, batch_size=100, evaluate_every=1, learning_rate=0.5)
     (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
-    accuracies = [row["validation_accuracy"] for row in read_metrics(tmp_path / "none" / "seed0" / "metrics.jsonl")]
+    rows = read_metrics(tmp_path / "none" / "seed0" / "metrics.jsonl")
+    accuracies = [row["validation_accuracy"] for row in rows if "validation_accuracy" in row]
     assert result["validation_accuracy_selected"] == max(accuracies)
     assert result["selected_epoch"] == 1 + accuracies.index(max(accuracies))
+
+
+def weights_of(run: Any) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(run.trainer.network().state_dict())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_selected_figure_is_measured_with_the_weights_of_the_selected_epoch(
+    decay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([80.0, 70.0, 60.0, 1.0, 2.0])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def evaluate(run: Any, part: Any) -> dict[str, float]:
+        seen.append(weights_of(run))
+        return {"loss": 1.0, "accuracy": next(scores)}
+
+    monkeypatch.setattr(retrain_module._Run, "evaluate", evaluate)
+    recipe = Recipe(epochs=3, batch_size=100, evaluate_every=1, ema_decay=decay)
+    (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    first, _, third, last, selected = seen
+    assert not same(first, third)
+    assert same(last, third)
+    assert same(selected, first)
+    assert (result["test_accuracy_last"], result["test_accuracy_selected"]) == (1.0, 2.0)
+
+
+def test_evaluation_has_no_dropout_and_no_batch_statistics_and_training_has_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, step = retrain_module._Run.evaluate, Trainer.step
+    in_training: list[bool] = []
+
+    def compared(run: Any, part: Any) -> dict[str, float]:
+        before = weights_of(run)
+        network = copy.deepcopy(run.trainer.network()).eval()
+        batch = next(part.batches(torch.arange(len(part)), len(part)))
+        with torch.no_grad():
+            output = network(normalize(batch.images, run.trial.standard))
+        scores = evaluate(run, part)
+        assert same(weights_of(run), before)  # in training mode it would have moved the running statistics
+        assert scores["accuracy"] == pytest.approx(100 * float((output.argmax(1) == batch.labels).double().mean()))
+        assert scores["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(output, batch.labels)), rel=1e-4)
+        return scores
+
+    def watched(trainer: Trainer, *given: Any) -> torch.Tensor:
+        in_training.append(all(module.training for module in trainer.task.get_trainable_module().modules()))
+        return step(trainer, *given)
+
+    monkeypatch.setattr(retrain_module._Run, "evaluate", compared)
+    monkeypatch.setattr(Trainer, "step", watched)
+    recipe = Recipe(epochs=2, batch_size=100, evaluate_every=1, drop_rate=0.5, precision="float32")
+    run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    assert in_training
+    assert all(in_training)
 
 
 def test_training_leaves_the_global_generators_alone(tmp_path: Path) -> None:

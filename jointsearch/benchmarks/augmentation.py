@@ -9,7 +9,7 @@ from timm.data.auto_augment import AugmentOp, AutoAugment
 from torch import Tensor
 from torchvision.transforms import v2
 
-from jointsearch.benchmarks.timing import Timing, time_in_turn
+from jointsearch.benchmarks.timing import time_in_turn
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment
 from jointsearch.loops.recipe import Recipe, Trainer
@@ -34,7 +34,7 @@ def photographs(count: int, size: int) -> Tensor:
     return torch.stack(cut)
 
 
-def compare_libraries(size: int, batch: int, rounds: int = 7, block_seconds: float = 0.3) -> dict[str, Timing]:
+def compare_libraries(size: int, batch: int, rounds: int = 7, block_seconds: float = 0.3) -> dict[str, float]:
     """Seconds per batch under AutoAugment's 25 CIFAR-10 sub-policies, one thread, all in one run."""
     images = photographs(batch, size)
     floats = images.float() / 255
@@ -61,7 +61,7 @@ def compare_libraries(size: int, batch: int, rounds: int = 7, block_seconds: flo
         torch.set_num_threads(threads)
 
 
-def share_of_step(network: str, batch: int, precision: str, device: torch.device, rounds: int = 7) -> dict[str, Timing]:
+def share_of_step(network: str, batch: int, precision: str, device: torch.device, rounds: int = 7) -> dict[str, float]:
     """Seconds of the whole front-end (crop, flip, policy, normalization, cutout) and of a training step behind it."""
     images = photographs(batch, 32).to(device)
     labels = torch.arange(batch, device=device) % 10

@@ -3,21 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per call: the median over rounds, and the fastest round."""
-
-    median: float
-    fastest: float
-
-
-def time_in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, block_seconds: float) -> dict[str, Timing]:
-    """Time every call in blocks of about `block_seconds`, A B C A B C ..., after one call of warm-up each."""
+def time_in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, block_seconds: float) -> dict[str, float]:
+    """Median seconds of every call, in blocks of about `block_seconds`, A B C A B C ..., each warmed up once."""
     repeats = {}
     for name, call in calls.items():
         call()
@@ -26,7 +17,7 @@ def time_in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, block_s
     for _ in range(rounds):
         for name, call in calls.items():
             seconds[name].append(_seconds(call, repeats[name]))
-    return {name: Timing(statistics.median(values), min(values)) for name, values in seconds.items()}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _seconds(call: Callable[[], object], repeats: int) -> float:

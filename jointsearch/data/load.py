@@ -17,7 +17,7 @@ from jointsearch.data.sources import FoundFiles, streamed
 from jointsearch.data.splits import stratified_split
 from jointsearch.data.standard import Standard
 from jointsearch.data.svhn import read_svhn
-from jointsearch.settings import bounded, choice
+from jointsearch.settings import bounded, check_fields, choice
 from search_spaces.errors import InputError
 
 # Where a set has no test split of its own, its test images are the same for every seed, so that figures of
@@ -63,6 +63,9 @@ class DataSettings:
     label_column: str = "label"
     background: int = bounded(255, 0, 255)
     standard: Standard = field(default_factory=Standard)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def load_splits(settings: DataSettings, seed: int) -> DataSplits:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from jointsearch.settings import choice
+from jointsearch.settings import check_fields, choice
 from search_spaces.errors import InputError
 
 # The policies of Fast AutoAugment and DADA were trained behind crop and flip and retrained before them.
@@ -25,6 +25,7 @@ class Standard:
     order: str = choice(ORDERS[0], *ORDERS)  # where the policy acts; normalization comes just before cutout
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.crop_padding, self.cutout) < 0:
             raise InputError(
                 f"dataset.standard has crop_padding {self.crop_padding} and cutout {self.cutout}; give 0 or more pixels"
@@ -50,8 +51,8 @@ def random_crop_flip(images: Tensor, standard: Standard, generator: torch.Genera
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     padded = pad(images, (padding, padding, padding, padding))
-    rows = rows.to(images.device).view(count, 1, height, 1).expand(-1, channels, -1, padded.shape[3])
-    columns = columns.to(images.device).view(count, 1, 1, width).expand(-1, channels, height, -1)
+    rows = rows.to(images.device, non_blocking=True).view(count, 1, height, 1).expand(-1, channels, -1, padded.shape[3])
+    columns = columns.to(images.device, non_blocking=True).view(count, 1, 1, width).expand(-1, channels, height, -1)
     return padded.gather(2, rows).gather(3, columns)
 
 
@@ -66,8 +67,8 @@ def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     if size > min(height, width):
         raise InputError(f"cutout of {size} px on images of {height}x{width} px; set dataset.standard.cutout smaller")
     centers = torch.rand(2, count, 1, generator=generator)
-    rows = _inside(centers[0], size, height).to(images.device).view(count, 1, height, 1)
-    columns = _inside(centers[1], size, width).to(images.device).view(count, 1, 1, width)
+    rows = _inside(centers[0], size, height).to(images.device, non_blocking=True).view(count, 1, height, 1)
+    columns = _inside(centers[1], size, width).to(images.device, non_blocking=True).view(count, 1, 1, width)
     return images.masked_fill(rows & columns, 0)
 
 
@@ -80,8 +81,8 @@ def normalize(images: Tensor, standard: Standard) -> Tensor:
             "give dataset.standard.mean and dataset.standard.std one number, or one per channel"
         )
     pixels = images / 255 if images.dtype == torch.uint8 else images
-    mean = torch.tensor(standard.mean, device=images.device).view(1, -1, 1, 1)
-    std = torch.tensor(standard.std, device=images.device).view(1, -1, 1, 1)
+    mean = torch.tensor(standard.mean).to(images.device, non_blocking=True).view(1, -1, 1, 1)
+    std = torch.tensor(standard.std).to(images.device, non_blocking=True).view(1, -1, 1, 1)
     return (pixels - mean) / std
 
 

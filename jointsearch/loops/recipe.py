@@ -9,8 +9,11 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 from torch import nn
 
-from jointsearch.settings import bounded, choice
+from jointsearch.settings import bounded, check_fields, choice
 from search_spaces.errors import InputError, nearest
+
+# Preconditioners of timm's Kron live outside its state_dict: a resumed run took other steps than an undisturbed one.
+UNSTORED_OPTIMIZERS = ("kron", "kronw")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Recipe:
     weight_decay: float = bounded(5e-4, 0.0, 1.0)
     schedule: str = choice("cosine", "cosine", "step", "none")
     warmup_epochs: int = bounded(0, 0, 10_000)
+    warmup_from: float = bounded(0.01, 0.0, 1.0)  # share of the learning rate at the first step
     drop_rate: float = bounded(0.0, 0.0, 0.99)
     label_smoothing: float = bounded(0.0, 0.0, 0.9)
     mixup: float = bounded(0.0, 0.0, 100.0)
@@ -35,8 +39,20 @@ class Recipe:
     evaluate_every: int = bounded(10, 1, 100_000)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.optimizer not in list_optimizers():
             raise InputError(f"recipe.optimizer is {self.optimizer!r}; {nearest(self.optimizer, list_optimizers())}")
+        if self.optimizer in UNSTORED_OPTIMIZERS:
+            raise InputError(
+                f"recipe.optimizer is {self.optimizer}, whose state is not all in its state_dict: it could not be "
+                "resumed; choose another"
+            )
+        if self.optimizer == "sgd" and not self.momentum:
+            raise InputError(
+                "recipe.optimizer=sgd needs recipe.momentum above 0 (Nesterov); use momentum instead of sgd"
+            )
+        if self.schedule == "none" and self.warmup_epochs:
+            raise InputError("recipe.schedule=none has no warm-up; set recipe.warmup_epochs=0 or another schedule")
         if self.warmup_epochs >= self.epochs:
             raise InputError(
                 f"recipe.warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; make it less than recipe.epochs"
@@ -49,17 +65,20 @@ class Recipe:
             raise InputError(f"{images} training image(s) make no batch; training needs at least 2, give more data")
         return steps
 
+    def autocasts(self, device: torch.device) -> bool:
+        """Whether steps run in bfloat16: where it is asked for, or by itself where the hardware multiplies in it."""
+        return self.precision == "bf16" or (self.precision == "auto" and _multiplies_bf16(device))
+
     def autocast(self, device: torch.device) -> torch.autocast:
-        """bfloat16 where it is asked for, or by itself where the hardware multiplies in it."""
-        enabled = self.precision == "bf16" or (self.precision == "auto" and _multiplies_bf16(device))
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+        """The context of forward passes."""
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocasts(device))
 
 
 class Trainer:
     """timm's pieces for one network under one recipe, and one step with them."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, classes: int, steps: int) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device, self.classes = recipe, device, classes
         mixes = bool(recipe.mixup or recipe.cutmix)
         self.mixing = (
             Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
@@ -84,7 +103,7 @@ class Trainer:
             sched=recipe.schedule,
             num_epochs=recipe.epochs,
             warmup_epochs=recipe.warmup_epochs,
-            warmup_lr=recipe.learning_rate / 100,
+            warmup_lr=recipe.learning_rate * recipe.warmup_from,
             decay_epochs=max(1, recipe.epochs // 3),
             step_on_epochs=False,
             updates_per_epoch=steps,
@@ -97,7 +116,7 @@ class Trainer:
         if self.mixing is not None and len(images) % 2 == 0:
             images, labels = self.mixing(images, labels)
         elif self.mixing is not None:
-            labels = nn.functional.one_hot(labels, self.mixing.num_classes).to(images.dtype)  # timm mixes pairs only
+            labels = self.soft(labels)  # timm mixes pairs only
         with self.recipe.autocast(self.device):
             loss = self.task(images.contiguous(memory_format=torch.channels_last), labels)["loss"]
         loss.backward()
@@ -109,6 +128,12 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step_update(done + 1)
         return loss.detach()
+
+    def soft(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels as timm's Mixup writes them, (B, classes), without mixing."""
+        classes, smoothing = self.classes, self.recipe.label_smoothing
+        one_hot = nn.functional.one_hot(labels, classes).to(torch.float32)
+        return one_hot * (1 - smoothing) + smoothing / classes
 
     def network(self) -> nn.Module:
         """The network that is evaluated: the averaged one where there is one."""

@@ -4,8 +4,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,21 +12,17 @@ from tqdm import tqdm
 
 from jointsearch.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.data.sets import AnySet, DataSplits
-from jointsearch.data.standard import Standard, normalize
+from jointsearch.data.standard import normalize
 from jointsearch.front_end import augment
-from jointsearch.loops.recipe import Recipe, Trainer
-from jointsearch.networks.create import create_network
-from jointsearch.provenance import birth_certificate
+from jointsearch.loops.trial import Trial, check_identity, new_trainer
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import StopSignal, lock_folder, write_json
-from jointsearch.settings import as_plain, leaves
+from jointsearch.settings import as_plain
 from jointsearch.track import Tracker
 from search_spaces.errors import InputError
-from search_spaces.plain_json import read_json, shown
-from search_spaces.policy import Policy, PolicySchedule
+from search_spaces.plain_json import read_json
 
 EVALUATION_BATCH = 500
-CPU = torch.device("cpu")
 
 logger = logging.getLogger(__name__)
 
@@ -36,30 +31,8 @@ class Interrupted(Exception):
     """A signal stopped the run after a step; its state is saved."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
+        super().__init__(f"stopped by signal {signal_number}; the state is saved, the same command with run= goes on")
         self.exit_code = 128 + signal_number
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training to be done: what is trained, how, and where its files go."""
-
-    folder: Path
-    policy: Policy | PolicySchedule
-    network: str
-    recipe: Recipe
-    standard: Standard
-    seed: int
-    identity: dict[str, Any]  # all else that decides the result, as plain data: compared when a run is resumed
-    device: torch.device = CPU
-    wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
-    save_seconds: float = 60.0
-    show_progress: bool = False
-
-    @property
-    def name(self) -> str:
-        """What a person calls it: policy and seed."""
-        return f"{self.folder.parent.name} {self.folder.name}"
 
 
 @dataclass
@@ -76,36 +49,28 @@ class Progress:
 
 
 def retrain(trial: Trial, splits: DataSplits) -> dict[str, Any]:
-    """Train, or go on, or return the result that is there already. Raises Interrupted after a signal."""
-    check_trial(trial, splits)
+    """Train, or go on, or return the result that is there already; `check_trial` is the caller's to call first.
+
+    Raises Interrupted after a signal.
+    """
     with lock_folder(trial.folder), own_global_randomness(trial.seed):
-        _check_identity(trial)
+        check_identity(trial, splits)
         result_path = trial.folder / "result.json"
         if result_path.is_file():
             return read_json(result_path, "result")
         loaded = load_checkpoint(trial.folder / "checkpoints")
         for warning in () if loaded is None else loaded.warnings:
             logger.warning(warning)
-        with StopSignal() as stop, Tracker(trial.folder, trial.wandb_mode, name=trial.name) as tracker:
+        tracker = Tracker(trial.folder, trial.wandb_mode, as_plain(trial.recipe), trial.name)
+        with StopSignal() as stop, tracker:
             run = _Run(trial, splits, tracker)
             run.start(None if loaded is None else loaded.state)
             result = run.to_the_end(stop)
+            tracker.log(run.total_steps(), {key: value for key, value in result.items() if key.startswith("test_acc")})
         write_json(result_path, result)
+        if stop.received is not None:
+            raise Interrupted(stop.received)
         return result
-
-
-def check_trial(trial: Trial, splits: DataSplits) -> None:
-    """Raise InputError for what would go wrong later, before anything is written."""
-    channels, height, width = splits.train.image_shape
-    trial.recipe.check_steps(len(splits.train))
-    with own_global_randomness(trial.seed):
-        network = create_network(
-            trial.network, len(splits.train.classes), channels, min(height, width), trial.recipe.drop_rate
-        )
-        Trainer(network, trial.recipe, torch.device("cpu"), len(splits.train.classes), 1)
-        policy = trial.policy if isinstance(trial.policy, Policy) else trial.policy.at(0)
-        blank = torch.zeros(2, channels, height, width, dtype=torch.uint8)
-        augment(blank, policy, trial.standard, torch.Generator())
 
 
 class _Run:
@@ -115,10 +80,7 @@ class _Run:
         self.trial, self.tracker = trial, tracker
         self.splits = DataSplits(*(part.to(trial.device) for part in (splits.train, splits.validation, splits.test)))
         self.steps = trial.recipe.check_steps(len(splits.train))
-        channels, height, width = splits.train.image_shape
-        classes = len(splits.train.classes)
-        network = create_network(trial.network, classes, channels, min(height, width), trial.recipe.drop_rate)
-        self.trainer = Trainer(network, trial.recipe, trial.device, classes, self.steps)
+        self.trainer = new_trainer(trial, splits, trial.device)
         self.generators = {
             name: torch.Generator().manual_seed(trial.seed * 2 + place) for place, name in enumerate(("order", "noise"))
         }
@@ -132,7 +94,7 @@ class _Run:
             self.tracker.rewind(0)
             return
         self.progress = Progress(**state["progress"])
-        self.trainer.restore(state["trainer"], self.progress.epoch * self.steps + self.progress.step)
+        self.trainer.restore(state["trainer"], self.total_steps())
         self.tracker.rewind(state["metrics_bytes"])
         self.seconds_before = state["seconds"]
         restore_generator_states(state["generators"], self.generators)
@@ -146,9 +108,12 @@ class _Run:
             "seconds": self.seconds(),
             "generators": generator_states(self.generators),
         }
-        done = self.progress.epoch * self.steps + self.progress.step
-        save_checkpoint(self.trial.folder / "checkpoints", done, state)
+        save_checkpoint(self.trial.folder / "checkpoints", self.total_steps(), state)
         self.saved = time.monotonic()
+
+    def total_steps(self) -> int:
+        """Optimizer steps done since the beginning."""
+        return self.progress.epoch * self.steps + self.progress.step
 
     def seconds(self) -> float:
         """Training time so far, pauses left out."""
@@ -178,13 +143,13 @@ class _Run:
         if progress.order is None:
             progress.order = torch.randperm(len(self.splits.train), generator=self.generators["order"])
             progress.loss_sum = torch.zeros((), device=trial.device)
-        policy = trial.policy if isinstance(trial.policy, Policy) else trial.policy.at(progress.epoch)
+        policy = trial.policy_at(progress.epoch)
         batch_size = trial.recipe.batch_size
         left = progress.order[progress.step * batch_size : self.steps * batch_size]
         self.trainer.task.train()
         for batch in self.splits.train.batches(left, batch_size):
             images = augment(batch.images, policy, trial.standard, self.generators["noise"])
-            loss = self.trainer.step(images, batch.labels, progress.epoch * self.steps + progress.step)
+            loss = self.trainer.step(images, batch.labels, self.total_steps())
             progress.loss_sum = progress.loss_sum + loss * len(images)
             progress.step += 1
             if stop.received is not None or time.monotonic() - self.saved >= trial.save_seconds:
@@ -242,7 +207,7 @@ class _Run:
         progress, seconds = self.progress, self.seconds()
         result: dict[str, Any] = {
             "epochs": progress.epoch,
-            "images_trained": progress.epoch * len(self.splits.train),
+            "images_trained": progress.epoch * min(self.steps * self.trial.recipe.batch_size, len(self.splits.train)),
             "seconds": round(seconds, 1),
             "test_images": len(self.splits.test),
         }
@@ -257,28 +222,3 @@ class _Run:
                 "validation_accuracy_selected": progress.selected_accuracy,
             }
         return result
-
-
-def _check_identity(trial: Trial) -> None:
-    identity = {
-        "network": trial.network,
-        "recipe": as_plain(trial.recipe),
-        "seed": trial.seed,
-        **trial.identity,
-    }
-    path = trial.folder / "trial.json"
-    policy_path = trial.folder / "policy.json"
-    if not path.is_file():
-        trial.policy.save(policy_path)
-        write_json(trial.folder / "birth.json", birth_certificate())
-        write_json(path, identity)
-        return
-    saved = read_json(path, "trial")
-    changed = sorted(key for key, _ in leaves(identity) ^ leaves(saved))
-    if policy_path.read_text(encoding="utf-8") != trial.policy.to_json():
-        changed.append("policy")
-    if changed:
-        raise InputError(
-            f"{trial.folder} was begun with other settings ({shown(', '.join(dict.fromkeys(changed)), 300)} differ); "
-            "give the same settings, or another run folder"
-        )

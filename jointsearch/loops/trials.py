@@ -2,13 +2,15 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jointsearch.data.load import DataSettings, load_splits
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.retrain import Trial, check_trial, retrain
+from jointsearch.loops.retrain import retrain
+from jointsearch.loops.trial import Trial, check_trial
 from jointsearch.settings import as_plain
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
@@ -28,8 +30,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not self.policies or not self.seeds:
             raise InputError("policies and seeds must each hold at least one entry; give for example seeds=[0]")
-        if min(self.seeds) < 0:
-            raise InputError(f"seeds is {list(self.seeds)}; wanted whole numbers, 0 or more")
+        if min(self.seeds) < 0 or max(self.seeds) >= 2**32:
+            raise InputError(f"seeds is {list(self.seeds)}; give whole numbers from 0 to {2**32 - 1}")
         names: dict[str, str] = {}
         for policy in self.policies:
             resolve_policy(policy, self.ops)
@@ -38,17 +40,22 @@ class Grid:
                 raise InputError(f"policies {other} and {policy} would share one folder; rename one of the files")
 
 
-def run_grid(grid: Grid, folder: Path | str, **options: Any) -> list[dict[str, Any]]:
+def run_grid(
+    grid: Grid, folder: Path | str, checked: Callable[[], None] = lambda: None, **options: Any
+) -> list[dict[str, Any]]:
     """Train all of a grid, seed by seed: what is finished is read, what was interrupted goes on.
 
-    Options are those of Trial: device, wandb_mode, save_seconds, show_progress.
+    `checked` is called when nothing was found wrong, before anything is written. Options are those of Trial: device,
+    wandb_mode, save_seconds, show_progress.
     """
     results = []
-    for seed in dict.fromkeys(grid.seeds):
+    for place, seed in enumerate(dict.fromkeys(grid.seeds)):
         splits = load_splits(grid.dataset, seed)
         trials = {policy: _trial(grid, policy, seed, Path(folder), options) for policy in dict.fromkeys(grid.policies)}
-        for trial in trials.values():
-            check_trial(trial, splits)
+        for trial in () if place else trials.values():
+            check_trial(trial, splits)  # all policies, before the first of them writes anything
+        if not place:
+            checked()
         for policy, trial in trials.items():
             results.append({"policy": policy, "seed": seed, **retrain(trial, splits)})
     return results
@@ -62,7 +69,7 @@ def _trial(grid: Grid, policy: str, seed: int, folder: Path, options: dict[str, 
         recipe=grid.recipe,
         standard=grid.dataset.standard,
         seed=seed,
-        identity={"dataset": _relocatable(as_plain(grid.dataset))},
+        dataset=_relocatable(as_plain(grid.dataset)),
         **options,
     )
 

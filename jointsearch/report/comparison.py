@@ -14,6 +14,7 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
 
 METRICS = ("test_accuracy_last", "test_accuracy_selected")
+METHOD_FREE = "none"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Difference:
     @property
     def verdict(self) -> str:
         """In words; nothing is claimed that the interval does not carry."""
-        if self.half_width is None:
-            return "one seed: no claim"
+        if self.half_width is None or self.seeds < 3:
+            return f"{self.seeds} seed{'s' * (self.seeds > 1)}: no claim"
         if abs(self.mean) <= self.half_width:
             return "no difference found"
         return "better" if self.mean > 0 else "worse"
@@ -107,7 +108,7 @@ def paired_difference(values: dict[int, float], base: dict[int, float]) -> Diffe
     return Difference(statistics.fmean(differences), half_width, count)
 
 
-def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = "none") -> Comparison:
+def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = METHOD_FREE) -> Comparison:
     """Read the trainings below some run folders; all must agree in everything but policy and seed."""
     if metric not in METRICS:
         raise InputError(f"metric is {metric!r}; {nearest(metric, METRICS)}")
@@ -118,25 +119,39 @@ def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = "
     values: dict[str, dict[int, float]] = {}
     unfinished = []
     for path in trials:
-        policy, seed = path.parents[1].name, read_json(path, "trial")["seed"]
+        policy, seed = path.parents[1].name, _number(read_json(path, "trial"), "seed", path)
         result_path = path.with_name("result.json")
-        value = read_json(result_path, "result").get(metric) if result_path.is_file() else None
-        if value is None:
+        if not result_path.is_file():
             unfinished.append(f"{policy}/seed{seed}")
             continue
         if seed in values.setdefault(policy, {}):
             raise InputError(f"{path.parent} repeats seed {seed} of {policy}; leave one of the two run folders out")
-        values[policy][seed] = value
+        values[policy][int(seed)] = _number(read_json(result_path, "result"), metric, result_path)
+    if baseline not in (*values, METHOD_FREE):
+        raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
     rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items() if by_seed), key=lambda row: -row.mean)
     return Comparison(metric, baseline, tuple(rows), tuple(unfinished))
 
 
+def _number(data: Any, key: str, path: Path) -> Any:
+    value = data.get(key) if isinstance(data, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{path} has no number {key}; choose another metric, restore the file or leave the folder out")
+    return value
+
+
 def _check_alike(trials: Sequence[Path]) -> None:
-    first = leaves(read_json(trials[0], "trial"))
-    for path in trials[1:]:
-        differing = sorted({name for name, _ in first ^ leaves(read_json(path, "trial"))} - {"seed"})
+    # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
+    settings = {path: leaves(read_json(path, "trial")) for path in trials}
+    digests: dict[Any, tuple[str, str]] = {}
+    first = {leaf for leaf in settings[trials[0]] if leaf[0] not in ("seed", "data.digest")}
+    for path, found in settings.items():
+        seed, digest = (next((leaf for leaf in found if leaf[0] == name), ("", "")) for name in ("seed", "data.digest"))
+        differing = {name for name, _ in first ^ (found - {seed, digest})}
+        if digests.setdefault(seed, digest) != digest:
+            differing.add("data.digest")
         if differing:
             raise InputError(
-                f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(differing)} differ); "
+                f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(sorted(differing))} differ); "
                 "compare only trainings that differ in policy and seed"
             )

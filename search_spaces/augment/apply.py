@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.augment.geometry import warp
-from search_spaces.augment.op import AugOp, OpNoise, partner_from, sign_from
+from search_spaces.augment.op import AugOp, exactly_at_zero, partner_from, sign_from
 from search_spaces.augment.table import OPS
 from search_spaces.policy import Policy
 
@@ -43,10 +43,6 @@ class PolicyDraw:
         """The draw of some images; partners still point into the whole batch."""
         return PolicyDraw(*(getattr(self, field.name)[part] for field in fields(self)))
 
-    def noise(self, stage: int) -> OpNoise:
-        """The op noise of one stage."""
-        return OpNoise(self.sign[:, stage], self.position[:, stage], self.partner[:, stage])
-
 
 def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDraw:
     """Draw a sub-policy, its acting ops and all their randomness for every image."""
@@ -62,10 +58,12 @@ def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDra
 
 
 def apply_draw(images: Tensor, draw: PolicyDraw) -> Tensor:
-    """Apply a draw to (B, C, H, W) images: floating point in [0, 1], or uint8, which come back as uint8.
+    """Apply a draw to (B, C, H, W) images, floating point in [0, 1] or uint8; they come back in their own type.
 
     Differentiable in the draw's magnitudes, and in floating point images.
     """
+    if not len(images):
+        return images
     if not draw.magnitude.requires_grad:
         # Magnitude 0 promises the very same pixels, and a warp by the unit matrix rounds in its last bit.
         idle = (draw.magnitude.cpu() == 0) & IDLE_AT_ZERO[draw.op]
@@ -85,12 +83,12 @@ def apply_policy(policy: Policy, images: Tensor, noise: torch.Generator) -> Tens
 
 def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
     """How a draw moves points, as (B, 3, 3) matrices: `move_boxes` and `warp` take them for boxes and masks."""
-    total = torch.eye(3).repeat(len(draw.op), 1, 1)
+    total = torch.eye(3, device=draw.magnitude.device).repeat(len(draw.op), 1, 1)
     for stage in range(draw.op.shape[1]):
         order = draw.op[:, stage].argsort()
         for op, part in _slices(draw.op[:, stage][order]):
             if op.matrix is not None:
-                rows = order[part]
+                rows = order[part].to(total.device)
                 amount = op.amount(draw.magnitude[rows, stage], draw.sign[rows, stage])
                 total[rows] = op.matrix(amount, height, width) @ total[rows]
     return total
@@ -100,19 +98,22 @@ def _chunk(images: Tensor) -> int:
     # On a CPU the images of a chunk stay in its cache: 64 images of 224x224 take 2.4 times as long in one piece.
     if images.device.type != "cpu":
         return len(images)
-    return max(1, CHUNK_ELEMENTS // max(1, images[0].numel())) if len(images) else 1
+    return max(1, CHUNK_ELEMENTS // max(1, images[0].numel()))
 
 
 def _apply_stages(images: Tensor, pool: Tensor, draw: PolicyDraw) -> Tensor:
     changed = _as_float(images)
-    amounts = _amounts(draw)
+    amounts = _amounts(draw).to(changed.dtype)
     for stage in range(draw.op.shape[1]):
         if int(draw.op[:, stage].max()) >= 0:
             changed = _apply_stage(changed, pool, draw, amounts, stage)
-    return changed if images.is_floating_point() else changed.mul(255).round_().to(images.dtype)
+    return changed.to(images.dtype) if images.is_floating_point() else changed.mul(255).round_().to(images.dtype)
 
 
 def _as_float(images: Tensor) -> Tensor:
+    # Half precision cannot tell the 8-bit levels of a bright pixel apart: its images are augmented in float32.
+    if images.dtype in (torch.float16, torch.bfloat16):
+        return images.float()
     return images if images.is_floating_point() else images / 255
 
 
@@ -122,6 +123,7 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor
     rows = order.to(images.device, non_blocking=True)
     amount = amounts[rows, stage]
     changed = images.clone()
+    learns = draw.magnitude.requires_grad
     warps, matrices = [], []
     for op, part in _slices(op_row):
         if _is_warp(op):
@@ -135,11 +137,17 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor
             result = op.fn(own, amount[part], _as_float(pool[draw.partner[rows[part], stage]]))
         else:
             result = op.fn(own, amount[part])
+        if learns and op.has_magnitude:
+            result = exactly_at_zero(own, draw.magnitude[rows[part], stage], result)
         changed.index_copy_(0, rows[part], result)
     if warps:
         # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much.
-        warped = torch.cat(warps)
-        changed.index_copy_(0, warped, warp(images.index_select(0, warped), torch.cat(matrices)))
+        moved = torch.cat(warps)
+        own = images.index_select(0, moved)
+        result = warp(own, torch.cat(matrices))
+        if learns:
+            result = exactly_at_zero(own, draw.magnitude[moved, stage], result)
+        changed.index_copy_(0, moved, result)
     return changed
 
 

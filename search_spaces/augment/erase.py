@@ -17,7 +17,8 @@ def cutout(images: Tensor, amount: Tensor, position: Tensor) -> Tensor:
     covered_y = _coverage(position[:, 1] * height, side, height)  # (B, H)
     covered = (covered_y[:, None, :, None] * covered_x[:, None, None, :]).to(images.dtype)  # (B, 1, H, W)
     channels = images.shape[1]
-    fill = images.new_tensor(FILL if channels == 3 else [sum(FILL) / 3] * channels).reshape(1, -1, 1, 1)
+    fill = torch.tensor(FILL if channels == 3 else [sum(FILL) / 3] * channels, dtype=images.dtype)
+    fill = fill.to(images.device, non_blocking=True).reshape(1, -1, 1, 1)
     return images + covered * (fill - images)
 
 

@@ -73,7 +73,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     (a, b, c), (d, e, f) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
     scale = 2 / (a * e - b * d)
     inverse = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f]) * scale
-    sides = inverse.new_tensor([width, height]).reshape(2, 1, 1, 1, 1)
+    sides = torch.tensor([width, height]).to(matrix.device, non_blocking=True).reshape(2, 1, 1, 1, 1)
     # Positions in grid_sample's unit, 2 p / size - 1, built by broadcasting: F.affine_grid takes 5 times longer here.
     from_x, from_y, from_one = (inverse.reshape(2, 3, -1, 1, 1) / sides).unbind(1)
     x = torch.arange(width, device=matrix.device, dtype=matrix.dtype).add_(0.5)

@@ -7,12 +7,14 @@ from search_spaces.augment.op import AugOp, per_image, straight_through
 
 # Width of the soft threshold whose slope Solarize lends its amount, in the image's own unit (about 13 gray levels).
 SOLARIZE_SOFTNESS = 0.05
+# Level k / 255 and threshold k / 255 are the same number only up to rounding; PIL inverts the level of the threshold.
+TIE = 1e-5
 
 
 def solarize(images: Tensor, amount: Tensor) -> Tensor:
     """Invert the pixels at or above a threshold; learns through a soft threshold of the same place."""
     threshold = per_image(amount)
-    value = torch.where(images < threshold, images, 1 - images)
+    value = torch.where(images < threshold - TIE, images, 1 - images)
     if not amount.requires_grad:
         return value
     above = torch.sigmoid((images.detach() - threshold) / SOLARIZE_SOFTNESS)
@@ -48,8 +50,7 @@ def equalize(images: Tensor, amount: Tensor) -> Tensor:
     # reads 3 / 255 as level 2 where float arithmetic falls just short.
     planes = images.shape[0] * images.shape[1]
     level = images.detach().mul(255).round_().to(torch.long).view(planes, -1)  # (B * C, H * W)
-    first = torch.arange(0, planes * 256, 256, device=images.device)[:, None]
-    histogram = torch.bincount((level + first).view(-1), minlength=planes * 256).view(planes, 256)
+    histogram = level.new_zeros(planes, 256).scatter_add_(1, level, torch.ones_like(level))  # bincount waits for a GPU
     brightest = histogram.gather(1, level.amax(1, keepdim=True))
     step = (level.shape[1] - brightest) // 255  # (B * C, 1)
     below = histogram.cumsum(1) - histogram

@@ -1,0 +1,127 @@
+"""One training to be done: its settings, what must stay when it is resumed, and a check before anything is written."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from jointsearch.data.sets import AnySet, DataSplits, ImageSet, StreamSet
+from jointsearch.data.standard import Standard, normalize
+from jointsearch.front_end import augment
+from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.networks.create import create_network
+from jointsearch.plain_state import encode_state
+from jointsearch.provenance import birth_certificate
+from jointsearch.randomness import own_global_randomness
+from jointsearch.run_folder import write_json
+from jointsearch.settings import as_plain, leaves
+from search_spaces.errors import InputError
+from search_spaces.plain_json import read_json, read_text, shown
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained, how, and where its files go."""
+
+    folder: Path
+    policy: Policy | PolicySchedule
+    network: str
+    recipe: Recipe
+    standard: Standard
+    seed: int
+    dataset: dict[str, Any]  # the settings of the data set, as plain data
+    device: torch.device = CPU
+    wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
+    save_seconds: float = 60.0
+    show_progress: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: policy and seed."""
+        return f"{self.folder.parent.name} {self.folder.name}"
+
+    def policy_at(self, epoch: int) -> Policy:
+        """The policy in force in an epoch."""
+        return self.policy if isinstance(self.policy, Policy) else self.policy.at(epoch)
+
+    def identity(self, splits: DataSplits) -> dict[str, Any]:
+        """All that decides the result, as plain data."""
+        return {
+            "network": self.network,
+            "recipe": as_plain(self.recipe),
+            "seed": self.seed,
+            "dataset": self.dataset,
+            "data": {"train": len(splits.train), "validation": len(splits.validation), "digest": _digest(splits)},
+            "precision": "bf16" if self.recipe.autocasts(self.device) else "float32",
+            "device": self.device.type,
+        }
+
+
+def new_trainer(trial: Trial, splits: DataSplits, device: torch.device) -> Trainer:
+    """The network of a trial with its fresh weights, and what trains it; draws from the global generator."""
+    channels, height, width = splits.train.image_shape
+    classes = len(splits.train.classes)
+    network = create_network(trial.network, classes, channels, min(height, width), trial.recipe.drop_rate)
+    return Trainer(network, trial.recipe, device, classes, trial.recipe.check_steps(len(splits.train)))
+
+
+def check_trial(trial: Trial, splits: DataSplits) -> None:
+    """Raise InputError for what would go wrong later, before anything is written: one step is tried on blank images."""
+    with own_global_randomness(trial.seed):
+        trainer = new_trainer(trial, splits, CPU)
+        blank = torch.zeros(2, *splits.train.image_shape, dtype=torch.uint8)
+        images = augment(blank, trial.policy_at(0), trial.standard, torch.Generator())
+        normalize(blank, trial.standard)
+        try:
+            trainer.step(images, torch.zeros(2, dtype=torch.long), 0)
+            encode_state(trainer.state())
+        except InputError:
+            raise
+        except Exception as error:  # other people's networks and optimizers raise whatever they like
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"network={trial.network} with recipe.optimizer={trial.recipe.optimizer} cannot take a step on images "
+                f"of {'x'.join(map(str, splits.train.image_shape))} ({reason}); choose another network, optimizer or "
+                "dataset.image_size"
+            ) from None
+
+
+def check_identity(trial: Trial, splits: DataSplits) -> None:
+    """Write down what decides the result, or compare it with what was written; a difference is named."""
+    identity = trial.identity(splits)
+    path, policy_path = trial.folder / "trial.json", trial.folder / "policy.json"
+    if not path.is_file():
+        trial.policy.save(policy_path)
+        write_json(trial.folder / "birth.json", birth_certificate())
+        write_json(path, identity)
+        return
+    changed = {key for key, _ in leaves(identity) ^ leaves(read_json(path, "trial"))}
+    if read_text(policy_path, "policy", 20_000_000) != trial.policy.to_json():
+        changed.add("policy")
+    if changed:
+        raise InputError(
+            f"{trial.folder} was begun with other settings ({shown(', '.join(sorted(changed)), 300)} differ); "
+            "give the same settings, or another run folder"
+        )
+
+
+def _digest(splits: DataSplits) -> str:
+    # Names and sizes may agree where images do not: another archive of the same name is another training.
+    digest = hashlib.sha256()
+    for part in (splits.train, splits.validation, splits.test):
+        digest.update("\n".join(part.classes).encode())
+        for values in _contents(part):
+            digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _contents(part: AnySet) -> tuple[torch.Tensor, ...]:
+    if isinstance(part, StreamSet):
+        return part.labels, part.rows
+    return (part.labels, part.images) if isinstance(part, ImageSet) else ()
