@@ -47,10 +47,6 @@ class Recipe:
                 f"recipe.optimizer is {self.optimizer}, whose state is not all in its state_dict: it could not be "
                 "resumed; choose another"
             )
-        if self.optimizer == "sgd" and not self.momentum:
-            raise InputError(
-                "recipe.optimizer=sgd needs recipe.momentum above 0 (Nesterov); use momentum instead of sgd"
-            )
         if self.schedule == "none" and self.warmup_epochs:
             raise InputError("recipe.schedule=none has no warm-up; set recipe.warmup_epochs=0 or another schedule")
         if self.warmup_epochs >= self.epochs:
@@ -93,7 +89,8 @@ class Trainer:
         )
         self.optimizer = create_optimizer_v2(
             network,
-            opt=recipe.optimizer,
+            # torch knows no Nesterov momentum of 0.
+            opt="momentum" if recipe.optimizer == "sgd" and not recipe.momentum else recipe.optimizer,
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
