@@ -190,7 +190,7 @@ def _differences(path: Path, manifest: dict[str, Any], allow_nonidentical: bool)
         if not allow_nonidentical:
             raise InputError(
                 f"{difference}, which changes the result's bits; set OMP_NUM_THREADS={manifest['threads']} or call "
-                f"torch.set_num_threads({manifest['threads']}), or resume with allow_nonidentical"
+                f"torch.set_num_threads({manifest['threads']}), or begin in another folder"
             )
         warnings.append(f"{difference}; the run may not end bit-identical")
     return warnings

@@ -14,7 +14,7 @@ from jointsearch.checkpoint import generator_states, load_checkpoint, restore_ge
 from jointsearch.data.sets import AnySet, DataSplits
 from jointsearch.data.standard import normalize
 from jointsearch.front_end import augment
-from jointsearch.loops.trial import Trial, check_identity, new_trainer
+from jointsearch.loops.trial import Trial, check_identity, new_trainer, write_identity
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import StopSignal, lock_folder, write_json
 from jointsearch.settings import as_plain
@@ -61,7 +61,9 @@ def retrain(trial: Trial, splits: DataSplits) -> dict[str, Any]:
         loaded = load_checkpoint(trial.folder / "checkpoints")
         for warning in () if loaded is None else loaded.warnings:
             logger.warning(warning)
+        # Before anything else is written: W&B may refuse to start.
         tracker = Tracker(trial.folder, trial.wandb_mode, as_plain(trial.recipe), trial.name)
+        write_identity(trial, splits)
         with StopSignal() as stop, tracker:
             run = _Run(trial, splits, tracker)
             run.start(None if loaded is None else loaded.state)

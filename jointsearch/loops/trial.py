@@ -20,7 +20,7 @@ from jointsearch.settings import as_plain, leaves
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, read_text, shown
 from search_spaces.policy import Policy
-from search_spaces.schedule import PolicySchedule
+from search_spaces.schedule import SCHEDULE_BYTES, PolicySchedule
 
 CPU = torch.device("cpu")
 
@@ -93,22 +93,26 @@ def check_trial(trial: Trial, splits: DataSplits) -> None:
 
 
 def check_identity(trial: Trial, splits: DataSplits) -> None:
-    """Write down what decides the result, or compare it with what was written; a difference is named."""
-    identity = trial.identity(splits)
-    path, policy_path = trial.folder / "trial.json", trial.folder / "policy.json"
+    """In a folder that was begun before, compare what decides the result with what was written; name a difference."""
+    path = trial.folder / "trial.json"
     if not path.is_file():
-        trial.policy.save(policy_path)
-        write_json(trial.folder / "birth.json", birth_certificate())
-        write_json(path, identity)
         return
-    changed = {key for key, _ in leaves(identity) ^ leaves(read_json(path, "trial"))}
-    if read_text(policy_path, "policy", 20_000_000) != trial.policy.to_json():
+    changed = {key for key, _ in leaves(trial.identity(splits)) ^ leaves(read_json(path, "trial"))}
+    if read_text(trial.folder / "policy.json", "policy", SCHEDULE_BYTES) != trial.policy.to_json():
         changed.add("policy")
     if changed:
         raise InputError(
             f"{trial.folder} was begun with other settings ({shown(', '.join(sorted(changed)), 300)} differ); "
             "give the same settings, or another run folder"
         )
+
+
+def write_identity(trial: Trial, splits: DataSplits) -> None:
+    """Write down what decides the result, once; trial.json comes last and says that the rest is there."""
+    if not (trial.folder / "trial.json").is_file():
+        trial.policy.save(trial.folder / "policy.json")
+        write_json(trial.folder / "birth.json", birth_certificate())
+        write_json(trial.folder / "trial.json", trial.identity(splits))
 
 
 def _digest(splits: DataSplits) -> str:
