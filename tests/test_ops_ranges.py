@@ -166,3 +166,13 @@ def test_an_empty_batch_stays_an_empty_batch(kind: torch.dtype) -> None:
     changed = apply_policy(EVERYTHING, torch.zeros(0, 3, 8, 8, dtype=kind), noise())
     assert changed.shape == (0, 3, 8, 8)
     assert changed.dtype == kind
+
+
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("name", [op.name for op in OPS.values() if op.has_magnitude])
+def test_a_policy_at_magnitude_zero_gives_the_very_same_pixels(name: str, learns: bool) -> None:
+    odd = torch.rand(4, 3, 21, 29, generator=torch.Generator().manual_seed(0))
+    policy = Policy((SubPolicy((OpChoice(name, 1.0, 0.0),)),))
+    draw = draw_policy(policy, 4, torch.Generator().manual_seed(1))
+    draw = replace(draw, magnitude=draw.magnitude.requires_grad_(learns))
+    assert torch.equal(apply_draw(odd, draw), odd)
