@@ -1,0 +1,49 @@
+"""The benchmark measures what it says: every library on the same pictures, in turn."""
+
+import importlib
+
+import pytest
+import torch
+
+from jointsearch.benchmarks.augmentation import compare_libraries, photographs, share_of_step
+from jointsearch.benchmarks.timing import time_in_turn
+from scripts import door
+
+
+def test_calls_take_turns_and_each_is_warmed_up_once() -> None:
+    order: list[str] = []
+    timings = time_in_turn({name: lambda name=name: order.append(name) for name in "ab"}, rounds=3, block_seconds=0.0)
+    assert "".join(order) == "aabb" + "ab" * 3
+    assert set(timings) == {"a", "b"}
+
+
+def test_a_slower_call_has_the_longer_median() -> None:
+    small, large = torch.rand(8, 8), torch.rand(400, 400)
+    timings = time_in_turn({"small": lambda: small @ small, "large": lambda: large @ large}, 3, 0.01)
+    assert timings["large"] > 5 * timings["small"]
+
+
+def test_photographs_are_the_same_on_every_call_and_not_flat() -> None:
+    first, second = photographs(6, 32), photographs(6, 32)
+    assert torch.equal(first, second)
+    assert first.shape == (6, 3, 32, 32)
+    assert (first.float().std((1, 2, 3)) > 5).all()
+
+
+def test_every_library_is_timed_on_one_thread_and_the_threads_come_back() -> None:
+    before = torch.get_num_threads()
+    timings = compare_libraries(size=16, batch=4, rounds=1, block_seconds=0.0)
+    assert len(timings) == 7
+    assert all(seconds > 0 for seconds in timings.values())
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_front_end_is_timed_beside_a_training_step(precision: str) -> None:
+    timings = share_of_step("tiny_cnn", 16, precision, torch.device("cpu"), rounds=1)
+    assert set(timings) == {"front-end", "training step"}
+
+
+def test_the_script_refuses_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert door.run(importlib.import_module("scripts.benchmark").main, "benchmark", ["task=augmnt"]) == 2
+    assert "augment" in capsys.readouterr().err
