@@ -77,3 +77,10 @@ def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "none", 0, 50.0)
     with pytest.raises(InputError, match="did you mean test_accuracy_last"):
         compare([tmp_path], metric="test_accuracy")
+
+
+def test_a_tiny_negative_difference_is_no_minus_zero(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, "none", seed, 50.0)
+        write(tmp_path, "other", seed, 49.999)
+    assert "| +0.00 ± 0.00 |" in compare([tmp_path]).to_markdown()

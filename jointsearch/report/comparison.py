@@ -82,7 +82,8 @@ class Comparison:
                 paired, verdict = "", ""
             else:
                 width = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
-                paired, verdict = f"{difference.mean:+.2f}{width}", difference.verdict
+                # Adding 0.0 turns the -0.0 of a tiny negative mean into 0.0.
+                paired, verdict = f"{round(difference.mean, 2) + 0.0:+.2f}{width}", difference.verdict
             lines.append(f"| {row.policy} | {row.mean:.2f}{spread} | {len(row.values)} | {paired} | {verdict} |")
         if self.unfinished:
             lines += ["", f"Not finished, left out: {', '.join(self.unfinished)}."]
