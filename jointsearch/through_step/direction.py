@@ -1,0 +1,61 @@
+"""The direction v in weight space along which a reward is measured, checked once for all ways of measuring."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from jointsearch.through_step.record import FrozenNetwork
+
+# A direction this short is rounding: what is divided by its norm says nothing.
+SHORTEST = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """v by the names of the weights it changes, and its norm over all of them, still on the device."""
+
+    parts: dict[str, Tensor]
+    norm: Tensor  # ()
+
+    def settle(self, rewards: Tensor) -> Tensor:
+        """Rewards (B,) as they are; exactly 0 along no direction, NaN along one that is not finite."""
+        # Where a dead unit masks a NaN of v, the rewards alone would not show it.
+        return torch.where(self.norm < SHORTEST, 0.0, rewards) + 0.0 * self.norm
+
+
+def checked_direction(network: FrozenNetwork, direction: Mapping[str, Tensor]) -> Direction:
+    """The direction in the dtype of the weights; raises where the two do not fit, or rewards would be noise."""
+    for name, weight in network.weights.items():
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"weight {name!r} is {weight.dtype}, in which rewards are noise; keep the weights in float32 "
+                "(network.float()) and leave lower precision to autocast"
+            )
+    if not direction or direction.keys() - network.weights.keys():
+        given = ", ".join(sorted(direction.keys() - network.weights.keys())) or "nothing"
+        raise ValueError(
+            f"the direction names {given}, which is no trainable weight of the network; give the gradient of the "
+            "validation loss by the names of network.named_parameters()"
+        )
+    for name, part in direction.items():
+        if part.shape != network.weights[name].shape:
+            raise ValueError(
+                f"the direction of weight {name!r} has shape {tuple(part.shape)}, the weight "
+                f"{tuple(network.weights[name].shape)}; give its gradient, of its shape"
+            )
+    parts = {name: part.detach().to(network.weights[name].dtype) for name, part in direction.items()}
+    return Direction(parts, get_total_norm(parts.values()))
+
+
+def in_precision_of_weights(images: Tensor, network: FrozenNetwork) -> Tensor:
+    """Images in the dtype of the weights, float32 or float64, whatever an autocast region made of them."""
+    return images.to(next(iter(network.weights.values())).dtype)
+
+
+def with_gradient(values: Tensor, gradient: Tensor, inputs: Tensor) -> Tensor:
+    """Values (B,) as they are, with a graph to the inputs (B, ...) that has this gradient and keeps no activations."""
+    slope = (gradient * inputs).flatten(1).sum(1)  # (B,)
+    return values + (slope - slope.detach())

@@ -1,0 +1,30 @@
+"""Rewards by differentiating a gradient: exact, and what the cheaper ways are tested against."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jointsearch.through_step.direction import checked_direction, in_precision_of_weights
+from jointsearch.through_step.loss import per_image_loss
+from jointsearch.through_step.precision import full_precision
+from jointsearch.through_step.record import FrozenNetwork
+
+
+def double_backward(
+    network: FrozenNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, step_size: float
+) -> Tensor:
+    """Rewards (B,): -step_size v . grad_w l_i; differentiable in `images` where these require a gradient."""
+    differentiable = images.requires_grad and torch.is_grad_enabled()
+    with full_precision(images.device), torch.enable_grad():
+        v = checked_direction(network, direction)
+        weights = {name: network.weights[name].detach().requires_grad_() for name in v.parts}
+        losses = per_image_loss(network(weights, in_precision_of_weights(images, network)), labels)  # (B,)
+        # v . grad_w sum_i share_i l_i is linear in the shares, and its slope in share_i is v . grad_w l_i.
+        shares = torch.ones_like(losses, requires_grad=True)
+        gradients = torch.autograd.grad(
+            losses, list(weights.values()), shares, create_graph=True, materialize_grads=True
+        )
+        products = [(part * gradient).sum() for part, gradient in zip(v.parts.values(), gradients, strict=True)]
+        (slopes,) = torch.autograd.grad(torch.stack(products).sum(), shares, create_graph=differentiable)  # (B,)
+        return v.settle(-step_size * slopes)

@@ -1,0 +1,188 @@
+"""One training step, remembered: the network as a function of its weights, everything else as it was in that step."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenNetwork:
+    """A network as a function of its weights; batch statistics, dropout noise and modes are those of one step."""
+
+    network: nn.Module
+    weights: dict[str, Tensor]  # of the trainable parameters, before the step
+    statistics: dict[str, Tensor]  # batch mean and biased variance, by the names of the buffers they stand for
+    buffers: dict[str, Tensor]  # all others: a forward pass may write to them, so every call gets a copy
+    modes: dict[nn.Module, bool]
+    noise: dict[torch.device, Tensor]  # generator states; empty where the step drew nothing
+
+    def __call__(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Outputs (B, classes) at these weights; a weight that is not named is as it was before the step."""
+        buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        with ExitStack() as undo:
+            undo.callback(_set_modes, {module: module.training for module in self.modes})
+            _set_modes(self.modes)
+            if self.noise:
+                undo.enter_context(torch.random.fork_rng([device for device in self.noise if device.type == "cuda"]))
+                _set_generators(self.noise)
+            return functional_call(self.network, {**self.weights, **weights, **self.statistics, **buffers}, (images,))
+
+
+class StepRecord:
+    """What one training step started from; `frozen()` makes a function of it when the step is over."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._norms = [_BatchNormWatch(name, module) for name, module in _batch_norms(network) if module.training]
+        watched = {watch.module for watch in self._norms}
+        owned = {id(buffer) for module in watched for buffer in module.buffers(recurse=False)}
+        self._weights = {
+            name: parameter.detach().clone()
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+        }
+        self._buffers = {
+            name: buffer.detach().clone() for name, buffer in network.named_buffers() if id(buffer) not in owned
+        }
+        # In eval mode a batch normalization takes its statistics from its buffers, which is where a call puts them.
+        self._modes = {module: module.training and module not in watched for module in network.modules()}
+        self._noise: dict[torch.device, Tensor] | None = None
+        self._finished = False
+
+    def frozen(self) -> FrozenNetwork:
+        """The network as a function of its weights, everything else as it was in the recorded step."""
+        if not self._finished or self._noise is None:
+            state = "called no forward pass of the network" if self._finished else "is not over or has failed"
+            raise ValueError(
+                f"the recorded step {state}, so nothing can be frozen; run forward, backward and optimizer.step() "
+                "inside record_step(network), and call frozen() after it"
+            )
+        statistics = {name: value for watch in self._norms for name, value in watch.statistics.items()}
+        return FrozenNetwork(self._network, self._weights, statistics, self._buffers, self._modes, self._noise)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look on while the step runs; whatever happens in it, leave hooks, momenta and buffers in order."""
+        with ExitStack() as undo:
+            undo.callback(self._network.register_forward_pre_hook(self._before_forward).remove)
+            undo.callback(self._network.register_forward_hook(self._after_forward).remove)
+            for watch in self._norms:
+                undo.callback(watch.release)
+                watch.lend()
+            yield
+        self._finished = True
+
+    def _before_forward(self, *_: Any) -> None:
+        if self._noise is not None:
+            raise ValueError(
+                "the recorded step called the network twice, and batch statistics and dropout noise of two forward "
+                "passes cannot both be frozen; make one forward pass inside record_step(network)"
+            )
+        self._noise = _generators(self._network)
+
+    def _after_forward(self, *_: Any) -> None:
+        before, after = self._noise or {}, _generators(self._network)
+        if all(torch.equal(before[device], after[device]) for device in before):
+            self._noise = {}
+
+
+@contextmanager
+def record_step(network: nn.Module) -> Iterator[StepRecord]:
+    """Around one training step: remembers the weights it started from, its batch statistics and its dropout noise."""
+    record = StepRecord(network)
+    with record.watching():
+        yield record
+
+
+class _BatchNormWatch:
+    """Reads a batch normalization's statistics without a pass of its own over the activations.
+
+    For one forward pass the layer updates lent buffers, at momentum 1: they end up holding the batch's statistics.
+    Its own buffers then get what they would have got, at once, because an averaged copy of the network may be updated
+    from them before the step is over.
+    """
+
+    def __init__(self, name: str, module: _BatchNorm) -> None:
+        self.name, self.module = name, module
+        self.statistics: dict[str, Tensor] = {}
+        self.momentum = module.momentum
+        self.own = {name: module.get_buffer(name) for name in ("running_mean", "running_var")}
+        self.undo = ExitStack()
+
+    def lend(self) -> None:
+        """Until the layer's forward pass is over, keep its own buffers out of reach."""
+        module = self.module
+        self.undo.callback(module.register_forward_hook(self._after_forward).remove)
+        self.undo.callback(self._take_back)
+        module.momentum = 1.0
+        for name, own in self.own.items():
+            setattr(module, name, torch.zeros_like(own))
+
+    def release(self) -> None:
+        """Take off what is still on the layer."""
+        self.undo.close()
+
+    def _take_back(self) -> None:
+        self.module.momentum = self.momentum
+        for name, own in self.own.items():
+            setattr(self.module, name, own)
+
+    def _after_forward(self, module: _BatchNorm, _inputs: Any, output: Tensor) -> None:
+        if self.statistics:
+            raise ValueError(
+                f"batch normalization {self.name!r} ran twice in the recorded step, and the statistics of only one "
+                "pass can be frozen; give every use its own layer, without gradient checkpointing, or use GroupNorm"
+            )
+        batch = {name: module.get_buffer(name) for name in self.own}  # (C,) each, the variance unbiased
+        self._take_back()
+        share = self._share()
+        for name, own in self.own.items():
+            own.mul_(1 - share).add_(share * batch[name])
+        count = output.numel() // module.num_features
+        # Normalization itself divides by the count, the running variance is divided by one less.
+        self.statistics = {
+            f"{self.name}.running_mean": batch["running_mean"],
+            f"{self.name}.running_var": batch["running_var"] * ((count - 1) / count),
+        }
+
+    def _share(self) -> Any:
+        """The batch's share in the running statistics; without a momentum they are the mean over all batches."""
+        return 1 / self.module.get_buffer("num_batches_tracked") if self.momentum is None else self.momentum
+
+
+def _batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    for name, module in network.named_modules():
+        if not isinstance(module, _BatchNorm):
+            continue
+        if not module.track_running_stats:
+            raise ValueError(
+                f"batch normalization {name!r} keeps no running statistics, so those of a training step cannot be "
+                "frozen; build it with track_running_stats=True, or use GroupNorm"
+            )
+        yield name, module
+
+
+def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    for module, mode in modes.items():
+        module.training = mode
+
+
+def _generators(network: nn.Module) -> dict[torch.device, Tensor]:
+    """States of the global generators that a forward pass of this network may draw from."""
+    devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
+    states = {torch.device("cpu"): torch.get_rng_state()}
+    return states | {device: torch.cuda.get_rng_state(device) for device in devices}
+
+
+def _set_generators(states: Mapping[torch.device, Tensor]) -> None:
+    for device, state in states.items():
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
