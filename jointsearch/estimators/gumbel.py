@@ -1,0 +1,44 @@
+"""Gumbel-softmax: differentiate through a relaxed draw. Biased; the bias falls and the variance grows as it cools."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from jointsearch.estimators.draw import Draw, Noise, PolicyLogits, check_scoring, check_temperature
+from jointsearch.estimators.sample import draw_sample, rows
+
+
+class Gumbel(nn.Module):
+    """Weights of every sub-policy and bits that carry the gradient themselves, rounded (hard, straight-through) or not.
+
+    `sum_n weights_n image_n` needs the image of *every* sub-policy: with constants in place of those not drawn the
+    straight-through gradient points elsewhere.
+    """
+
+    def __init__(self, temperature: float = 0.5, hard: bool = True, scoring: str = "hierarchical") -> None:
+        super().__init__()
+        check_scoring(scoring)
+        check_temperature(temperature)
+        self.temperature = temperature
+        self.hard = hard
+        self.scoring = scoring
+
+    def forward(self, logits: PolicyLogits, noise: Noise) -> Draw:
+        """Draw; the gradient flows through `weights`, `acts` and `all_acts`."""
+        sample = draw_sample(logits, noise, self.scoring)
+        weights = torch.softmax(sample.relaxed_sub_policy / self.temperature, -1)  # (D, N)
+        acts = torch.sigmoid(sample.relaxed_acts / self.temperature)  # (D, K) or (D, N, K)
+        if self.hard:
+            weights = straight_through(one_hot(sample.sub_policy, weights.shape[1]), weights)
+            acts = straight_through(sample.bits, acts)
+        if self.scoring == "hierarchical":
+            return Draw(sample.sub_policy, acts, torch.zeros_like, weights=weights)
+        return Draw(sample.sub_policy, rows(acts, sample.sub_policy), torch.zeros_like, weights=weights, all_acts=acts)
+
+    def observe(self, rewards: Tensor) -> None:
+        """Nothing: there is no state."""
+
+
+def straight_through(rounded: Tensor, soft: Tensor) -> Tensor:
+    """The rounded values exactly, with the gradient of the soft ones."""
+    return rounded + (soft - soft.detach())

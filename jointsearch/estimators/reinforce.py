@@ -1,0 +1,63 @@
+"""REINFORCE: (reward - baseline) times the gradient of the draw's log probability. Unbiased with any baseline here."""
+
+import torch
+from torch import Tensor, nn
+
+from jointsearch.estimators.draw import Draw, Noise, PolicyLogits, check_rewards, check_scoring
+from jointsearch.estimators.sample import draw_sample
+
+MOMENTUM = 0.9
+
+
+class Reinforce(nn.Module):
+    """Baseline "leave_one_out": the mean reward of the other draws; "ema": of the steps before; or "none"."""
+
+    running_mean: Tensor
+    running_weight: Tensor
+
+    def __init__(self, baseline: str = "leave_one_out", scoring: str = "hierarchical") -> None:
+        super().__init__()
+        check_scoring(scoring)
+        if baseline not in ("leave_one_out", "ema", "none"):
+            raise ValueError(f"baseline={baseline!r} is unknown; use leave_one_out, ema (one draw a step) or none.")
+        self.baseline = baseline
+        self.scoring = scoring
+        # A running mean that starts at 0 is too small by exactly the weight that its observations have so far.
+        self.register_buffer("running_mean", torch.zeros(()))
+        self.register_buffer("running_weight", torch.zeros(()))
+
+    def forward(self, logits: PolicyLogits, noise: Noise) -> Draw:
+        """Draw, and score the draw's log probability with its rewards."""
+        draws = len(noise.sub_policy)
+        if self.baseline == "leave_one_out" and draws < 2:
+            raise ValueError(
+                "baseline=leave_one_out compares a draw with the others of its step, but there is only 1; "
+                "use baseline=ema, or more draws a step."
+            )
+        sample = draw_sample(logits, noise, self.scoring)
+        log_probability = sample.log_probability_of_sub_policy() + sample.log_probability_of_bits()  # (D,)
+
+        def correction(rewards: Tensor) -> Tensor:
+            check_rewards(rewards, draws)
+            return self._advantage(rewards.detach()) * log_probability
+
+        return Draw(sample.sub_policy, sample.acts, correction)
+
+    @torch.no_grad()
+    def observe(self, rewards: Tensor) -> None:
+        """Let the running baseline learn from the rewards of a finished step."""
+        if self.baseline == "ema":
+            self.running_mean.lerp_(rewards.mean().to(self.running_mean), 1 - MOMENTUM)
+            self.running_weight.lerp_(torch.ones_like(self.running_weight), 1 - MOMENTUM)
+
+    def _advantage(self, rewards: Tensor) -> Tensor:
+        if self.baseline == "leave_one_out":
+            return leave_one_out(rewards)
+        if self.baseline == "ema":
+            return rewards - self.running_mean / self.running_weight.clamp(min=1 - MOMENTUM)
+        return rewards
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """(D,) rewards, D > 1, each minus the mean of the others."""
+    return (rewards - rewards.mean()) * (len(rewards) / (len(rewards) - 1))
