@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import torchvision
 def birth_certificate() -> dict[str, Any]:
     """What is needed to make a figure again, as plain data."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *map(without_folders, sys.argv[1:])]),
         "commit": code_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -24,6 +25,11 @@ def birth_certificate() -> dict[str, Any]:
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
     }
+
+
+def without_folders(argument: str) -> str:
+    """An argument whose absolute paths keep only their names: a figure that is shown around names nobody's folders."""
+    return re.sub(r"(^|[=\[,'\"])(?:~|/)[^=,\]]*/", r"\1", argument)
 
 
 def code_commit() -> str:
