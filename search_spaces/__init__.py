@@ -6,7 +6,7 @@ from search_spaces.augment.table import OPS
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
-from search_spaces.published import import_policy
+from search_spaces.readers.read import read_policy
 from search_spaces.schedule import PolicySchedule
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "apply_policy",
     "draw_matrix",
     "draw_policy",
-    "import_policy",
+    "read_policy",
     "resolve_policy",
 ]

@@ -68,10 +68,10 @@ def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0)
     """A policy from what a user typed: the path of a policy or schedule file, or the name of a control."""
     if not _looks_like_path(text):
         return named_policy(text, ops, seed)
-    if text.lower().endswith((".py", ".txt")):
+    if text.lower().endswith((".py", ".txt", ".npz")):
         raise InputError(
-            f"policy {shown(text, 200)} is not a .json file; convert a published table once, in Python: "
-            "search_spaces.published.import_policy(path, name).policy.save('policy.json')"
+            f"policy {shown(text, 200)} is not a .json file; convert what others published once: "
+            "python scripts/show_policy.py policy=FILE save=policy.json (and name=TABLE where a file has several)"
         )
     if ops is not None:
         raise InputError(f"policy file {shown(text, 200)} has its own ops; leave ops out, or name a control")
@@ -126,7 +126,8 @@ def trivialaugment(ops: tuple[str, ...] = RANDAUGMENT_OPS) -> Policy:
 
 
 def _looks_like_path(text: str) -> bool:
-    return "/" in text or "\\" in text or Path(text).suffix.lower() in (".json", ".py", ".txt") or Path(text).is_file()
+    known = text.lower().endswith((".json", ".py", ".txt", ".npz"))
+    return known or "/" in text or "\\" in text or Path(text).is_file()
 
 
 def _choice(op: str, probability: float, magnitude: float) -> OpChoice:

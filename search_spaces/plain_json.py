@@ -20,6 +20,14 @@ def read_json(path: Path | str, what: str, max_bytes: int = MAX_BYTES, max_depth
 
 def read_text(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> str:
     """The text of a regular file that is not too big for what it should be."""
+    try:
+        return read_bytes(path, what, max_bytes).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{what} file {shown_path(path)} is not UTF-8 text; save it as plain text") from None
+
+
+def read_bytes(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file that is not too big for what it should be."""
     path, where = Path(path), f"{what} file {shown_path(path)}"
     try:
         if not path.is_file():
@@ -33,10 +41,7 @@ def read_text(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> str:
         raise InputError(f"{where} cannot be read ({error}); check its path and rights") from None
     if len(raw) > max_bytes:
         raise InputError(f"{where} has more than {max_bytes:,} bytes; it cannot be a {what}, check the path")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{where} is not UTF-8 text; save it as plain text") from None
+    return raw
 
 
 def parse_json(text: str, where: str, max_depth: int = MAX_DEPTH) -> Any:

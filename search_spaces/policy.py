@@ -126,7 +126,7 @@ class Policy:
 
     @classmethod
     def load(cls, path: Path | str) -> "Policy":
-        """Read a policy file of ours; other people's formats are read by search_spaces.published."""
+        """Read a policy file of ours; other people's formats are read by search_spaces.read_policy."""
         return policy_from_data(read_json(path, "policy"), f"policy file {shown_path(path)}")
 
 
@@ -181,7 +181,7 @@ def check_header(data: Any, wanted: str, keys: set[str], where: str) -> None:
     if data.get("format") != wanted:
         raise InputError(
             f"{where}: format is {shown(data.get('format'))}; wanted {wanted!r}. Policies published elsewhere "
-            "are read by search_spaces.published"
+            "are converted by python scripts/show_policy.py policy=FILE save=policy.json"
         )
     version = data.get("version")
     if isinstance(version, bool) or version != VERSION:

@@ -181,7 +181,7 @@ def test_a_schedule_file_is_found_by_its_path(tmp_path: Path) -> None:
         ("none\n", None, "did you mean none?"),
         ("missing.json", None, "missing.json is not there"),
         ("folder/missing", None, "folder/missing is not there"),
-        ("genotype.py", None, "search_spaces.published.import_policy"),
+        ("genotype.py", None, "scripts/show_policy.py policy=FILE save=policy.json"),
         ("autoaugment", ("Rotate",), "leave ops out"),
         ("autoaugment_svhn", ("Rotate",), "leave ops out"),
         ("missing.json", ("Rotate",), "leave ops out"),

@@ -51,7 +51,7 @@ MALFORMED = {
     "a number": ("1", "wanted an object"),
     "null": ("null", "wanted an object"),
     "no format": (file_with(format=...), "format is None"),
-    "other format": (file_with(format="timm"), "search_spaces.published"),
+    "other format": (file_with(format="timm"), "scripts/show_policy.py policy=FILE save=policy.json"),
     "no version": (file_with(version=...), "version is None"),
     "later version": (file_with(version=2), "this code reads version 1, update"),
     "version true": (file_with(version=True), "version is True"),

@@ -14,7 +14,8 @@ from search_spaces.augment.table import OPS
 from search_spaces.controls import AUTOAUGMENT, named_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice
-from search_spaces.published import THEIR_OPS, import_policy, policy_from_tuples, read_tuples_file
+from search_spaces.readers.conversion import policy_from_rows
+from search_spaces.readers.tuples import TEN, TUPLES, find_table, policy_from_tuples, read_tuples
 
 LEVEL = 1 / 255
 # Fast AutoAugment's and DADA's ranges, level 0 and level 1 (DADA, augment_list).
@@ -149,6 +150,35 @@ def test_a_level_becomes_the_magnitude_computed_by_hand(op: str, level: float, o
     assert policy_from_tuples([[(op, 1.0, level)]]).policy.sub_policies[0].ops == (ours,)
 
 
+# Values that AutoAugment's levels of ten have in Fast AutoAugment: shears .03, rotation 3 degrees and solarize 25.6 a
+# level, factors .1 + .18 a level, shifts a pixel a level; cut to whole numbers where they are 8-bit or degrees.
+@pytest.mark.parametrize(
+    ("op", "level", "ours"),
+    [
+        ("ShearY", 8, OpChoice("ShearY", 1.0, 0.8)),
+        ("TranslateXAbs", 9, OpChoice("TranslateX", 1.0, 0.625)),  # 9 of 32 pixels, of .45
+        ("Rotate", 2, OpChoice("Rotate", 1.0, 0.2)),
+        ("Solarize", 8, OpChoice("Solarize", 1.0, 0.796875)),  # threshold 256 - 204
+        ("Solarize", 0, OpChoice("Solarize", 1.0, 0.0)),
+        ("Posterize2", 7, OpChoice("Posterize", 1.0, 1.0)),  # 4 - 2 bits, ours end at 4
+        ("Color", 0, OpChoice("Color", 1.0, 1.0)),  # factor .1
+        ("Color", 5, OpChoice("Color", 1.0, 0.0)),
+        ("Color", 9, OpChoice("Color", 1.0, 0.8)),  # factor 1.72
+        ("CutoutAbs", 3, OpChoice("Cutout", 1.0, 0.9375)),  # 6 of 32 pixels, of a fifth
+        ("Invert", None, OpChoice("Invert", 1.0)),
+    ],
+)
+def test_levels_of_ten_become_the_magnitudes_computed_by_hand(op: str, level: int | None, ours: OpChoice) -> None:
+    assert policy_from_rows([[(op, 1.0, level)]], TEN, "ten").policy.sub_policies[0].ops == (ours,)
+
+
+def test_ops_without_a_counterpart_are_left_out_when_asked_and_listed() -> None:
+    rows = [[("Flip", 0.5, 0.5), ("Invert", 0.5, 0.5)], [("Flip", 1, 0.1), ("Blur", 0.5, 0.9)]]
+    imported = policy_from_tuples(rows, skip_unknown=True)
+    assert [sub_policy.ops for sub_policy in imported.policy.sub_policies] == [(OpChoice("Invert", 0.5),), ()]
+    assert imported.approximations == ("Flip x2, Blur x1: has no counterpart here, left out",)
+
+
 def test_what_is_only_approximated_is_listed_with_its_op_and_how_often() -> None:
     rows = [
         [("Brightness", 0.5, 0.9), ("Rotate", 0.5, 0.7)],
@@ -186,37 +216,75 @@ def third():
     return [[("Color", 0.5, 0.5)]]
 @autoaug2arsaug
 def levels_of_ten():
-    return [[('Rotate', 0.7, 2)]]
-def summed():
-    return FIRST + FIRST
+    'A sentence about it.'
+    part: list = [[('Rotate', 0.7, 2)]]
+    part += [[('Invert', 0.7, 2)]]
+    return part + FIRST
+def before_its_rows():
+    return FIRST + second_rows + FIRST
+second_rows = [[('Equalize', 1, 0)]]
+both = FIRST + second_rows + [[('Color', 1, 0)]]
+@another
+def decorated():
+    return [[('Rotate', 0.7, 0.2)]]
+def filled():
+    p = [[('Rotate', 0.7, 0.2)]]
+    p.append(something())
+    return p
+def looped():
+    p = [[('Rotate', 0.7, 0.2)]]
+    for more in range(3):
+        p = p + p
+    return p
+def set_inside():
+    p = [[('Rotate', 0.7, 0.2)]]
+    p[0] = []
+    return p
+grows = [[('Rotate', 0.7, 0.2)]]
+grows.extend(FIRST)
 """
 
 
 @pytest.mark.parametrize(
-    ("name", "op"), [("FIRST", "Rotate"), ("a_long_name", "Rotate"), ("second", "Invert"), ("third", "Color")]
+    ("name", "ops"),
+    [
+        ("FIRST", ["Rotate"]),
+        ("a_long_name", ["Rotate"]),
+        ("second", ["Invert", "Equalize"]),
+        ("third", ["Color"]),
+        ("levels_of_ten", ["Rotate", "Invert", "Rotate"]),
+        ("both", ["Rotate", "Equalize", "Color"]),
+    ],
 )
-def test_a_table_is_read_from_python_source_by_its_name_without_running_it(name: str, op: str, tmp_path: Path) -> None:
+def test_a_table_is_read_from_python_source_by_its_name_without_running_it(
+    name: str, ops: list[str], tmp_path: Path
+) -> None:
     path = tmp_path / "archive.py"
     path.write_text(SOURCE)
-    imported = import_policy(path, name)
+    imported = read_tuples(path, name)
     assert imported.policy.name == name
-    assert imported.policy.sub_policies[0].ops[0].op == op
+    assert [sub_policy.ops[0].op for sub_policy in imported.policy.sub_policies] == ops
 
 
-@pytest.mark.parametrize("name", [None, "FORTH", "levels_of_ten", "summed", "l", "NAMES"])
+COMPUTED = ["before_its_rows", "decorated", "filled", "looped", "set_inside", "grows"]
+
+
+@pytest.mark.parametrize("name", [None, "FORTH", *COMPUTED, "l", "NAMES"])
 def test_a_choice_among_tables_lists_those_that_are_written_out(name: str | None, tmp_path: Path) -> None:
     path = tmp_path / "archive.py"
     path.write_text(SOURCE)
-    with pytest.raises(InputError, match=r"holds these tables: FIRST, second, third; .* give name= one of them"):
-        import_policy(path, name)
+    with pytest.raises(
+        InputError, match=r"these tables: FIRST, second, third, levels_of_ten, second_rows, both; .*name="
+    ):
+        read_tuples(path, name)
 
 
 @pytest.mark.parametrize("file", ["policy.json", "policy.txt"])
 def test_a_list_on_its_own_is_a_table(file: str, tmp_path: Path) -> None:
     path = tmp_path / file
     path.write_text('[[["Rotate", 0.5, 0.75], ["Invert", 1, 0]]]')
-    assert read_tuples_file(path) == [[["Rotate", 0.5, 0.75], ["Invert", 1, 0]]]
-    assert import_policy(path).policy.name == "policy"
+    assert find_table(path).rows == [[["Rotate", 0.5, 0.75], ["Invert", 1, 0]]]
+    assert read_tuples(path).policy.name == "policy"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +301,10 @@ def test_a_list_on_its_own_is_a_table(file: str, tmp_path: Path) -> None:
             [[], [("Rotat", 0.5, 0.5)]],
             "sub-policy 1, op 0: op is 'Rotat', which has no counterpart here; did you mean Rotate",
         ),
-        ([[("Flip", 0.5, 0.5)]], "op is 'Flip', which has no counterpart here"),
+        (
+            [[("Flip", 0.5, 0.5), ("Blur", 1, None)]],
+            "op 0: op is 'Flip', which has no counterpart here (nor have 'Blur'); choose one of ShearX",
+        ),
         ([[("Rotate", 0.7, 2)]], "level of Rotate is 2; wanted a number from 0 to 1; divide"),
         ([[("Rotate", 1.5, 0.2)]], "probability of Rotate is 1.5; wanted"),
         ([[("Rotate", True, 0.2)]], "probability of Rotate is True; wanted"),
@@ -258,6 +329,7 @@ HOSTILE = {
     "sums": "X = " + "1+" * 100_000 + "1",
     "lambdas": "X = " + "lambda:" * 40_000 + "1",
     "no table": "X = " + "y=" * 50_000 + "1",
+    "long sum": "X = [[('Rotate', 0.5, 0.5)]]\nY = X" + " + X" * 50_000,
     "code": "X = __import__('os').system('touch marker')",
     "code inside": "X = [[(__import__('os').system('touch marker'), 0.5, 0.5)]]",
     "nul": "X = [['\0']]",
@@ -280,26 +352,33 @@ def test_a_hostile_file_gives_one_line_in_a_second_and_runs_nothing(
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     start = time.process_time()
     with pytest.raises(InputError) as error:
-        import_policy(path)
+        read_tuples(path)
     assert time.process_time() - start < 1
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [name]
 
 
+def test_sums_cannot_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "sums.py"
+    path.write_text("X = [[('Rotate', 0.5, 0.75)]]\n" + "X = X + X\n" * 18)  # 2^18 rows
+    with pytest.raises(InputError, match=r"sums.py adds up more than 20,000 rows; write the table out"):
+        read_tuples(path)
+
+
 def test_a_file_longer_than_any_published_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.py"
     path.write_text("X = [[('Rotate', 0.5, 0.75)]]\n" + "#" * 300_000)
     with pytest.raises(InputError, match=r"more than 300,000 bytes; .* check the path"):
-        import_policy(path)
+        read_tuples(path)
 
 
 @pytest.mark.parametrize("place", ["missing.py", "."])
 def test_a_missing_file_or_a_folder_gives_one_line(place: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is (not there|a folder); give the path"):
-        import_policy(tmp_path / place)
+        read_tuples(tmp_path / place)
 
 
 def test_every_op_of_theirs_reaches_an_op_of_ours_and_lists_the_ranges_checked_here() -> None:
-    assert {theirs.op for theirs in THEIR_OPS.values()} <= set(OPS)
-    assert {name: (theirs.low, theirs.high) for name, theirs in THEIR_OPS.items() if name in RANGES} == RANGES
+    assert {theirs.op for dialect in (TUPLES, TEN) for theirs in dialect.ops.values()} <= set(OPS)
+    assert set(TUPLES.ops) - set(RANGES) == {"Posterize2", "Cutout", "CutoutAbs"}
