@@ -1,0 +1,95 @@
+"""What all exporters share: the amounts an op can take, and the list of what another library can only approximate."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from search_spaces.augment.quantized import TIE
+from search_spaces.augment.table import OPS
+from search_spaces.errors import InputError
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+
+T = TypeVar("T")
+
+LEFT_OUT = "left out, it mixes in another image of a batch"
+
+
+@dataclass(frozen=True)
+class Exported(Generic[T]):
+    """A policy in another library's form, and what differs there, one line for each kind of difference."""
+
+    value: T
+    approximations: tuple[str, ...]
+
+
+class Differences:
+    """Counts what the other library does differently, and tells it once for each kind."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Counter[str]] = {}
+
+    def note(self, op: str, difference: str) -> None:
+        """One more use of an op that differs."""
+        self._found.setdefault(difference, Counter())[op] += 1
+
+    def lines(self) -> tuple[str, ...]:
+        """One line for each kind of difference, with the ops it concerns and how often each is used."""
+        return tuple(
+            f"{', '.join(f'{op} x{count}' for op, count in sorted(found.items()))}: {difference}"
+            for difference, found in self._found.items()
+        )
+
+
+def drawable(policy: Policy, differences: Differences, leave_out: bool) -> tuple[SubPolicy, ...]:
+    """The sub-policies that can be drawn, each with the ops that can act and that one image is enough for."""
+    found = []
+    for sub_policy in policy.sub_policies:
+        ops = [choice for choice in sub_policy.ops if choice.probability > 0 and not _is_idle(choice)]
+        for choice in ops:
+            if OPS[choice.op].uses == "partner":
+                _leave_out(choice.op, differences, leave_out)
+        kept = tuple(choice for choice in ops if OPS[choice.op].uses != "partner")
+        if sub_policy.weight > 0:
+            found.append(SubPolicy(kept, sub_policy.weight))
+    return tuple(found)
+
+
+def amounts(choice: OpChoice) -> tuple[float, ...]:
+    """The amounts that an op takes, all equally likely, positive direction first; none for an op without an amount."""
+    op = OPS[choice.op]
+    if choice.magnitude is None or op.identity is None or op.strongest is None:
+        return ()
+    step = choice.magnitude * (op.strongest - op.identity)
+    steps = (step, -step) if op.signed else (step,)
+    # Nine digits: an amount in a file stays readable, and no pixel can tell.
+    return tuple(round(op.identity + directed, 9) for directed in steps)
+
+
+def posterize_bits(amount: float) -> int:
+    """The bits that Posterize keeps."""
+    return round(amount)
+
+
+def solarize_level(amount: float) -> int:
+    """The lowest of the levels 0 to 255 that Solarize inverts; 256 for none."""
+    return math.ceil((amount - TIE) * 255)
+
+
+def _is_idle(choice: OpChoice) -> bool:
+    # Between magnitude 0 and the first bit or level, these two leave 8-bit images as they are; libraries that take a
+    # whole number of bits or levels have no value for "none".
+    if choice.op == "Posterize":
+        return posterize_bits(amounts(choice)[0]) >= 8
+    if choice.op == "Solarize":
+        return solarize_level(amounts(choice)[0]) > 255
+    return choice.magnitude == 0
+
+
+def _leave_out(op: str, differences: Differences, leave_out: bool) -> None:
+    if not leave_out:
+        raise InputError(
+            f"{op} mixes in another image of a batch, and exported policies see one image at a time; give "
+            "leave_out=true to export without it, or use search_spaces.apply_policy"
+        )
+    differences.note(op, LEFT_OUT)
