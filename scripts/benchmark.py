@@ -1,8 +1,9 @@
-"""Measure on this machine: python scripts/benchmark.py augment"""
+"""Measure on this machine: python scripts/benchmark.py augment|search_step|planted"""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
@@ -10,12 +11,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 import torch
 
 from jointsearch.benchmarks.augmentation import compare_libraries, share_of_step
+from jointsearch.benchmarks.planted import STEPS, planted_outcome
+from jointsearch.benchmarks.search_step import step_costs
+from jointsearch.data.planted import PLANTED_ANSWER
 from jointsearch.device import choose_device
 from jointsearch.provenance import birth_certificate
+from jointsearch.searchers.make import AnySearch, search_settings
 from jointsearch.settings import bounded, build, choice
-from scripts.door import run
+from scripts.door import compose_plain, run
+from scripts.joint_search import GROUPS
 
-TASKS = ("augment",)
+TASKS = ("augment", "search_step", "planted")
+# What is measured, and what has to be written after joint_search.py to get it.
+SEARCHES = {
+    "default": [],
+    "default, sampled or fixed magnitudes": ["searcher.magnitude_gradient=none"],
+    "shuffled_reward": ["searcher=shuffled_reward"],
+    "dada2020_relax": ["preset=dada2020_relax"],
+    "dada2020_gumbel": ["preset=dada2020_gumbel"],
+}
+
+PLANTED = {
+    "default": [],
+    "dada2020_relax": ["preset=dada2020_relax"],
+    "dada2020_relax, always the same validation batch": [
+        "preset=dada2020_relax", "searcher.first_validation_batch_only=true"
+    ],
+    "shuffled_reward": ["searcher=shuffled_reward"],
+    "random": ["searcher=random"],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,7 @@ class Settings:
     network: str = "wide_resnet40_2"
     batch_size: int = bounded(128, 2, 65_536)
     rounds: int = bounded(7, 1, 1000)
+    seeds: int = bounded(10, 1, 1000)
 
 
 def main(config: dict[str, Any]) -> None:
@@ -35,12 +60,19 @@ def main(config: dict[str, Any]) -> None:
     device = choose_device(settings.device)
     birth = birth_certificate()
     print(f"{birth['command']} at {birth['commit']}: {birth['hardware']}, torch {birth['torch']}, {birth['date']}\n")
-    for size, batch in ((32, 128), (224, 64)):
-        _print_libraries(size, batch, settings.rounds)
-    _print_share(settings, device)
+    match settings.task:
+        case "search_step":
+            print_search_steps(settings, device)
+        case "planted":
+            print_planted(settings)
+        case _:
+            for size, batch in ((32, 128), (224, 64)):
+                print_libraries(size, batch, settings.rounds)
+            print_share(settings, device)
 
 
-def _print_libraries(size: int, batch: int, rounds: int) -> None:
+def print_libraries(size: int, batch: int, rounds: int) -> None:
+    """The front-end beside other libraries."""
     timings = compare_libraries(size, batch, rounds)
     ours = next(iter(timings.values()))
     print(f"25 sub-policies at {size}x{size}, batch {batch}, one thread:\n")
@@ -50,12 +82,65 @@ def _print_libraries(size: int, batch: int, rounds: int) -> None:
     print(flush=True)
 
 
-def _print_share(settings: Settings, device: torch.device) -> None:
-    print(f"{settings.network}, batch {settings.batch_size}, {device}, {torch.get_num_threads()} CPU threads:\n")
+def print_share(settings: Settings, device: torch.device) -> None:
+    """The front-end's share of a training step."""
+    print(f"{describe(settings, device)}:\n")
     print("| precision | front-end / training step |\n|---|---|")
     for precision in ("float32", "bf16"):
         timings = share_of_step(settings.network, settings.batch_size, precision, device, settings.rounds)
         print(f"| {precision} | {timings['front-end'] / timings['training step']:.1%} |", flush=True)
+
+
+def print_search_steps(settings: Settings, device: torch.device) -> None:
+    """Search steps beside the plain step of the same network and batch."""
+    print(f"{describe(settings, device)}, float32:\n", flush=True)
+    searches = {name: search_of(overrides) for name, overrides in SEARCHES.items()}
+    costs = step_costs(searches, settings.network, settings.batch_size, device, settings.rounds)
+    plain = costs["plain"].seconds
+    seconds = " s |" if device.type == "cuda" else ""
+    print(
+        f"| step |{' seconds |' if seconds else ''} / plain step | forward-equivalents | augmentation | peak memory |"
+    )
+    print(f"|---|{'---|' if seconds else ''}---|---|---|---|")
+    for name, cost in costs.items():
+        absolute = f" {cost.seconds:.4f}{seconds}" if seconds else ""
+        print(
+            f"| {name} |{absolute} {cost.seconds / plain:.2f} | {cost.forward_equivalents:g} | "
+            f"{cost.augmentation_seconds / cost.seconds:.1%} | {cost.peak_gigabytes:.2f} GiB |"
+        )
+
+
+def print_planted(settings: Settings) -> None:
+    """Searches where the answer is known."""
+    names = ", ".join(PLANTED_ANSWER["recover"])
+    print(f"105 pairs, {STEPS} steps, {settings.seeds} seeds; {names} helps, {PLANTED_ANSWER['avoid'][0]} harms:\n")
+    print(
+        "| search | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | seconds |"
+    )
+    print("|---|---|---|---|---|", flush=True)
+    for name, overrides in PLANTED.items():
+        search = search_of(overrides)
+        outcomes = [planted_outcome(search, seed) for seed in range(settings.seeds)]
+        aucs = [outcome.auc for outcome in outcomes if outcome.auc is not None]
+        poisons = [outcome.poison for outcome in outcomes if outcome.poison is not None]
+        print(
+            f"| {name} | {f'{fmean(aucs):.3f} ({min(aucs):.3f})' if aucs else '-'} | "
+            f"{f'{fmean(poisons):.2f} ({max(poisons):.2f})' if poisons else '-'} | "
+            f"{fmean(outcome.accuracy for outcome in outcomes):.1f} | "
+            f"{fmean(outcome.seconds for outcome in outcomes):.1f} |",
+            flush=True,
+        )
+
+
+def search_of(overrides: list[str]) -> AnySearch:
+    """The search that joint_search.py would make of these settings."""
+    config = compose_plain("joint_search", overrides)
+    return search_settings({group: config[group] for group in GROUPS})
+
+
+def describe(settings: Settings, device: torch.device) -> str:
+    """What runs where."""
+    return f"{settings.network}, batch {settings.batch_size}, {device}, {torch.get_num_threads()} CPU threads"
 
 
 if __name__ == "__main__":

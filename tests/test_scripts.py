@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jointsearch.searchers.make import search_settings
 from jointsearch.settings import build
-from scripts import door
+from scripts import door, joint_search
 from scripts.retrain import Settings
 from tests.conftest import REPOSITORY
 
@@ -172,8 +173,15 @@ def test_every_main_configuration_has_its_script_and_composes(name: str, capsys:
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "configs" / "preset").glob("*.yaml")))
-def test_every_preset_is_a_valid_retraining(preset: str) -> None:
-    settings = build(Settings, door.compose_plain("retrain", [f"preset={preset}", "dataset=cifar10"]))
+def test_every_preset_is_valid_under_the_script_that_its_command_names(preset: str) -> None:
+    text = (REPOSITORY / "configs" / "preset" / f"{preset}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"^# python scripts/(\w+)\.py (preset=\S+)", text, re.MULTILINE)
+    assert found is not None
+    assert found[2] == f"preset={preset}"
+    config = door.compose_plain(found[1], [found[2], "dataset=cifar10"])
+    if found[1] == "joint_search":
+        search_settings({group: config.pop(group) for group in joint_search.GROUPS})
+    settings = build(importlib.import_module(f"scripts.{found[1]}").Settings, config)
     assert settings.recipe.epochs > 1
 
 

@@ -14,7 +14,7 @@ from jointsearch.data.hf import Columns, find_hf
 from jointsearch.data.sets import AnySet, DataSplits, FoundSplits, ImageSet
 from jointsearch.data.shapes import read_shapes
 from jointsearch.data.sources import FoundFiles, streamed
-from jointsearch.data.splits import stratified_split
+from jointsearch.data.splits import search_halves, stratified_split
 from jointsearch.data.standard import Standard
 from jointsearch.data.svhn import read_svhn
 from jointsearch.settings import bounded, check_fields, choice
@@ -76,6 +76,19 @@ def load_splits(settings: DataSettings, seed: int) -> DataSplits:
     if settings.in_memory == "never" or not in_memory:
         return DataSplits(*parts)
     return DataSplits(*(part if isinstance(part, ImageSet) else part.in_memory() for part in parts))
+
+
+def load_search_splits(settings: DataSettings, seed: int) -> DataSplits:
+    """What a search trains its weights on, what judges, and no test images at all.
+
+    The judges are the validation images that a data set brings along, as a folder may; where it has none of its own,
+    they are half of the training images.
+    """
+    splits = load_splits(settings, seed)
+    train, judges = splits.train, splits.validation
+    if _found(settings).validation is None:
+        train, judges = search_halves(train, seed)
+    return DataSplits(train, judges, splits.test.subset(splits.test.labels[:0]))
 
 
 def find_files(settings: DataSettings) -> tuple[dict[str, FoundFiles], tuple[Finding, ...]]:

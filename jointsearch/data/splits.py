@@ -1,15 +1,12 @@
 """Stratified, seeded, disjoint parts of a labelled set."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from jointsearch.data.sets import ImageSet, StreamSet
+from jointsearch.data.sets import AnySet
 from search_spaces.errors import InputError
-
-AnySetT = TypeVar("AnySetT", ImageSet, StreamSet)
 
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:
@@ -35,7 +32,7 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[T
     return tuple(parts)
 
 
-def search_halves(image_set: AnySetT, seed: int) -> tuple[AnySetT, AnySetT]:
+def search_halves(image_set: AnySet, seed: int) -> tuple[AnySet, AnySet]:
     """The two stratified disjoint halves of a search: one trains the weights, the other judges the choices."""
     half = len(image_set) // 2
     train, validation = stratified_split(image_set.labels, (len(image_set) - half, half), seed)

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from jointsearch.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.data.sets import AnySet, DataSplits
-from jointsearch.data.standard import normalize
 from jointsearch.front_end import augment
+from jointsearch.loops.evaluate import evaluate
 from jointsearch.loops.trial import Trial, check_identity, new_trainer, write_identity
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import StopSignal, lock_folder, write_json
@@ -21,8 +21,6 @@ from jointsearch.settings import as_plain
 from jointsearch.track import Tracker
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
-
-EVALUATION_BATCH = 500
 
 logger = logging.getLogger(__name__)
 
@@ -191,18 +189,9 @@ class _Run:
             )
         return loss
 
-    @torch.no_grad()
     def evaluate(self, images: AnySet) -> dict[str, float]:
         """Mean loss and accuracy in percent, images as they are."""
-        network = self.trainer.network().eval()
-        evaluator = self.trainer.task.create_evaluator()
-        for batch in images.batches(torch.arange(len(images)), EVALUATION_BATCH):
-            inputs = normalize(batch.images, self.trial.standard).contiguous(memory_format=torch.channels_last)
-            with self.trial.recipe.autocast(self.trial.device):
-                output = network(inputs)
-            evaluator.update(output, batch.labels)
-        scores = evaluator.compute()
-        return {"loss": scores["loss"], "accuracy": scores["top1"]}
+        return evaluate(self.trainer, images, self.trial.standard)
 
     def result(self) -> dict[str, Any]:
         """The result of the run. Here the test set is looked at, and nowhere else."""

@@ -30,12 +30,13 @@ class Trial:
     """What is trained, how, and where its files go."""
 
     folder: Path
-    policy: Policy | PolicySchedule
+    policy: Policy | PolicySchedule  # of a search: the one it starts from
     network: str
     recipe: Recipe
     standard: Standard
     seed: int
     dataset: dict[str, Any]  # the settings of the data set, as plain data
+    search: dict[str, Any] | None = None  # the settings of a search, as plain data; None where nothing is searched
     device: torch.device = CPU
     wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
     save_seconds: float = 60.0
@@ -52,7 +53,8 @@ class Trial:
 
     def identity(self, splits: DataSplits) -> dict[str, Any]:
         """All that decides the result, as plain data."""
-        return {
+        searches = {} if self.search is None else {"search": self.search}
+        return searches | {
             "network": self.network,
             "recipe": as_plain(self.recipe),
             "seed": self.seed,

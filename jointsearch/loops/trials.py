@@ -15,12 +15,14 @@ from jointsearch.settings import as_plain
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 
+SEED = "{seed}"  # in the path of a policy file: every seed has its own
+
 
 @dataclass(frozen=True)
 class Grid:
     """What is trained: every policy with every seed, all else equal."""
 
-    policies: tuple[str, ...]  # names of controls, or paths of policy and schedule files
+    policies: tuple[str, ...]  # names of controls, or paths of files, where {seed} stands for the seed
     dataset: DataSettings
     seeds: tuple[int, ...] = (0, 1, 2)
     network: str = "wide_resnet16_1"
@@ -34,7 +36,8 @@ class Grid:
             raise InputError(f"seeds is {list(self.seeds)}; give whole numbers from 0 to {2**32 - 1}")
         names: dict[str, str] = {}
         for policy in self.policies:
-            resolve_policy(policy, self.ops)
+            for seed in self.seeds if SEED in policy else self.seeds[:1]:
+                resolve_policy(policy.replace(SEED, str(seed)), self.ops)
             other = names.setdefault(folder_name(policy), policy)
             if other != policy:
                 raise InputError(f"policies {other} and {policy} would share one folder; rename one of the files")
@@ -64,17 +67,18 @@ def run_grid(
 def _trial(grid: Grid, policy: str, seed: int, folder: Path, options: dict[str, Any]) -> Trial:
     return Trial(
         folder=folder / folder_name(policy) / f"seed{seed}",
-        policy=resolve_policy(policy, grid.ops, seed),
+        policy=resolve_policy(policy.replace(SEED, str(seed)), grid.ops, seed),
         network=grid.network,
         recipe=grid.recipe,
         standard=grid.dataset.standard,
         seed=seed,
-        dataset=_relocatable(as_plain(grid.dataset)),
+        dataset=relocatable(as_plain(grid.dataset)),
         **options,
     )
 
 
-def _relocatable(dataset: dict[str, Any]) -> dict[str, Any]:
+def relocatable(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a data set without the folders it lies in."""
     # The same data may lie elsewhere when a run goes on, and a result that is shown around names nobody's folders.
     return {
         key: os.path.basename(str(value).rstrip("/")) if key in ("path", "test_path") and value else value

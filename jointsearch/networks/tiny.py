@@ -1,4 +1,4 @@
-"""A network so small that a test can train it: 24 thousand parameters, any image of 8x8 or more."""
+"""Networks so small that a test can train them: some twenty thousand parameters, any image of 8x8 or more."""
 
 from typing import Any
 
@@ -16,9 +16,19 @@ default_cfgs = generate_default_cfgs(
             "pool_size": (8, 8),
             "first_conv": "stage1.0",
             "classifier": "head.fc",
-        }
+        },
+        "tiny_mlp": {
+            "url": "",
+            "num_classes": 10,
+            "input_size": (3, 12, 12),
+            "pool_size": (1, 1),
+            "first_conv": None,
+            "classifier": "head.fc",
+        },
     }
 )
+MLP_SIDE = 12
+MLP_WIDTH = 128
 
 
 def three_stage_network(
@@ -43,8 +53,31 @@ def three_stage_network(
     return ImageClassifier(parts, feature_info, num_classes, global_pool)
 
 
+def one_layer_network(
+    num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
+) -> ImageClassifier:
+    """One hidden layer over all pixels: nothing in it knows that a moved image is the same image."""
+    hidden = nn.Sequential(
+        nn.AdaptiveAvgPool2d(MLP_SIDE),  # leaves 12x12 as it is; other sizes are brought to it
+        nn.Flatten(),
+        nn.Linear(in_chans * MLP_SIDE**2, MLP_WIDTH),
+        nn.ReLU(inplace=True),
+        nn.Unflatten(1, (MLP_WIDTH, 1, 1)),
+    )
+    parts = {"hidden": hidden, "dropout": nn.Dropout(drop_rate)}
+    feature_info = [{"num_chs": MLP_WIDTH, "reduction": MLP_SIDE, "module": "hidden"}]
+    return ImageClassifier(parts, feature_info, num_classes, global_pool)
+
+
 @register_model
 def tiny_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Three convolutions and a classifier, for tests and examples."""
     features = {"out_indices": (0, 1, 2)}
     return build_model_with_cfg(three_stage_network, "tiny_cnn", pretrained, feature_cfg=features, **kwargs)
+
+
+@register_model
+def tiny_mlp(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """One hidden layer and a classifier, for data that ask for an invariance the network does not have."""
+    features = {"out_indices": (0,)}
+    return build_model_with_cfg(one_layer_network, "tiny_mlp", pretrained, feature_cfg=features, **kwargs)

@@ -51,9 +51,14 @@ def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDra
     uniform = torch.rand(1 + 5 * stages, batch, generator=noise, device=noise.device).cpu()
     sub_policy = torch.searchsorted(tables.cumulative, uniform[0].double(), right=True)
     sub_policy = sub_policy.clamp_(max=len(tables.cumulative) - 1)  # the last share may round to just below 1
-    acts, sign, x, y, partner = uniform[1:].reshape(5, stages, batch).transpose(1, 2)  # (B, K) each
-    magnitude = tables.magnitude[sub_policy]
-    op = torch.where(acts < tables.probability[sub_policy], tables.op[sub_policy], -1)
+    acts = tables.probability[sub_policy] > uniform[1 : 1 + stages].T  # (B, K)
+    op = torch.where(acts, tables.op[sub_policy], -1)
+    return draw_of(sub_policy, op, tables.magnitude[sub_policy], uniform[1 + stages :])
+
+
+def draw_of(sub_policy: Tensor, op: Tensor, magnitude: Tensor, uniform: Tensor) -> PolicyDraw:
+    """A draw of given ops (B, K) and magnitudes; (4 * K, B) uniform numbers make directions, places and partners."""
+    sign, x, y, partner = uniform.reshape(4, op.shape[1], len(op)).transpose(1, 2)  # (B, K) each
     return PolicyDraw(sub_policy, op, magnitude, sign_from(sign), torch.stack([x, y], -1), partner_from(partner))
 
 

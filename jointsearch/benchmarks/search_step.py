@@ -1,0 +1,112 @@
+"""What a search step costs beside the plain training step of the same network and batch."""
+
+import multiprocessing
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jointsearch.benchmarks.timing import time_in_turn
+from jointsearch.data.sets import Batch
+from jointsearch.data.standard import Standard, normalize
+from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.networks.create import create_network
+from jointsearch.searchers.differentiable import DifferentiableSearcher
+from jointsearch.searchers.make import AnySearch, new_searcher
+
+CLASSES = 10
+# CIFAR's: pad-4 crop, flip and cutout.
+STANDARD = Standard(4, True, 16, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
+RECIPE = Recipe(precision="float32")
+BLOCK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Costs of one kind of step."""
+
+    seconds: float
+    peak_gigabytes: float  # of the device; on a CPU of the whole process, imports and all
+    augmentation_seconds: float
+    forward_equivalents: float
+
+
+class Step:
+    """A network with its trainer, and a search on top unless `search` is None."""
+
+    def __init__(self, search: AnySearch | None, network: str, batch: int, device: torch.device) -> None:
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (2, batch, 3, 32, 32), generator=noise, dtype=torch.uint8).to(device)
+        labels = torch.randint(CLASSES, (2, batch), generator=noise).to(device)
+        self.train, self.judge = (Batch(images[i], labels[i], torch.arange(batch)) for i in range(2))
+        self.trainer = Trainer(create_network(network, CLASSES), RECIPE, device, CLASSES, 1)
+        self.trainer.task.train()
+        self.searcher = None
+        if search is not None:
+            start = new_searcher(search, STANDARD, 0)
+            self.searcher = start(self.trainer.task.get_trainable_module(), self.train_step, noise)
+
+    def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step."""
+        return self.trainer.step(images, labels, 0)
+
+    def __call__(self) -> None:
+        """One step of the search, or of plain training on images that are ready."""
+        if self.searcher is None:
+            self.train_step(normalize(self.train.images, STANDARD), self.train.labels)
+            return
+        self.searcher.step(self.train, [self.judge] * self.searcher.validation_batches, RECIPE.learning_rate, 0)
+
+    def augment(self) -> None:
+        """The part of a search step that draws and augments, once."""
+        if isinstance(self.searcher, DifferentiableSearcher):
+            self.searcher.augmented(self.train)
+
+    def forward_equivalents(self) -> float:
+        """Forward passes of the batch, a backward pass counting as two."""
+        return 3 if self.searcher is None else self.searcher.forward_equivalents(0)
+
+
+def step_costs(
+    searches: Mapping[str, AnySearch], network: str, batch: int, device: torch.device, rounds: int
+) -> dict[str, StepCost]:
+    """Costs of a plain step, under the name "plain", and of one step of each search, timed in turn."""
+    kinds: dict[str, AnySearch | None] = {"plain": None, **searches}
+    steps = {name: Step(search, network, batch, device) for name, search in kinds.items()}
+    seconds = time_in_turn(steps, rounds, BLOCK_SECONDS)
+    augmenting = time_in_turn({name: step.augment for name, step in steps.items()}, rounds, BLOCK_SECONDS / 4)
+    peaks = {name: peak_gigabytes(search, network, batch, device) for name, search in kinds.items()}
+    return {
+        name: StepCost(seconds[name], peaks[name], augmenting[name], steps[name].forward_equivalents())
+        for name in kinds
+    }
+
+
+def peak_gigabytes(search: AnySearch | None, network: str, batch: int, device: torch.device) -> float:
+    """The most memory that two such steps need, in a process of their own."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    threads = torch.get_num_threads()
+    child = context.Process(target=_two_steps, args=(sending, search, network, batch, str(device), threads))
+    child.start()
+    sending.close()
+    try:
+        return receiving.recv()
+    finally:
+        child.join()
+
+
+def _two_steps(sending: Any, *given: Any) -> None:
+    search, network, batch, device, threads = given
+    torch.set_num_threads(threads)
+    step = Step(search, network, batch, torch.device(device))
+    step()
+    step()
+    if device.startswith("cuda"):
+        sending.send(torch.cuda.max_memory_allocated() / 2**30)
+    else:
+        sending.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    sending.close()

@@ -1,0 +1,261 @@
+"""Search: some images train the weights, others judge, none is a test image; resumed, it ends on the same bits."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from jointsearch.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
+from jointsearch.data.sets import Batch, DataSplits
+from jointsearch.loops.evaluate import evaluate
+from jointsearch.loops.retrain import Interrupted
+from jointsearch.loops.trial import Trial, check_identity, new_trainer, write_identity
+from jointsearch.randomness import own_global_randomness
+from jointsearch.run_folder import StopSignal, lock_folder, write_json
+from jointsearch.track import Tracker
+from search_spaces.errors import InputError
+from search_spaces.plain_json import read_json
+from search_spaces.policy import Policy
+
+# A reward that is no number is left out; this many steps in a row are a defect and end the search.
+MOST_SKIPPED_IN_A_ROW = 3
+
+logger = logging.getLogger(__name__)
+
+
+class Searcher(Protocol):
+    """What the loop needs of a search algorithm."""
+
+    validation_batches: int  # how many it wants for each step
+    first_batch_only: bool  # whether every step gets the same ones
+
+    def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
+        """Train the weights by one step, and learn from it; "train_loss" and "skipped" are among the metrics."""
+
+    def forward_equivalents(self, epoch: int) -> int:
+        """What a step of this epoch costs, in forward passes of the batch; a backward pass counts as two."""
+
+    def metrics(self) -> dict[str, float]:
+        """Where the search stands, for the epoch's line of metrics."""
+
+    def found(self) -> dict[str, Any]:
+        """What the result keeps beside the policy, as plain data."""
+
+    def policy(self) -> Policy:
+        """What it would return now."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint has to hold."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+# Network, one optimizer step on (images, labels), and the generator of all draws in; a searcher out.
+NewSearcher = Callable[[nn.Module, Callable[[Tensor, Tensor], Tensor], torch.Generator], Searcher]
+
+
+@dataclass
+class Progress:
+    """Where a search stands."""
+
+    epoch: int = 0
+    step: int = 0  # steps done in this epoch
+    order: Tensor | None = None  # this epoch's training images
+    validation_order: Tensor | None = None  # and its validation images, one batch after another
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    skipped_in_a_row: int = 0
+    skipped: int = 0
+
+
+def search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) -> dict[str, Any]:
+    """Search, or go on, or return the result that is there already; the policy found lies in found.json.
+
+    The training part of `splits` trains the weights and its validation part judges; its test part is never looked at.
+    """
+    with lock_folder(trial.folder), own_global_randomness(trial.seed):
+        check_identity(trial, splits)
+        result_path = trial.folder / "result.json"
+        if result_path.is_file():
+            return read_json(result_path, "result")
+        loaded = load_checkpoint(trial.folder / "checkpoints")
+        for warning in () if loaded is None else loaded.warnings:
+            logger.warning(warning)
+        tracker = Tracker(trial.folder, trial.wandb_mode, trial.search, trial.name)
+        write_identity(trial, splits)
+        with StopSignal() as stop, tracker:
+            run = _Run(trial, splits, new_searcher, tracker)
+            run.start(None if loaded is None else loaded.state)
+            run.to_the_end(stop)
+        run.searcher.policy().save(trial.folder / "found.json")
+        result = run.result()
+        write_json(result_path, result)
+        if stop.received is not None:
+            raise Interrupted(stop.received)
+        return result
+
+
+class _Run:
+    """The moving parts of one search."""
+
+    def __init__(self, trial: Trial, splits: DataSplits, new_searcher: NewSearcher, tracker: Tracker) -> None:
+        self.trial, self.tracker = trial, tracker
+        self.train, self.validation = splits.train.to(trial.device), splits.validation.to(trial.device)
+        self.steps = trial.recipe.check_steps(len(self.train))
+        self.trainer = new_trainer(trial, splits, trial.device)
+        self.generators = {
+            name: torch.Generator().manual_seed(trial.seed * 2 + place) for place, name in enumerate(("order", "noise"))
+        }
+        self.searcher = new_searcher(
+            self.trainer.task.get_trainable_module(),
+            lambda images, labels: self.trainer.step(images, labels, self.total_steps()),
+            self.generators["noise"],
+        )
+        self.progress = Progress()
+        self.began = self.saved = time.monotonic()
+        self.seconds_before = 0.0
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        """Begin, or go on where a checkpoint stands."""
+        if state is None:
+            self.tracker.rewind(0)
+            return
+        self.progress = Progress(**state["progress"])
+        self.trainer.restore(state["trainer"], self.total_steps())
+        self.searcher.restore(state["searcher"])
+        self.tracker.rewind(state["metrics_bytes"])
+        self.seconds_before = state["seconds"]
+        restore_generator_states(state["generators"], self.generators)
+
+    def save(self) -> None:
+        """Write a checkpoint of the whole run."""
+        state = {
+            "progress": vars(self.progress),
+            "trainer": self.trainer.state(),
+            "searcher": self.searcher.state(),
+            "metrics_bytes": self.tracker.offset(),
+            "seconds": self.seconds(),
+            "generators": generator_states(self.generators),
+        }
+        save_checkpoint(self.trial.folder / "checkpoints", self.total_steps(), state)
+        self.saved = time.monotonic()
+
+    def total_steps(self) -> int:
+        """Optimizer steps done since the beginning."""
+        return self.progress.epoch * self.steps + self.progress.step
+
+    def seconds(self) -> float:
+        """Search time so far, pauses left out."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def to_the_end(self, stop: StopSignal) -> None:
+        """All epochs that are left."""
+        epochs = self.trial.recipe.epochs
+        disable = None if self.trial.show_progress else True
+        with tqdm(
+            total=epochs, initial=self.progress.epoch, desc=self.trial.name, unit="epoch", disable=disable
+        ) as bar:
+            while self.progress.epoch < epochs:
+                self.one_epoch(stop)
+                bar.update()
+        self.save()
+
+    def one_epoch(self, stop: StopSignal) -> None:
+        """The steps of an epoch that are left."""
+        progress, size = self.progress, self.trial.recipe.batch_size
+        if progress.order is None:
+            progress.order = torch.randperm(len(self.train), generator=self.generators["order"])
+            progress.validation_order = self.new_validation_order()
+            progress.loss_sum = torch.zeros((), device=self.trial.device)
+        validation = self.validation_stream()
+        left = progress.order[progress.step * size : self.steps * size]
+        self.trainer.task.train()
+        for batch in self.train.batches(left, size):
+            judges = [next(validation) for _ in range(self.searcher.validation_batches)]
+            step_size = self.trainer.optimizer.param_groups[0]["lr"]
+            metrics = self.searcher.step(batch, judges, step_size, progress.epoch)
+            progress.loss_sum = progress.loss_sum + metrics["train_loss"] * len(batch.labels)
+            self.count_skipped(bool(metrics["skipped"]))
+            progress.step += 1
+            if stop.received is not None or time.monotonic() - self.saved >= self.trial.save_seconds:
+                self.check_loss()
+                self.save()
+                if stop.received is not None:
+                    raise Interrupted(stop.received)
+        self.finish_epoch()
+
+    def finish_epoch(self) -> None:
+        """The epoch's line of metrics: the losses, and where the search stands."""
+        progress = self.progress
+        train_loss = self.check_loss()
+        progress.epoch += 1
+        progress.step, progress.order, progress.validation_order = 0, None, None
+        scores = evaluate(self.trainer, self.validation, self.trial.standard)
+        metrics: dict[str, float] = {"epoch": progress.epoch, "train_loss": train_loss}
+        metrics |= {f"validation_{name}": value for name, value in scores.items()} | self.searcher.metrics()
+        self.tracker.log(progress.epoch * self.steps, metrics)
+
+    def new_validation_order(self) -> Tensor:
+        """Validation images for all steps of an epoch: every image once before any comes again."""
+        total = self.steps * self.searcher.validation_batches * self.validation_size()
+        if self.searcher.first_batch_only:
+            return torch.arange(total) % (self.searcher.validation_batches * self.validation_size())
+        if not total:
+            return torch.empty(0, dtype=torch.int64)
+        rounds = math.ceil(total / len(self.validation))
+        orders = [torch.randperm(len(self.validation), generator=self.generators["order"]) for _ in range(rounds)]
+        return torch.cat(orders)[:total]
+
+    def validation_size(self) -> int:
+        """Images of a validation batch."""
+        return min(self.trial.recipe.batch_size, len(self.validation))
+
+    def validation_stream(self) -> Iterator[Batch]:
+        """The validation batches that are left in this epoch."""
+        if self.progress.validation_order is None:
+            raise ValueError("an epoch has no validation order; call it after one_epoch began")
+        size = self.validation_size()
+        done = self.progress.step * self.searcher.validation_batches * size
+        return self.validation.batches(self.progress.validation_order[done:], size)
+
+    def count_skipped(self, skipped: bool) -> None:
+        """Count steps without a usable reward; a row of them ends the search."""
+        progress = self.progress
+        progress.skipped += skipped
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skipped else 0
+        if progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise InputError(
+                f"the reward was no number in {MOST_SKIPPED_IN_A_ROW} steps in a row of epoch {progress.epoch + 1}: "
+                f"training diverged; lower search_recipe.learning_rate (now {self.trial.recipe.learning_rate:g})"
+            )
+
+    def check_loss(self) -> float:
+        """The mean training loss of this epoch so far; a search whose weights diverged ends here."""
+        progress = self.progress
+        seen = min(progress.step * self.trial.recipe.batch_size, len(self.train))
+        loss = float(progress.loss_sum) / max(seen, 1)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the training loss is {loss} in epoch {progress.epoch + 1}: training diverged; lower "
+                f"search_recipe.learning_rate (now {self.trial.recipe.learning_rate:g})"
+            )
+        return loss
+
+    def result(self) -> dict[str, Any]:
+        """What the search cost and where it stood at its end."""
+        costs = sum(self.searcher.forward_equivalents(epoch) for epoch in range(self.progress.epoch))
+        return {
+            "epochs": self.progress.epoch,
+            "steps": self.total_steps(),
+            "seconds": round(self.seconds(), 1),
+            "forward_equivalents": costs * self.steps,
+            "skipped_steps": self.progress.skipped,
+            **self.searcher.metrics(),
+            **self.searcher.found(),
+        }

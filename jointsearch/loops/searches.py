@@ -1,0 +1,71 @@
+"""One search for every seed, each in its own folder: <run folder>/search-seed<seed>, the policy found in found.json."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jointsearch.data.load import DataSettings, load_search_splits
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.search import NewSearcher, search
+from jointsearch.loops.trial import Trial, check_trial
+from jointsearch.loops.trials import SEED, relocatable
+from jointsearch.settings import as_plain
+from search_spaces.errors import InputError
+from search_spaces.policy import Policy
+
+FOLDER = f"search-seed{SEED}"
+FOUND = f"{FOLDER}/found.json"
+
+
+@dataclass(frozen=True)
+class SearchGrid:
+    """What is searched: one search for every seed, all else equal."""
+
+    start: Policy
+    settings: dict[str, Any]  # of the search, as plain data
+    new_searcher: Callable[[int], NewSearcher]  # seed in
+    dataset: DataSettings
+    seeds: tuple[int, ...] = (0, 1, 2)
+    network: str = "wide_resnet16_1"
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if self.recipe.precision != "float32":
+            raise InputError(
+                f"search_recipe.precision is {self.recipe.precision}; rewards are differences of nearly equal losses, "
+                "which bf16 cannot tell apart; use search_recipe.precision=float32"
+            )
+        if self.recipe.mixup or self.recipe.cutmix:
+            raise InputError(
+                "search_recipe.mixup and cutmix blend images that drew different policies, so that no reward belongs "
+                "to one draw; set both to 0 in search_recipe (recipe may have them)"
+            )
+
+
+def run_searches(
+    grid: SearchGrid, folder: Path | str, checked: Callable[[], None] = lambda: None, **options: Any
+) -> list[dict[str, Any]]:
+    """Search with every seed: what is finished is read, what was interrupted goes on.
+
+    `checked` is called when nothing was found wrong, before anything is written. Options are those of Trial.
+    """
+    results = []
+    for place, seed in enumerate(dict.fromkeys(grid.seeds)):
+        splits = load_search_splits(grid.dataset, seed)
+        trial = Trial(
+            folder=Path(folder) / FOLDER.replace(SEED, str(seed)),
+            policy=grid.start,
+            network=grid.network,
+            recipe=grid.recipe,
+            standard=grid.dataset.standard,
+            seed=seed,
+            dataset=relocatable(as_plain(grid.dataset)),
+            search=grid.settings,
+            **options,
+        )
+        if not place:
+            check_trial(trial, splits)
+            checked()
+        results.append({"seed": seed, **search(trial, splits, grid.new_searcher(seed))})
+    return results

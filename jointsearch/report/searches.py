@@ -1,0 +1,38 @@
+"""What searches say of themselves: their cost, how wide their policies are, and whether seeds agree."""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from scipy.stats import spearmanr
+
+
+def describe_searches(results: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table with a line for each seed, and the agreement between them."""
+    lines = [
+        "| seed | seconds | forward-equivalents | in use | left as it was | tries of each | steps skipped |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        lines.append(
+            f"| {result['seed']} | {result['seconds']:.0f} | {result['forward_equivalents']:,} | "
+            f"{_number(result, 'effective_sub_policies', '.1f')} | {_number(result, 'idle_share', '.1%')} | "
+            f"{_number(result, 'visits_mean', '.0f')} | {result['skipped_steps']} |"
+        )
+    agreement = rank_agreement([result["sub_policy_shares"] for result in results if "sub_policy_shares" in result])
+    if agreement is not None:
+        lines += ["", f"Rank correlation of the sub-policies' shares between seeds: {agreement:+.2f} on average."]
+    return "\n".join(lines) + "\n"
+
+
+def rank_agreement(shares: Sequence[Sequence[float]]) -> float | None:
+    """Spearman's correlation, averaged over all pairs of seeds; None where there is no pair, or nothing was learned."""
+    if any(len(set(one)) == 1 for one in shares):
+        return None
+    correlations = [float(spearmanr(one, other).statistic) for one, other in itertools.combinations(shares, 2)]
+    return statistics.fmean(correlations) if correlations else None
+
+
+def _number(result: dict[str, Any], key: str, form: str) -> str:
+    return format(result[key], form) if key in result else "-"

@@ -1,0 +1,152 @@
+"""What a policy search can be told, and which combinations make no sense."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from jointsearch.estimators.gumbel import Gumbel
+from jointsearch.estimators.reinforce import Reinforce
+from jointsearch.estimators.relax import Relax
+from jointsearch.settings import bounded, check_fields, choice
+from search_spaces.errors import InputError
+from search_spaces.policy import Policy
+from search_spaces.spaces import PAIRINGS, starting_policy
+
+AnyEstimator: TypeAlias = Reinforce | Relax | Gumbel
+
+
+@dataclass(frozen=True)
+class SpaceSettings:
+    """Which sub-policies may be chosen, and the numbers they start with."""
+
+    start: str = "pairs"  # pairs, a control, or a policy file
+    ops: tuple[str, ...] | None = None  # null takes DADA's fifteen, or the start's own
+    pairing: str = choice("unordered", *PAIRINGS)
+    probability: float = bounded(0.5, 0.0, 1.0)
+    magnitude: float = bounded(0.5, 0.0, 1.0)
+    share: str = choice("none", "none", "ops")  # ops: one logit for each op of each stage
+    keep: float = bounded(0.0, 0.0, 0.99)  # share of the draws that stays with the start
+    learn_probability: bool = True
+    top: int | None = bounded(25, 1, 10_000)  # sub-policies of the finished policy; null keeps all
+    weighted: bool = False  # in proportion to what was learned, or all equally likely
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def policy(self) -> Policy:
+        """The starting policy."""
+        return starting_policy(self.start, self.ops, self.pairing, self.probability, self.magnitude)
+
+
+@dataclass(frozen=True)
+class EstimatorSettings:
+    """How the reward of a draw reaches the logits."""
+
+    name: str = choice("reinforce", "reinforce", "relax", "gumbel")
+    # hierarchical: only what the drawn sub-policy holds is drawn and scored. joint: everything, as in the paper.
+    scoring: str = choice("hierarchical", "hierarchical", "joint")
+    baseline: str = choice("leave_one_out", "leave_one_out", "ema", "none")  # of reinforce
+    temperature: float = bounded(0.5, 1e-3, 100.0)  # of relax and gumbel
+    draws: str = choice("image", "image", "batch")  # one draw for each image, or one for all of a batch
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.name == "reinforce" and self.baseline == "leave_one_out" and self.draws == "batch":
+            raise InputError(
+                "estimator.baseline=leave_one_out compares a draw with the others of its batch, and "
+                "estimator.draws=batch makes only one; use estimator.baseline=ema or estimator.draws=image"
+            )
+        if self.name == "gumbel" and self.scoring == "hierarchical":
+            raise InputError(
+                "estimator=gumbel weighs the images of all sub-policies and so draws the ops of all of them; use "
+                "estimator.scoring=joint"
+            )
+
+    def build(self, sub_policies: int, stages: int) -> AnyEstimator:
+        """The estimator for a space of this size; draws its first weights from the global generator."""
+        if self.name == "relax":
+            return Relax(sub_policies, stages, self.scoring, self.temperature)
+        if self.name == "gumbel":
+            return Gumbel(self.temperature, hard=True, scoring=self.scoring)
+        return Reinforce(self.baseline, self.scoring)
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """How rewards are measured and what is made of them. The defaults are ours."""
+
+    name: str = choice("differentiable", "differentiable")
+    learning_rate: float = bounded(0.02, 1e-8, 10.0)
+    betas: tuple[float, ...] = bounded((0.5, 0.999), 0.0, 0.999999)
+    through_step: str = choice("finite_difference", "finite_difference", "jvp", "none")
+    # pathwise: through the op. ones: every pixel counts as moving by the magnitude's change (DADA, Eq. 10).
+    magnitude_gradient: str = choice("pathwise", "pathwise", "ones", "none")
+    # difference: the estimator sees the reward. sides: it sees the losses at w+ and w-, and cancels (as published).
+    estimate_on: str = choice("difference", "difference", "sides")
+    rewards: str = choice("real", "real", "shuffled")  # shuffled among the images of a batch: the control
+    reward_scale: str = choice("none", "none", "loss", "rank")
+    draws_per_validation: int = bounded(1, 1, 1000)
+    validation_batches: int = bounded(1, 1, 1000)
+    first_validation_batch_only: bool = False  # as DADA's released code does
+    from_epoch: int = bounded(0, 0, 100_000)  # epochs under the starting policy before anything is learned
+    entropy_bonus: float = bounded(0.0, 0.0, 1000.0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if len(self.betas) != 2:
+            raise InputError(
+                f"searcher.betas is {list(self.betas)}; Adam needs two numbers, as in searcher.betas=[0.5,0.999]"
+            )
+        if self.through_step == "none":
+            raise InputError(
+                "searcher.through_step=none leaves the policy without a gradient: validation images are not augmented, "
+                "so the validation loss reaches the policy only through the trained weights; use "
+                "searcher.through_step=finite_difference or jvp, or searcher=random to search nothing"
+            )
+        if self.through_step == "jvp" and self.estimate_on == "sides":
+            raise InputError(
+                "searcher.estimate_on=sides needs the losses on both sides of a finite difference; use "
+                "searcher.through_step=finite_difference or searcher.estimate_on=difference"
+            )
+        if self.through_step == "jvp" and self.reward_scale == "loss":
+            raise InputError(
+                "searcher.reward_scale=loss takes the losses from a finite difference; use "
+                "searcher.through_step=finite_difference or searcher.reward_scale=rank"
+            )
+        if self.estimate_on == "sides" and self.changes_rewards:
+            raise InputError(
+                "searcher.estimate_on=sides has no reward to scale or shuffle; use searcher.reward_scale=none and "
+                "searcher.rewards=real, or searcher.estimate_on=difference"
+            )
+
+    @property
+    def changes_rewards(self) -> bool:
+        """Whether the estimator is given something else than the rewards themselves."""
+        return self.reward_scale != "none" or self.rewards == "shuffled"
+
+
+@dataclass(frozen=True)
+class PolicySearch:
+    """A differentiable policy search: what to search in, how to estimate, how to reward."""
+
+    searcher: GradientSettings = field(default_factory=GradientSettings)
+    policy_space: SpaceSettings = field(default_factory=SpaceSettings)
+    estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
+
+    def __post_init__(self) -> None:
+        if self.searcher.changes_rewards and self.estimator.name == "gumbel":
+            raise InputError(
+                "estimator=gumbel differentiates through the images and sees no reward to scale or shuffle; use "
+                "estimator=reinforce, or searcher.reward_scale=none and searcher.rewards=real"
+            )
+        if self.searcher.changes_rewards and self.estimator.draws == "batch":
+            raise InputError(
+                "estimator.draws=batch has one reward for a batch, and there is nothing to shuffle or rank; use "
+                "estimator.draws=image, or searcher.reward_scale=none and searcher.rewards=real"
+            )
+        if self.searcher.magnitude_gradient == "none" or self.policy_space.start != "pairs":
+            return
+        if not 0 < self.policy_space.magnitude < 1:
+            raise InputError(
+                f"policy_space.magnitude={self.policy_space.magnitude:g} cannot be learned: its logit is infinite; "
+                "start between 0 and 1, or use searcher.magnitude_gradient=none"
+            )

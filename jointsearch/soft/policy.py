@@ -1,0 +1,129 @@
+"""A policy made soft: logits for its sub-policies, probabilities and magnitudes, which gradients move."""
+
+import torch
+from torch import Tensor, nn
+
+from jointsearch.estimators.draw import PolicyLogits
+from search_spaces.augment.apply import PolicyDraw, draw_of
+from search_spaces.augment.table import OPS
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+
+# The noise of a draw stays inside (1e-6, 1 - 1e-6), so that a logit of +-20 always or never acts.
+ALWAYS = 20.0
+# A learned share never starts at 0 or 1, where its logit would not move.
+SMALLEST_SHARE = 0.01
+HAS_MAGNITUDE = torch.tensor([*[op.has_magnitude for op in OPS.values()], False])  # the last row serves op -1
+FINEST = 4  # decimals of an exported number
+
+
+class SoftPolicy(nn.Module):
+    """The soft twin of a starting policy: N sub-policies of K stages. It lives on the CPU, where draws are made.
+
+    `share` "ops" gives each op of each stage one logit that all its sub-policies add up, instead of one for each of
+    them. `keep` is the share of the draws that stays with the starting policy whatever is learned.
+    """
+
+    op: Tensor  # (N, K) place in OPS, -1 for none
+    start_logits: Tensor  # (N,)
+    start_probability: Tensor  # (N, K)
+    start_magnitude: Tensor  # (N, K)
+    visits: Tensor  # (N,) draws of each sub-policy so far
+
+    def __init__(
+        self,
+        start: Policy,
+        learn_probability: bool = True,
+        learn_magnitude: bool = True,
+        share: str = "none",
+        keep: float = 0.0,
+    ) -> None:
+        super().__init__()
+        tables = start.tables
+        self.start, self.keep = start, keep
+        self.learn_probability, self.learn_magnitude = learn_probability, learn_magnitude
+        shares = tables.cumulative.diff(prepend=torch.zeros(1, dtype=torch.float64)).clamp(min=1e-12)
+        self.register_buffer("op", tables.op)
+        self.register_buffer("start_logits", shares.log().float())
+        self.register_buffer("start_probability", tables.probability)
+        self.register_buffer("start_magnitude", tables.magnitude)
+        self.register_buffer("visits", torch.zeros(len(shares), dtype=torch.int64))
+        sizes = {"none": (len(shares),), "ops": (tables.op.shape[1], len(OPS) + 1)}
+        self.preference = nn.Parameter(torch.zeros(sizes[share]))  # added to start_logits
+        self.probability_logits = nn.Parameter(_logit(tables.probability))
+        self.magnitude_logits = nn.Parameter(_logit(tables.magnitude))
+
+    @property
+    def stages(self) -> int:
+        """Ops of the longest sub-policy, K."""
+        return self.op.shape[1]
+
+    def log_shares(self) -> Tensor:
+        """The logarithm of each sub-policy's share of the draws, (N,)."""
+        preference = self.preference if self.preference.dim() == 1 else self._preference_by_ops()
+        learned = (self.start_logits + preference).log_softmax(0)
+        if not self.keep:
+            return learned
+        kept = self.start_logits + torch.tensor(self.keep).log()
+        return torch.logaddexp(learned + torch.tensor(1 - self.keep).log(), kept)
+
+    def _preference_by_ops(self) -> Tensor:
+        return self.preference[torch.arange(self.stages), self.op].sum(1)  # (N,): the last column serves op -1
+
+    def logits(self) -> PolicyLogits:
+        """What the estimators draw from and score."""
+        fixed = torch.where(self.start_probability > 0, ALWAYS, -ALWAYS)
+        learns = (self.start_probability > 0) & (self.start_probability < 1) & (self.op >= 0)
+        if not self.learn_probability:
+            return PolicyLogits(self.log_shares(), torch.where(learns, _logit(self.start_probability), fixed))
+        return PolicyLogits(self.log_shares(), torch.where(learns, self.probability_logits, fixed))
+
+    def magnitudes(self) -> Tensor:
+        """The magnitude of every op, (N, K)."""
+        if not self.learn_magnitude:
+            return self.start_magnitude
+        return torch.where(HAS_MAGNITUDE[self.op], self.magnitude_logits.sigmoid(), 0.0)
+
+    def draw(self, sub_policy: Tensor, acts: Tensor, noise: torch.Generator) -> PolicyDraw:
+        """What images undergo that drew these sub-policies (B,) and acting ops (B, K), with a graph to magnitudes."""
+        op = torch.where(acts > 0, self.op[sub_policy], -1)
+        uniform = torch.rand(4 * self.stages, len(sub_policy), generator=noise)
+        return draw_of(sub_policy, op, self.magnitudes()[sub_policy], uniform)
+
+    def entropy(self) -> Tensor:
+        """The entropy of the sub-policies' shares; its exponential is how many are effectively in use."""
+        log_shares = self.log_shares()
+        return -(log_shares.exp() * log_shares).sum()
+
+    @torch.no_grad()
+    def idle_share(self) -> Tensor:
+        """The share of the draws that leave an image as it is, or nearly so (every magnitude below .05)."""
+        logits, magnitudes = self.logits(), self.magnitudes()
+        nearly = (self.op < 0) | (HAS_MAGNITUDE[self.op] & (magnitudes < 0.05))
+        rests = torch.where(nearly, 1.0, 1 - logits.act.sigmoid()).prod(1)  # (N,)
+        return (logits.sub_policy.exp() * rests).sum()
+
+    @torch.no_grad()
+    def harden(self, top: int | None = 25, weighted: bool = False, name: str = "found") -> Policy:
+        """The finished policy: the sub-policies with the largest shares, equally likely or in proportion to them."""
+        shares, act, magnitudes = self.log_shares().exp(), self.logits().act.sigmoid(), self.magnitudes()
+        order = shares.argsort(descending=True, stable=True)[:top].tolist()
+        sub_policies = []
+        for n in order:
+            stages = range(len(self.start.sub_policies[n].ops))
+            ops = tuple(self._choice(n, k, float(act[n, k]), float(magnitudes[n, k])) for k in stages)
+            sub_policies.append(SubPolicy(ops, float(shares[n]) if weighted else 1.0))
+        return Policy(tuple(sub_policies), name=name)
+
+    def _choice(self, n: int, k: int, probability: float, magnitude: float) -> OpChoice:
+        began = self.start.sub_policies[n].ops[k]
+        if not self.learn_probability or began.probability in (0, 1):
+            probability = began.probability
+        if began.magnitude is None:
+            return OpChoice(began.op, round(probability, FINEST))
+        if not self.learn_magnitude:
+            return OpChoice(began.op, round(probability, FINEST), began.magnitude)
+        return OpChoice(began.op, round(probability, FINEST), round(magnitude, FINEST))
+
+
+def _logit(share: Tensor) -> Tensor:
+    return share.clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE).logit()

@@ -1,0 +1,65 @@
+"""Where the answer is known: the search finds the op that helps, shuns the one that harms, and learns the magnitude."""
+
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from jointsearch.benchmarks.planted import PlantedOutcome, auc, holding, mass, planted_outcome, planted_search
+from jointsearch.data.planted import PLANTED_ANSWER, PLANTED_MAGNITUDE
+from jointsearch.searchers.settings import EstimatorSettings, GradientSettings, PolicySearch, SpaceSettings
+from scripts.benchmark import PLANTED, search_of
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+from search_spaces.spaces import pairs
+
+SEEDS = range(3)
+
+
+def outcomes(overrides: list[str]) -> list[PlantedOutcome]:
+    search = search_of(overrides)
+    return [planted_outcome(search, seed) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def ours() -> list[PlantedOutcome]:
+    return outcomes(PLANTED["default"])
+
+
+def test_the_default_ranks_the_planted_op_first(ours: list[PlantedOutcome]) -> None:
+    assert fmean(outcome.auc for outcome in ours) >= 0.95
+
+
+def test_the_op_that_harms_keeps_less_than_half_of_its_mass(ours: list[PlantedOutcome]) -> None:
+    assert all(outcome.poison < 0.5 for outcome in ours)
+
+
+def test_what_was_found_trains_a_network_that_generalizes(ours: list[PlantedOutcome]) -> None:
+    assert fmean(outcome.accuracy for outcome in ours) >= 90
+
+
+def test_shuffled_rewards_find_nothing() -> None:
+    assert 0.35 <= fmean(outcome.auc for outcome in outcomes(PLANTED["shuffled_reward"])) <= 0.65
+
+
+def test_the_published_search_stays_far_behind(ours: list[PlantedOutcome]) -> None:
+    published = fmean(outcome.auc for outcome in outcomes(PLANTED["dada2020_relax"]))
+    assert published < fmean(outcome.auc for outcome in ours) - 0.15
+
+
+@pytest.mark.parametrize("start", [0.25, 0.75])
+def test_the_planted_magnitude_is_recovered_from_both_sides(start: float, tmp_path: Path) -> None:
+    (op,) = PLANTED_ANSWER["recover"]
+    Policy((SubPolicy((OpChoice(op, 1.0, start),)),)).save(tmp_path / "start.json")
+    settings = PolicySearch(
+        GradientSettings(learning_rate=0.02), SpaceSettings(str(tmp_path / "start.json")), EstimatorSettings()
+    )
+    _, policy = planted_search(settings, 0, tmp_path / "search")
+    assert policy.sub_policies[0].ops[0].magnitude == pytest.approx(PLANTED_MAGNITUDE, rel=0.3)
+
+
+def test_ranks_are_scored_by_hand() -> None:
+    assert auc([0.9, 0.1, 0.5, 0.4], [True, False, True, False]) == 1
+    assert auc([0.9, 0.1, 0.5, 0.4], [True, True, False, False]) == 0.5
+    assert auc([0.5, 0.5], [True, False]) == 0.5
+    assert mass([0.5, 0.25, 0.25, 0.0], [True, True, False, False]) == 1.5
+    assert sum(holding(pairs(), PLANTED_ANSWER["recover"])) == 14
