@@ -114,9 +114,7 @@ def print_planted(settings: Settings) -> None:
     """Searches where the answer is known."""
     names = ", ".join(PLANTED_ANSWER["recover"])
     print(f"105 pairs, {STEPS} steps, {settings.seeds} seeds; {names} helps, {PLANTED_ANSWER['avoid'][0]} harms:\n")
-    print(
-        "| search | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | seconds |"
-    )
+    print("| search | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | seconds |")
     print("|---|---|---|---|---|", flush=True)
     for name, overrides in PLANTED.items():
         search = search_of(overrides)

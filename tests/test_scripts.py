@@ -12,7 +12,6 @@ import pytest
 from jointsearch.searchers.make import search_settings
 from jointsearch.settings import build
 from scripts import door, joint_search
-from scripts.retrain import Settings
 from tests.conftest import REPOSITORY
 
 QUICK = ["recipe.epochs=1", "seeds=[0]", "network=tiny_cnn", "controls=[none]", "recipe.batch_size=100"]

@@ -1,4 +1,4 @@
-"""Searches on data with a known answer: do they find the op that helps, and shun the one that turns a label into a wrong one?"""
+"""Searches on data with a known answer: do they find the op that helps, and shun the one that falsifies labels?"""
 
 import tempfile
 from dataclasses import dataclass, replace
