@@ -18,6 +18,7 @@ from search_spaces.errors import InputError, nearest
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hydra.", "hydra/")
+OPTIONAL_GROUPS = ("preset", "experiment")
 DISK_ERROR = 74
 
 
@@ -79,7 +80,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
         name, _, value = override.partition("=")
         group = CONFIGS / name
         known = sorted(path.stem for path in group.glob("*.yaml")) if group.is_dir() else []
-        if known and value not in (*known, "null"):
+        if known and value not in ((*known, "null") if name in OPTIONAL_GROUPS else known):
             raise InputError(f"{name}={value} is not known; {nearest(value, known)}")
 
 

@@ -14,13 +14,14 @@ from jointsearch.data.load import DataSettings
 from jointsearch.device import choose_device
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.searches import FOUND, SearchGrid, run_searches
-from jointsearch.loops.trials import Grid, run_grid
+from jointsearch.loops.trials import Grid, check_grid, folder_name, run_grid
 from jointsearch.report.comparison import compare
 from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import replace_file, write_json
 from jointsearch.searchers.make import new_searcher, search_settings
 from jointsearch.settings import as_plain, bounded, build, choice
 from scripts.door import run
+from search_spaces.errors import InputError
 
 GROUPS = ("searcher", "policy_space", "estimator")
 
@@ -65,12 +66,14 @@ def main(config: dict[str, Any]) -> None:
         network=settings.network,
         recipe=settings.search_recipe,
     )
-    if settings.retrain and settings.controls:
-        trainings(settings, settings.controls)  # its mistakes are told before the search
     folder = Path(settings.run or f"runs/search/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
+    if settings.retrain:
+        check_controls(settings.controls)
+        check_grid(trainings(settings, settings.controls or ("none",)), folder)  # mistakes are told before the search
+
     def announce() -> None:
-        print(f"Searching with {len(settings.seeds)} seeds in {folder}", flush=True)
+        print(f"Searching with the seeds {', '.join(map(str, settings.seeds))} in {folder}", flush=True)
         print(f"To go on after an interruption: the same command with run={folder}", flush=True)
 
     results = run_searches(searches, folder, announce, **options)
@@ -84,6 +87,13 @@ def main(config: dict[str, Any]) -> None:
     replace_file(folder / "summary.md", comparison.to_markdown().encode())
     write_json(folder / "summary.json", comparison.to_data())
     print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each search and training has its own folder.")
+
+
+def check_controls(controls: tuple[str, ...]) -> None:
+    """Refuse a control whose trainings would lie where those of the found policy do."""
+    for control in controls:
+        if folder_name(control) == folder_name(FOUND):
+            raise InputError(f"the control {control} would share a folder with the policy found; rename the file")
 
 
 def trainings(settings: Settings, policies: tuple[str, ...]) -> Grid:

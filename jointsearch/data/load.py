@@ -71,7 +71,11 @@ class DataSettings:
 def load_splits(settings: DataSettings, seed: int) -> DataSplits:
     """The training, validation and test images; the seed chooses what is held out and what a reduced set keeps."""
     check_fields_are_read(settings)
-    parts = divided(_found(settings), settings, seed)
+    return _loaded(_found(settings), settings, seed)
+
+
+def _loaded(found: FoundSplits, settings: DataSettings, seed: int) -> DataSplits:
+    parts = divided(found, settings, seed)
     in_memory = settings.in_memory == "always" or _pixel_bytes(parts) <= MAX_AUTO_BYTES
     if settings.in_memory == "never" or not in_memory:
         return DataSplits(*parts)
@@ -84,9 +88,11 @@ def load_search_splits(settings: DataSettings, seed: int) -> DataSplits:
     The judges are the validation images that a data set brings along, as a folder may; where it has none of its own,
     they are half of the training images.
     """
-    splits = load_splits(settings, seed)
+    check_fields_are_read(settings)
+    found = _found(settings)
+    splits = _loaded(found, settings, seed)
     train, judges = splits.train, splits.validation
-    if _found(settings).validation is None:
+    if found.validation is None:
         train, judges = search_halves(train, seed)
     return DataSplits(train, judges, splits.test.subset(splits.test.labels[:0]))
 

@@ -15,7 +15,7 @@ from jointsearch.checkpoint import generator_states, load_checkpoint, restore_ge
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.loops.evaluate import evaluate
 from jointsearch.loops.retrain import Interrupted
-from jointsearch.loops.trial import Trial, check_identity, new_trainer, write_identity
+from jointsearch.loops.trial import CPU, Trial, check_identity, new_trainer, write_identity
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import StopSignal, lock_folder, write_json
 from jointsearch.track import Tracker
@@ -99,6 +99,29 @@ def search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) -> dict[
         if stop.received is not None:
             raise Interrupted(stop.received)
         return result
+
+
+def check_search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) -> None:
+    """Raise InputError for what would go wrong later, before anything is written: one step is tried on blank images."""
+    with own_global_randomness(trial.seed):
+        trainer = new_trainer(trial, splits, CPU)
+        trainer.task.train()
+        blank = torch.zeros(4, *splits.train.image_shape, dtype=torch.uint8)
+        batch = Batch(blank, torch.arange(4) % len(splits.train.classes), torch.arange(4))
+        searcher = new_searcher(
+            trainer.task.get_trainable_module(),
+            lambda images, labels: trainer.step(images, labels, 0),
+            torch.Generator().manual_seed(trial.seed),
+        )
+        try:
+            searcher.step(batch, [batch] * searcher.validation_batches, trial.recipe.learning_rate, trial.recipe.epochs)
+        except InputError:
+            raise
+        except Exception as error:  # other people's networks raise whatever they like
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise InputError(
+                f"network={trial.network} cannot take a search step ({reason}); choose another network or searcher"
+            ) from None
 
 
 class _Run:
@@ -205,7 +228,8 @@ class _Run:
         """Validation images for all steps of an epoch: every image once before any comes again."""
         total = self.steps * self.searcher.validation_batches * self.validation_size()
         if self.searcher.first_batch_only:
-            return torch.arange(total) % (self.searcher.validation_batches * self.validation_size())
+            fixed = torch.randperm(len(self.validation), generator=torch.Generator().manual_seed(self.trial.seed))
+            return fixed[torch.arange(total) % (self.searcher.validation_batches * self.validation_size()) % len(fixed)]
         if not total:
             return torch.empty(0, dtype=torch.int64)
         rounds = math.ceil(total / len(self.validation))

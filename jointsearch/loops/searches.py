@@ -7,9 +7,9 @@ from typing import Any
 
 from jointsearch.data.load import DataSettings, load_search_splits
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.search import NewSearcher, search
+from jointsearch.loops.search import NewSearcher, check_search, search
 from jointsearch.loops.trial import Trial, check_trial
-from jointsearch.loops.trials import SEED, relocatable
+from jointsearch.loops.trials import SEED, check_seeds, relocatable
 from jointsearch.settings import as_plain
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
@@ -31,6 +31,12 @@ class SearchGrid:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        if self.recipe.label_smoothing:
+            raise InputError(
+                f"search_recipe.label_smoothing is {self.recipe.label_smoothing:g}; rewards are measured on plain "
+                "labels, and would be those of another loss; set it to 0 in search_recipe (recipe may have it)"
+            )
         if self.recipe.precision != "float32":
             raise InputError(
                 f"search_recipe.precision is {self.recipe.precision}; rewards are differences of nearly equal losses, "
@@ -66,6 +72,7 @@ def run_searches(
         )
         if not place:
             check_trial(trial, splits)
+            check_search(trial, splits, grid.new_searcher(seed))
             checked()
         results.append({"seed": seed, **search(trial, splits, grid.new_searcher(seed))})
     return results

@@ -30,10 +30,9 @@ class Grid:
     ops: tuple[str, ...] | None = None  # for the controls that draw ops
 
     def __post_init__(self) -> None:
-        if not self.policies or not self.seeds:
-            raise InputError("policies and seeds must each hold at least one entry; give for example seeds=[0]")
-        if min(self.seeds) < 0 or max(self.seeds) >= 2**32:
-            raise InputError(f"seeds is {list(self.seeds)}; give whole numbers from 0 to {2**32 - 1}")
+        check_seeds(self.seeds)
+        if not self.policies:
+            raise InputError("policies is empty; give at least one policy")
         names: dict[str, str] = {}
         for policy in self.policies:
             for seed in self.seeds if SEED in policy else self.seeds[:1]:
@@ -41,6 +40,21 @@ class Grid:
             other = names.setdefault(folder_name(policy), policy)
             if other != policy:
                 raise InputError(f"policies {other} and {policy} would share one folder; rename one of the files")
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Refuse what no generator takes."""
+    if not seeds:
+        raise InputError("seeds is empty; give at least one, as in seeds=[0]")
+    if min(seeds) < 0 or max(seeds) >= 2**32:
+        raise InputError(f"seeds is {list(seeds)}; give whole numbers from 0 to {2**32 - 1}")
+
+
+def check_grid(grid: Grid, folder: Path | str, **options: Any) -> None:
+    """Raise InputError for what would go wrong later, before anything is written: every policy with the first seed."""
+    splits = load_splits(grid.dataset, grid.seeds[0])
+    for policy in dict.fromkeys(grid.policies):
+        check_trial(_trial(grid, policy, grid.seeds[0], Path(folder), options), splits)
 
 
 def run_grid(
@@ -51,15 +65,13 @@ def run_grid(
     `checked` is called when nothing was found wrong, before anything is written. Options are those of Trial: device,
     wandb_mode, save_seconds, show_progress.
     """
+    check_grid(grid, folder, **options)
+    checked()
     results = []
-    for place, seed in enumerate(dict.fromkeys(grid.seeds)):
+    for seed in dict.fromkeys(grid.seeds):
         splits = load_splits(grid.dataset, seed)
-        trials = {policy: _trial(grid, policy, seed, Path(folder), options) for policy in dict.fromkeys(grid.policies)}
-        for trial in () if place else trials.values():
-            check_trial(trial, splits)  # all policies, before the first of them writes anything
-        if not place:
-            checked()
-        for policy, trial in trials.items():
+        for policy in dict.fromkeys(grid.policies):
+            trial = _trial(grid, policy, seed, Path(folder), options)
             results.append({"policy": policy, "seed": seed, **retrain(trial, splits)})
     return results
 

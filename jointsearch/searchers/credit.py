@@ -13,10 +13,12 @@ def scaled(rewards: Tensor, losses: Tensor | None, scale: str) -> Tensor:
         return rewards / losses.clamp(min=SMALLEST_LOSS)
     if scale == "rank":
         # Large losses make large rewards, whatever the op: a rank counts every image the same.
-        return rewards.argsort().argsort().to(rewards.dtype).mul(2 / max(len(rewards) - 1, 1)) - 1
+        below, above = (rewards.unsqueeze(1) > rewards).sum(1), (rewards.unsqueeze(1) < rewards).sum(1)
+        # Nothing is above or below what is no number; the last term keeps it one that is left out.
+        return (below - above) / max(len(rewards) - 1, 1) + 0 * rewards
     return rewards
 
 
-def shuffled(rewards: Tensor, noise: torch.Generator) -> Tensor:
-    """The same rewards dealt to other images: what is then learned is noise, of just this size."""
-    return rewards[torch.randperm(len(rewards), generator=noise).to(rewards.device)]
+def dealt(batch: int, noise: torch.Generator) -> Tensor:
+    """Whose reward each image gets in the control: what is then learned is noise, of just the size of the real one."""
+    return torch.randperm(batch, generator=noise)

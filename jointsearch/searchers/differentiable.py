@@ -11,7 +11,7 @@ from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.estimators.draw import Draw, draw_noise
 from jointsearch.front_end import augment_with
-from jointsearch.searchers.credit import scaled, shuffled
+from jointsearch.searchers.credit import dealt, scaled
 from jointsearch.searchers.settings import PolicySearch
 from jointsearch.soft.mixture import apply_blended, candidate_scores, pushed
 from jointsearch.soft.policy import SoftPolicy
@@ -80,6 +80,9 @@ class DifferentiableSearcher:
         frozen = record.frozen()
         more = [self.augmented(train) for _ in range(self.settings.searcher.draws_per_validation - 1)]
         outcomes = [self.outcome(frozen, direction, batch, step_size) for batch in (first, *more)]
+        if not self.settings.searcher.entropy_bonus and not any(bool(credits.any()) for _, credits in outcomes):
+            # No reward anywhere, as when v is 0: Adam would still move on its momentum.
+            return {"train_loss": train_loss, "skipped": torch.tensor(False)}
         learned = self.descend(torch.stack([objective for objective, _ in outcomes]).mean())
         if learned:
             for batch, (_, credits) in zip((first, *more), outcomes, strict=True):
@@ -111,7 +114,9 @@ class DifferentiableSearcher:
         """The images after the policy, with the graph that the settings ask for."""
         apply = pushed if self.settings.searcher.magnitude_gradient == "ones" else apply_draw
         if self.settings.estimator.name == "gumbel":
-            return apply_blended(pixels, ops, self.soft.op[ops.sub_policy], acts, apply)
+            blended = apply_blended(pixels, ops, self.soft.op[ops.sub_policy], acts, apply)
+            # The weights of sub-policies learn from the gradient of the pixels, also where nothing else does.
+            return blended if blended.requires_grad else blended.requires_grad_()
         return apply(pixels, ops)
 
     def outcome(
@@ -124,7 +129,8 @@ class DifferentiableSearcher:
         else:
             sides = losses_on_both_sides(frozen, direction, batch.images, batch.labels)
             rewards = sides.rewards(step_size)
-        credits = self.credits(rewards.detach(), sides)
+        owner = dealt(len(rewards), self.noise) if self.settings.searcher.rewards == "shuffled" else None
+        credits = self.credits(rewards.detach(), sides, owner)
         if sides is not None and self.settings.searcher.estimate_on == "sides":
             above, below = (batch.draw.correction(self.of_draws(side)) for side in (sides.above, sides.below))
             terms = (above - below) * sides.scale(step_size).cpu()
@@ -132,19 +138,24 @@ class DifferentiableSearcher:
             terms = batch.draw.correction(credits)
         objective = terms.mean()
         if batch.images.requires_grad:
-            objective = objective + rewards.mean().cpu()
+            objective = objective + self.pixels_term(batch, rewards.mean(), owner).cpu()
         if batch.draw.weights is not None and batch.draw.all_acts is not None:
             weights, acts = batch.draw.weights, batch.draw.all_acts.detach()
             objective = objective + self.weights_term(batch, weights, acts, rewards.mean())
         return objective - self.settings.searcher.entropy_bonus * self.soft.entropy(), credits
 
-    def credits(self, rewards: Tensor, sides: Sides | None) -> Tensor:
+    def pixels_term(self, batch: Augmented, reward: Tensor, owner: Tensor | None) -> Tensor:
+        """What reaches magnitudes and bits through the pixels; in the control, by the gradients of other images."""
+        if owner is None:
+            return reward
+        (gradient,) = torch.autograd.grad(reward, batch.changed, retain_graph=True)
+        return (gradient[owner.to(gradient.device)] * batch.changed).sum()
+
+    def credits(self, rewards: Tensor, sides: Sides | None, owner: Tensor | None) -> Tensor:
         """The reward of each draw, (D,), on the CPU."""
         losses = None if sides is None else sides.losses()
         rewards = scaled(rewards, losses, self.settings.searcher.reward_scale)
-        if self.settings.searcher.rewards == "shuffled":
-            rewards = shuffled(rewards, self.noise)
-        return self.of_draws(rewards)
+        return self.of_draws(rewards if owner is None else rewards[owner.to(rewards.device)])
 
     def of_draws(self, values: Tensor) -> Tensor:
         """Values of images (B,) as values of draws (D,): their mean where one draw serves the batch."""
@@ -173,9 +184,7 @@ class DifferentiableSearcher:
         gradients = [parameter.grad for parameter in self.soft.parameters() if parameter.grad is not None]
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
             return False
-        # No gradient anywhere, as when v is 0: Adam would still move on its momentum.
-        if any(bool(gradient.any()) for gradient in gradients):
-            self.optimizer.step()
+        self.optimizer.step()
         return True
 
     def forward_equivalents(self, epoch: int) -> int:

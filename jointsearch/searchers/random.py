@@ -11,6 +11,7 @@ from jointsearch.data.sets import Batch
 from jointsearch.searchers.settings import EstimatorSettings, SpaceSettings
 from jointsearch.settings import check_fields, choice
 from search_spaces.controls import random_policy
+from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.spaces import DADA_OPS
 
@@ -32,6 +33,13 @@ class RandomSearch:
     searcher: RandomSettings = field(default_factory=RandomSettings)
     policy_space: SpaceSettings = field(default_factory=SpaceSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
+
+    def __post_init__(self) -> None:
+        if self.policy_space.start != "pairs":
+            raise InputError(
+                f"searcher=random draws pairs of ops, and policy_space.start is {self.policy_space.start}; "
+                "use policy_space=pairs, or name the policy itself in controls"
+            )
 
 
 class RandomSearcher:

@@ -138,6 +138,11 @@ class PolicySearch:
                 "estimator=gumbel differentiates through the images and sees no reward to scale or shuffle; use "
                 "estimator=reinforce, or searcher.reward_scale=none and searcher.rewards=real"
             )
+        if self.searcher.estimate_on == "sides" and self.estimator.name == "gumbel":
+            raise InputError(
+                "estimator=gumbel differentiates through the images and estimates nothing on two sides; "
+                "use searcher.estimate_on=difference, or estimator=relax"
+            )
         if self.searcher.changes_rewards and self.estimator.draws == "batch":
             raise InputError(
                 "estimator.draws=batch has one reward for a batch, and there is nothing to shuffle or rank; use "

@@ -15,7 +15,7 @@ CHUNK_IMAGES = 4096
 
 
 def apply_blended(
-    images: Tensor, draw: PolicyDraw, op: Tensor, acts: Tensor, apply: Callable[[Tensor, PolicyDraw], Tensor]
+    images: Tensor, draw: PolicyDraw, op: Tensor, acts: Tensor, apply: Callable[[Tensor, PolicyDraw, Tensor], Tensor]
 ) -> Tensor:
     """`apply_draw` with a graph to `acts` (B, K): each stage is acts * op(images) + (1 - acts) * images.
 
@@ -25,13 +25,13 @@ def apply_blended(
     for stage in range(op.shape[1]):
         only = replace(draw, op=op[:, stage : stage + 1], **_stage(draw, stage))
         share = per_image(acts[:, stage]).to(images.device)
-        changed = changed + share * (apply(changed, only) - changed)
+        changed = changed + share * (apply(changed, only, images) - changed)
     return changed
 
 
-def pushed(images: Tensor, draw: PolicyDraw) -> Tensor:
+def pushed(images: Tensor, draw: PolicyDraw, pool: Tensor | None = None) -> Tensor:
     """`apply_draw` where each magnitude moves every pixel by as much as itself: DADA's Eq. 10, not the true slope."""
-    changed = apply_draw(images, replace(draw, magnitude=draw.magnitude.detach()))
+    changed = apply_draw(images, replace(draw, magnitude=draw.magnitude.detach()), pool)
     acting = torch.where(draw.op >= 0, draw.magnitude, 0.0).sum(1).to(changed.device)  # (B,)
     return changed + per_image(acting - acting.detach())
 

@@ -62,10 +62,11 @@ def draw_of(sub_policy: Tensor, op: Tensor, magnitude: Tensor, uniform: Tensor) 
     return PolicyDraw(sub_policy, op, magnitude, sign_from(sign), torch.stack([x, y], -1), partner_from(partner))
 
 
-def apply_draw(images: Tensor, draw: PolicyDraw) -> Tensor:
+def apply_draw(images: Tensor, draw: PolicyDraw, pool: Tensor | None = None) -> Tensor:
     """Apply a draw to (B, C, H, W) images, floating point in [0, 1] or uint8; they come back in their own type.
 
-    Differentiable in the draw's magnitudes, and in floating point images.
+    Differentiable in the draw's magnitudes, and in floating point images. `pool` holds the images that partners point
+    into, these by default.
     """
     if not len(images):
         return images
@@ -73,12 +74,13 @@ def apply_draw(images: Tensor, draw: PolicyDraw) -> Tensor:
         # Magnitude 0 promises the very same pixels, and a warp by the unit matrix rounds in its last bit.
         idle = (draw.magnitude.cpu() == 0) & IDLE_AT_ZERO[draw.op]
         draw = replace(draw, op=torch.where(idle, -1, draw.op))
+    pool = images if pool is None else pool
     draw = draw.to(images.device)
     size = _chunk(images)
     if len(images) <= size:
-        return _apply_stages(images, images, draw)
+        return _apply_stages(images, pool, draw)
     starts = range(0, len(images), size)
-    return torch.cat([_apply_stages(images[s : s + size], images, draw.rows(slice(s, s + size))) for s in starts])
+    return torch.cat([_apply_stages(images[s : s + size], pool, draw.rows(slice(s, s + size))) for s in starts])
 
 
 def apply_policy(policy: Policy, images: Tensor, noise: torch.Generator) -> Tensor:

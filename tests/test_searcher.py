@@ -1,0 +1,355 @@
+"""A search step credits what it applied, with rewards that are right, and leaves alone what it must not touch."""
+
+import copy
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from jointsearch.data.sets import AnySet, ImageSet, StreamSet
+from jointsearch.data.standard import Standard, normalize
+from jointsearch.networks.create import create_network
+from jointsearch.searchers.credit import dealt, scaled
+from jointsearch.searchers.make import search_settings
+from jointsearch.searchers.settings import PolicySearch
+from jointsearch.through_step.double_backward import double_backward
+from jointsearch.through_step.record import record_step
+from jointsearch.through_step.validation import validation_gradient
+from tests.search_bench import (
+    CLASSES,
+    ESTIMATORS,
+    GUMBEL,
+    STANDARD,
+    STEP_SIZE,
+    Bench,
+    batch_of,
+    make,
+    noise,
+    patterned,
+    plain_network,
+    same,
+    seen_by_network,
+    smooth_network,
+    trained,
+)
+
+
+class Rows:
+    """Where a stream set reads from."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def read(self, row: int) -> Tensor:
+        return self.images[row]
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_the_credited_draw_is_the_applied_one_for_every_image(workers: int | None) -> None:
+    pixels, labels = patterned(96, 0)
+    names, order = ("a", "b", "c", "d"), torch.randperm(96, generator=noise())
+    train: AnySet = ImageSet(pixels, labels, names)
+    if workers is not None:
+        train = StreamSet(Rows(pixels), torch.arange(96), labels, names, (1, 8, 8), workers)
+    bench = make(standard=Standard(cutout=3))
+    for batch in train.batches(order, 32):
+        bench.step(batch, batch_of(16, 9))
+    seen: Counter[tuple[int, int]] = Counter()
+    for index, received, (draw, credits) in zip(order.split(32), bench.received, bench.draws, strict=True):
+        expected = seen_by_network(pixels[index], draw.sub_policy, draw.acts)
+        cut = received == 0
+        assert cut.flatten(1).sum(1).max() <= 9
+        torch.testing.assert_close(received, torch.where(cut, 0.0, expected))
+        assert len(credits) == 1
+        seen.update(zip(draw.sub_policy.tolist(), draw.acts.flatten().int().tolist(), strict=True))
+    assert set(seen) == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)}
+
+
+@pytest.mark.parametrize("through_step", ["finite_difference", "jvp"])
+@pytest.mark.parametrize("estimator", ["leave_one_out", "relax_joint"])
+def test_the_credit_of_an_image_is_its_reward_by_double_backward(estimator: str, through_step: str) -> None:
+    network = smooth_network()
+    twin = copy.deepcopy(network)
+    bench = make(network=network, searcher={"through_step": through_step}, **ESTIMATORS[estimator])
+    train, judge, dropped = batch_of(32), batch_of(24, 9), torch.get_rng_state()
+    bench.step(train, judge)
+    (received,), ((_, (credits,)),) = bench.received, bench.draws
+    torch.set_rng_state(dropped)
+    with record_step(twin) as record:
+        trained(twin, True, [])(received, train.labels)
+    assert all(map(torch.equal, twin.state_dict().values(), network.state_dict().values()))
+    direction = validation_gradient(twin, [(normalize(judge.images, STANDARD), judge.labels)])
+    expected = double_backward(record.frozen(), direction, received, train.labels, STEP_SIZE)
+    assert float((credits - expected).abs().max()) <= 2e-2 * float(expected.abs().max())
+    assert torch.corrcoef(torch.stack([credits, expected]))[0, 1] > 0.999
+
+
+def test_validation_images_reach_the_network_as_they_are_and_once() -> None:
+    bench = make(standard=Standard(crop_padding=2, flip=True, cutout=3))
+    seen: list[Tensor] = []
+    bench.network.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    judges = [batch_of(12, 9), batch_of(20, 10)]
+    bench.step(batch_of(32), *judges)
+    for judge in judges:
+        expected = (judge.images / 255 - 0.5) / 0.25
+        assert sum(images.shape == expected.shape and torch.allclose(images, expected) for images in seen) == 1
+
+
+def test_the_validation_gradient_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    network = create_network("tiny_cnn", CLASSES, 1, 8, 0.5)
+    network.get_submodule("stage2").eval()
+    images, labels = patterned(16, 0)
+    before, flags = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
+    drawn = torch.get_rng_state()
+    gradient = validation_gradient(network, [(normalize(images, STANDARD), labels)])
+    assert set(gradient) == {name for name, _ in network.named_parameters()}
+    assert same(dict(network.state_dict()), dict(before))
+    assert [module.training for module in network.modules()] == flags
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_validation_gradient_of_several_batches_is_that_of_one_large_batch_without_dropout() -> None:
+    network = plain_network().append(nn.Dropout(0.5))
+    images, labels = patterned(30, 0)
+    inputs = normalize(images, STANDARD)
+    parts = zip(inputs.split([6, 16, 8]), labels.split([6, 16, 8]), strict=True)
+    gradient = validation_gradient(network, list(parts))
+    expected = torch.autograd.grad(cross_entropy(network[:-1](inputs), labels), list(network.parameters()))
+    for found, wanted in zip(gradient.values(), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_batch_normalization_judges_by_the_statistics_of_each_validation_batch() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, CLASSES))
+    images, labels = patterned(16, 0)
+    inputs = normalize(images, STANDARD)
+    first, second = (validation_gradient(network, [(values, labels)]) for values in (inputs, 3 * inputs + 1))
+    torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)  # it undoes any scale and shift
+
+
+class Product(torch.autograd.Function):
+    """x W^T, counting the matrix products that it and its gradients take."""
+
+    done = 0
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        Product.done += 1
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        Product.done += sum(ctx.needs_input_grad)
+        wanted = ctx.needs_input_grad
+        return gradient @ weight if wanted[0] else None, gradient.T @ x if wanted[1] else None
+
+
+class Counted(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return Product.apply(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("searcher", "estimator"),
+    [
+        ({}, "leave_one_out"),
+        ({"magnitude_gradient": "ones"}, "leave_one_out"),
+        ({"magnitude_gradient": "none"}, "relax_joint"),
+        ({"draws_per_validation": 3}, "leave_one_out"),
+        ({"draws_per_validation": 2, "magnitude_gradient": "none"}, "ema"),
+        ({"validation_batches": 3}, "relax"),
+        ({"from_epoch": 1}, "leave_one_out"),
+        ({"magnitude_gradient": "none"}, "gumbel"),
+    ],
+)
+def test_a_step_costs_what_it_says(searcher: dict[str, Any], estimator: str) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), Counted(16, 16), nn.Linear(16, CLASSES))
+    bench = make(network=network, searcher=searcher, **(ESTIMATORS | GUMBEL)[estimator])
+    for epoch in (0, 1):
+        Product.done = 0
+        bench.step(batch_of(16), *[batch_of(16, 9 + n) for n in range(bench.searcher.validation_batches)], epoch=epoch)
+        # A layer in the middle: forward, to its input and to its weight are one product each.
+        assert Product.done == bench.searcher.forward_equivalents(epoch)
+
+
+def test_until_its_first_epoch_weights_train_under_the_start_and_nothing_is_learned() -> None:
+    bench = make(searcher={"from_epoch": 2}, **ESTIMATORS["relax"])
+    before, weights = bench.learned(), copy.deepcopy(bench.network.state_dict())
+    for epoch in (0, 1):
+        metrics = bench.step(batch_of(16), batch_of(16, 9), epoch=epoch)
+        assert not metrics["skipped"]
+        assert metrics["train_loss"] > 0
+    assert same(bench.learned(), before)
+    assert not torch.equal(bench.network[1].weight, weights["1.weight"])
+    draw, credits = bench.draws[0]
+    pixels = batch_of(16).images
+    torch.testing.assert_close(bench.received[0], seen_by_network(pixels, draw.sub_policy, draw.acts))
+    assert not credits
+    bench.step(batch_of(16), batch_of(16, 9), epoch=2)
+    assert not same(bench.learned(), before)
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, *GUMBEL])
+@pytest.mark.parametrize("magnitude_gradient", ["pathwise", "none"])
+def test_a_reward_that_is_no_number_changes_nothing_and_is_counted(estimator: str, magnitude_gradient: str) -> None:
+    bench = make(searcher={"magnitude_gradient": magnitude_gradient}, **(ESTIMATORS | GUMBEL)[estimator])
+    check_that_no_number_changes_nothing(bench)
+
+
+@pytest.mark.parametrize("scale", ["loss", "rank"])
+def test_a_scaled_reward_that_is_no_number_changes_nothing_either(scale: str) -> None:
+    check_that_no_number_changes_nothing(make(searcher={"magnitude_gradient": "none", "reward_scale": scale}))
+
+
+def check_that_no_number_changes_nothing(bench: Bench) -> None:
+    assert not bench.step(batch_of(16), batch_of(16, 9))["skipped"]  # so that there are momenta
+    before = bench.learned()
+    with torch.no_grad():
+        bench.network[-1].bias.fill_(torch.nan)
+    assert bench.step(batch_of(16), batch_of(16, 9))["skipped"]
+    assert same(bench.learned(), before)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "scale"), [("leave_one_out", "none"), ("none", "none"), ("gumbel", "none"), ("leave_one_out", "loss")]
+)
+def test_a_validation_loss_without_a_slope_changes_nothing(estimator: str, scale: str) -> None:
+    bench = make(searcher={"reward_scale": scale}, trains=False, **(ESTIMATORS | GUMBEL)[estimator])
+    bench.step(batch_of(16), batch_of(16, 9))
+    before = bench.learned()["soft"]
+    with torch.no_grad():
+        bench.network[-1].weight.zero_()
+        bench.network[-1].bias.copy_(torch.tensor([200.0, 0, 0, 0]))  # sure of class 0, and of nothing else
+    judge = batch_of(16, 9)
+    bench.step(batch_of(16), replace(judge, labels=torch.zeros_like(judge.labels)))
+    assert same(bench.learned()["soft"], before)
+
+
+def test_a_bonus_on_the_entropy_widens_a_policy_and_nothing_else_moves_it() -> None:
+    widths = {}
+    for bonus in (0.0, 0.1):
+        bench = make(searcher={"entropy_bonus": bonus})
+        with torch.no_grad():
+            bench.searcher.soft.preference.copy_(torch.tensor([3.0, 0.0, 0.0]))
+        before = bench.searcher.metrics()["effective_sub_policies"]
+        for _ in range(20):
+            bench.step(batch_of(16), batch_of(16, 9), step_size=0.0)  # no step, no reward
+        widths[bonus] = bench.searcher.metrics()["effective_sub_policies"] / before
+    assert widths[0.0] == 1.0
+    assert widths[0.1] > 1.2
+
+
+def test_what_is_kept_of_the_start_bounds_every_share_from_below() -> None:
+    bench = make(space={"keep": 0.5}, searcher={"learning_rate": 1.0, "magnitude_gradient": "none"})
+    for _ in range(25):
+        bench.step(batch_of(32), batch_of(16, 9))
+    shares = torch.tensor(bench.searcher.found()["sub_policy_shares"])
+    start = torch.tensor([0.5, 0.25, 0.25])
+    assert (shares >= 0.5 * start - 1e-6).all()
+    assert float((shares - start).abs().max()) > 0.1  # it has learned, and was held
+
+
+def test_shuffled_rewards_are_the_same_ones_dealt_to_other_images() -> None:
+    real, control = (make(searcher={"rewards": name, "magnitude_gradient": "none"}) for name in ("real", "shuffled"))
+    for bench in (real, control):
+        bench.step(batch_of(64), batch_of(16, 9))
+    (drawn, (rewards,)), (again, (credits,)) = real.draws[0], control.draws[0]
+    assert torch.equal(drawn.sub_policy, again.sub_policy)
+    assert torch.equal(rewards.sort().values, credits.sort().values)
+    assert int((rewards != credits).sum()) > 48
+    assert torch.equal(dealt(64, noise(4)), dealt(64, noise(4)))
+
+
+def test_scaled_rewards_by_hand() -> None:
+    rewards, losses = torch.tensor([0.5, -1.0, 2.0, 0.25]), torch.tensor([2.0, 0.5, 0.001, 1.0])
+    assert torch.equal(scaled(rewards, losses, "none"), rewards)
+    torch.testing.assert_close(scaled(rewards, losses, "loss"), torch.tensor([0.25, -2.0, 40.0, 0.25]))
+    torch.testing.assert_close(scaled(rewards, None, "rank"), torch.tensor([1 / 3, -1.0, 1.0, -1 / 3]))
+
+
+def test_equal_rewards_share_a_rank_and_no_number_has_none() -> None:
+    torch.testing.assert_close(scaled(torch.tensor([3.0, 7.0, 7.0]), None, "rank"), torch.tensor([-1.0, 0.5, 0.5]))
+    assert torch.equal(scaled(torch.zeros(5), None, "rank"), torch.zeros(5))  # equal rewards say nothing
+    assert float(scaled(torch.ones(1), None, "rank")) == 0.0
+    assert scaled(torch.tensor([1.0, torch.nan]), None, "rank").isnan().any()
+
+
+@pytest.mark.parametrize("scale", ["loss", "rank"])
+def test_the_estimator_gets_the_scaled_rewards(scale: str) -> None:
+    plain, bench = (make(searcher={"reward_scale": name, "magnitude_gradient": "none"}) for name in ("none", scale))
+    for each in (plain, bench):
+        each.step(batch_of(32), batch_of(16, 9))
+    (_, (rewards,)), (_, (credits,)) = plain.draws[0], bench.draws[0]
+    losses = cross_entropy(plain_network()(plain.received[0]), batch_of(32).labels, reduction="none").detach()
+    torch.testing.assert_close(credits, scaled(rewards, losses, scale), rtol=1e-3, atol=1e-6)
+
+
+def test_visits_count_draws_and_shares_add_up() -> None:
+    bench = make()
+    for _ in range(3):
+        bench.step(batch_of(32), batch_of(16, 9))
+    counted = torch.stack([draw.sub_policy.bincount(minlength=3) for draw, _ in bench.draws]).sum(0)
+    assert torch.equal(bench.searcher.soft.visits, counted)
+    assert int(counted.sum()) == 96
+    metrics = bench.searcher.metrics()
+    assert metrics["visits_mean"] == 32.0
+    assert metrics["visits_least"] == int(counted.min())
+    shares = torch.tensor(bench.searcher.found()["sub_policy_shares"])
+    assert float(shares.sum()) == pytest.approx(1.0, abs=1e-6)
+    act = bench.searcher.soft.probability_logits.detach().sigmoid().flatten()
+    assert metrics["share/Invert"] == pytest.approx(float(shares[0] * act[0]), abs=1e-5)
+    assert metrics["share/Solarize"] == pytest.approx(float(shares[1] * act[1]), abs=1e-5)
+    assert metrics["idle_share"] == pytest.approx(1 - metrics["share/Invert"] - metrics["share/Solarize"], abs=1e-5)
+    assert {key for key in metrics if key.startswith("share/")} == {"share/Invert", "share/Solarize"}
+
+
+def test_one_draw_for_a_batch_serves_all_images_and_is_credited_their_mean() -> None:
+    settings = {"draws": "batch", "baseline": "ema"}
+    alone, together = make(trains=False), make(trains=False, **settings)
+    train, judge = batch_of(32), batch_of(16, 9)
+    for _ in range(8):
+        together.step(train, judge)
+    assert int(together.searcher.soft.visits.sum()) == 8
+    for received, (draw, (credits,)) in zip(together.received, together.draws, strict=True):
+        assert draw.sub_policy.shape == credits.shape == (1,)
+        place, acts = draw.sub_policy.expand(32), draw.acts.expand(32, -1)
+        torch.testing.assert_close(received, seen_by_network(train.images, place, acts))
+    with record_step(alone.network) as record:
+        trained(alone.network, False, [])(received, train.labels)
+    direction = validation_gradient(alone.network, [(normalize(judge.images, STANDARD), judge.labels)])
+    expected = double_backward(record.frozen(), direction, received, train.labels, STEP_SIZE).mean()
+    assert float(credits) == pytest.approx(float(expected), rel=1e-2)
+
+
+def test_every_search_has_one_door_and_an_unknown_one_is_answered_with_the_nearest() -> None:
+    assert search_settings({"searcher": {"name": "differentiable"}, "policy_space": {}, "estimator": {}}) == (
+        PolicySearch()
+    )
+    with pytest.raises(ValueError, match="did you mean differentiable"):
+        search_settings({"searcher": {"name": "diferentiable"}})
+    with pytest.raises(ValueError, match="did you mean Rotate"):
+        search_settings({"searcher": {"name": "random"}, "policy_space": {"ops": ["Rotat", "Invert"]}})
+
+
+def test_gumbel_learns_the_shares_alone() -> None:
+    settings = {"searcher": {"magnitude_gradient": "none"}, "space": {"learn_probability": False}}
+    bench = make(**settings, **GUMBEL["gumbel"])
+    bench.step(batch_of(32), batch_of(16, 9))
+    assert float(bench.searcher.soft.preference.detach().abs().max()) > 0
+
+
+def test_under_shuffled_rewards_magnitudes_learn_noise_too() -> None:
+    slopes = []
+    for rewards in ("real", "shuffled"):
+        bench = make(trains=False, searcher={"rewards": rewards})
+        bench.step(batch_of(64), batch_of(16, 9))
+        slopes.append(bench.searcher.soft.magnitude_logits.grad.clone())
+    assert not torch.allclose(*slopes)
