@@ -29,6 +29,7 @@ SEARCHES = {
     "shuffled_reward": ["searcher=shuffled_reward"],
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_gumbel": ["preset=dada2020_gumbel"],
+    "faster_aa2020": ["preset=faster_aa2020"],
 }
 
 PLANTED = {
@@ -104,9 +105,11 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
     print(f"|---|{'---|' if seconds else ''}---|---|---|---|")
     for name, cost in costs.items():
         absolute = f" {cost.seconds:.4f}{seconds}" if seconds else ""
+        augmenting = cost.augmentation_seconds
+        share = "-" if augmenting is None else f"{augmenting / cost.seconds:.1%}"
         print(
-            f"| {name} |{absolute} {cost.seconds / plain:.2f} | {cost.forward_equivalents:g} | "
-            f"{cost.augmentation_seconds / cost.seconds:.1%} | {cost.peak_gigabytes:.2f} GiB |"
+            f"| {name} |{absolute} {cost.seconds / plain:.2f} | {cost.forward_equivalents:g} | {share} | "
+            f"{cost.peak_gigabytes:.2f} GiB |"
         )
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from jointsearch.benchmarks.augmentation import compare_libraries, photographs, share_of_step
+from jointsearch.benchmarks.search_step import peak_gigabytes, step_costs
 from jointsearch.benchmarks.timing import time_in_turn
 from scripts import door
+from scripts.benchmark import search_of
 
 
 def test_calls_take_turns_and_each_is_warmed_up_once() -> None:
@@ -47,3 +49,19 @@ def test_the_front_end_is_timed_beside_a_training_step(precision: str) -> None:
 def test_the_script_refuses_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert door.run(importlib.import_module("scripts.benchmark").main, "benchmark", ["task=augmnt"]) == 2
     assert "augment" in capsys.readouterr().err
+
+
+def test_a_search_step_is_set_beside_the_plain_step_of_the_same_network() -> None:
+    searches = {"default": search_of([]), "fixed": search_of(["searcher.magnitude_gradient=none"])}
+    costs = step_costs(searches, "tiny_cnn", 16, torch.device("cpu"), rounds=1)
+    assert [costs[name].forward_equivalents for name in ("plain", "default", "fixed")] == [3, 10, 8]
+    assert costs["default"].seconds > costs["plain"].seconds
+    assert costs["plain"].augmentation_seconds is None
+    assert 0 < costs["default"].augmentation_seconds < costs["default"].seconds
+
+
+def test_the_peak_memory_is_that_of_the_step_and_not_of_whoever_asks() -> None:
+    ballast = torch.ones(2**28)  # 1 GiB here, and none of it there
+    peak = peak_gigabytes(None, "tiny_cnn", 16, torch.device("cpu"))
+    assert 0.1 < peak < 1.5
+    assert ballast.sum() > 0

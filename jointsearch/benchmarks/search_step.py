@@ -4,6 +4,8 @@ import multiprocessing
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ class StepCost:
 
     seconds: float
     peak_gigabytes: float  # of the device; on a CPU of the whole process, imports and all
-    augmentation_seconds: float
+    augmentation_seconds: float | None  # None where it is no step of its own
     forward_equivalents: float
 
 
@@ -60,11 +62,6 @@ class Step:
             return
         self.searcher.step(self.train, [self.judge] * self.searcher.validation_batches, RECIPE.learning_rate, 0)
 
-    def augment(self) -> None:
-        """The part of a search step that draws and augments, once."""
-        if isinstance(self.searcher, DifferentiableSearcher):
-            self.searcher.augmented(self.train)
-
     def forward_equivalents(self) -> float:
         """Forward passes of the batch, a backward pass counting as two."""
         return 3 if self.searcher is None else self.searcher.forward_equivalents(0)
@@ -77,10 +74,15 @@ def step_costs(
     kinds: dict[str, AnySearch | None] = {"plain": None, **searches}
     steps = {name: Step(search, network, batch, device) for name, search in kinds.items()}
     seconds = time_in_turn(steps, rounds, BLOCK_SECONDS)
-    augmenting = time_in_turn({name: step.augment for name, step in steps.items()}, rounds, BLOCK_SECONDS / 4)
+    augmenting = {
+        name: partial(step.searcher.augmented, step.train)
+        for name, step in steps.items()
+        if isinstance(step.searcher, DifferentiableSearcher)
+    }
+    augmentation = time_in_turn(augmenting, rounds, BLOCK_SECONDS / 4)
     peaks = {name: peak_gigabytes(search, network, batch, device) for name, search in kinds.items()}
     return {
-        name: StepCost(seconds[name], peaks[name], augmenting[name], steps[name].forward_equivalents())
+        name: StepCost(seconds[name], peaks[name], augmentation.get(name), steps[name].forward_equivalents())
         for name in kinds
     }
 
@@ -108,5 +110,14 @@ def _two_steps(sending: Any, *given: Any) -> None:
     if device.startswith("cuda"):
         sending.send(torch.cuda.max_memory_allocated() / 2**30)
     else:
-        sending.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        sending.send(_peak_resident_gigabytes())
     sending.close()
+
+
+def _peak_resident_gigabytes() -> float:
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # What getrusage says begins with the memory of the process that started this one.
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
