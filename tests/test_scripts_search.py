@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,17 @@ def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys
         assert Policy.load(out / "found" / f"seed{seed}" / "policy.json") == found
     assert run_script("joint_search", *QUICK, "seeds=[0,1]") == 0  # and once more, from what is there
     assert capsys.readouterr().out == printed
+
+
+def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder: Path) -> None:
+    assert run_script("joint_search", *QUICK) == 0
+    shutil.copy("out/search-seed0/found.json", "carried.json")
+    shared = [setting for setting in QUICK if re.match(r"(dataset|network|recipe|seeds|threads)", setting)]
+    assert run_script("retrain", "policy=carried.json", "controls=[]", "run=elsewhere", *shared) == 0
+    here, there = (
+        json.loads(Path(run, "seed0", "result.json").read_text()) for run in ("out/found", "elsewhere/carried")
+    )
+    assert {**here, "seconds": 0} == {**there, "seconds": 0}
 
 
 def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
