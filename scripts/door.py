@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jointsearch.checkpoint import CheckpointError
-from jointsearch.loops.retrain import Interrupted
+from jointsearch.loops.resumable import Interrupted
 from search_spaces.errors import InputError, nearest
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -19,9 +19,10 @@ import torch._dynamo
 from jointsearch.checkpoint import load_checkpoint
 from jointsearch.data.load import DataSettings
 from jointsearch.data.standard import normalize
+from jointsearch.loops import resumable
 from jointsearch.loops import retrain as retrain_module
 from jointsearch.loops.recipe import Recipe, Trainer
-from jointsearch.loops.retrain import Interrupted
+from jointsearch.loops.resumable import Interrupted
 from jointsearch.loops.trials import Grid, run_grid
 from jointsearch.track import read_metrics
 from search_spaces.controls import resolve_policy
@@ -160,7 +161,7 @@ def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
 
 def test_a_finished_training_is_read_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_grid(SMALL, tmp_path)
-    monkeypatch.setattr(retrain_module, "load_checkpoint", None)
+    monkeypatch.setattr(resumable, "load_checkpoint", None)
     assert run_grid(SMALL, tmp_path) == first
 
 

@@ -20,9 +20,9 @@ from jointsearch.data import load
 from jointsearch.data.load import DataSettings, load_search_splits, load_splits
 from jointsearch.data.sets import Batch, FoundSplits, ImageSet, StreamSet
 from jointsearch.data.standard import Standard
-from jointsearch.loops import search as search_module
+from jointsearch.loops import resumable
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.retrain import Interrupted
+from jointsearch.loops.resumable import Interrupted
 from jointsearch.loops.searches import SearchGrid, run_searches
 from jointsearch.searchers.differentiable import DifferentiableSearcher
 from jointsearch.searchers.make import new_searcher, search_settings
@@ -207,7 +207,7 @@ def test_a_search_leaves_what_it_says(tmp_path: Path) -> None:
 
 def test_a_finished_search_is_read_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_searches(grid_of(recipe=QUICK), tmp_path)
-    monkeypatch.setattr(search_module, "load_checkpoint", None)
+    monkeypatch.setattr(resumable, "load_checkpoint", None)
     assert run_searches(grid_of(recipe=QUICK), tmp_path) == first
 
 

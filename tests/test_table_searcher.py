@@ -20,7 +20,7 @@ from jointsearch.data.sets import Batch, DataSplits, ImageSet
 from jointsearch.data.standard import ORDERS, Standard
 from jointsearch.front_end import augment
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.retrain import Interrupted
+from jointsearch.loops.resumable import Interrupted
 from jointsearch.loops.search import search
 from jointsearch.loops.trial import Trial
 from jointsearch.plain_state import encode_state

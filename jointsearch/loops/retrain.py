@@ -1,8 +1,6 @@
 """Train one network under one finished policy, from scratch to its test accuracy; resumed, it ends on the same bits."""
 
-import logging
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,27 +8,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from jointsearch.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.data.sets import AnySet, DataSplits
 from jointsearch.front_end import augment
 from jointsearch.loops.evaluate import evaluate
-from jointsearch.loops.trial import Trial, check_identity, new_trainer, write_identity
-from jointsearch.randomness import own_global_randomness
-from jointsearch.run_folder import StopSignal, lock_folder, write_json
+from jointsearch.loops.resumable import Journal, carry_out
+from jointsearch.loops.trial import Trial, new_trainer
 from jointsearch.settings import as_plain
-from jointsearch.track import Tracker
 from search_spaces.errors import InputError
-from search_spaces.plain_json import read_json
-
-logger = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):
-    """A signal stopped the run after a step; its state is saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}; the state is saved, the same command with run= goes on")
-        self.exit_code = 128 + signal_number
 
 
 @dataclass
@@ -51,75 +35,40 @@ def retrain(trial: Trial, splits: DataSplits) -> dict[str, Any]:
 
     Raises Interrupted after a signal.
     """
-    with lock_folder(trial.folder), own_global_randomness(trial.seed):
-        check_identity(trial, splits)
-        result_path = trial.folder / "result.json"
-        if result_path.is_file():
-            return read_json(result_path, "result")
-        loaded = load_checkpoint(trial.folder / "checkpoints")
-        for warning in () if loaded is None else loaded.warnings:
-            logger.warning(warning)
-        # Before anything else is written: W&B may refuse to start.
-        tracker = Tracker(trial.folder, trial.wandb_mode, as_plain(trial.recipe), trial.name)
-        write_identity(trial, splits)
-        with StopSignal() as stop, tracker:
-            run = _Run(trial, splits, tracker)
-            run.start(None if loaded is None else loaded.state)
-            result = run.to_the_end(stop)
-            tracker.log(run.total_steps(), {key: value for key, value in result.items() if key.startswith("test_acc")})
-        write_json(result_path, result)
-        if stop.received is not None:
-            raise Interrupted(stop.received)
+
+    def train(journal: Journal) -> dict[str, Any]:
+        run = _Run(trial, splits, journal)
+        result = run.to_the_end()
+        scores = {key: value for key, value in result.items() if key.startswith("test_acc")}
+        journal.tracker.log(run.total_steps(), scores)
         return result
+
+    return carry_out(trial, splits, as_plain(trial.recipe), train)
 
 
 class _Run:
     """The moving parts of one training."""
 
-    def __init__(self, trial: Trial, splits: DataSplits, tracker: Tracker) -> None:
-        self.trial, self.tracker = trial, tracker
+    def __init__(self, trial: Trial, splits: DataSplits, journal: Journal) -> None:
+        self.trial, self.journal = trial, journal
         self.splits = DataSplits(*(part.to(trial.device) for part in (splits.train, splits.validation, splits.test)))
         self.steps = trial.recipe.check_steps(len(splits.train))
         self.trainer = new_trainer(trial, splits, trial.device)
-        self.generators = {
-            name: torch.Generator().manual_seed(trial.seed * 2 + place) for place, name in enumerate(("order", "noise"))
-        }
         self.progress = Progress()
-        self.began = self.saved = time.monotonic()
-        self.seconds_before = 0.0
-
-    def start(self, state: dict[str, Any] | None) -> None:
-        """Begin, or go on where a checkpoint stands."""
-        if state is None:
-            self.tracker.rewind(0)
-            return
-        self.progress = Progress(**state["progress"])
-        self.trainer.restore(state["trainer"], self.total_steps())
-        self.tracker.rewind(state["metrics_bytes"])
-        self.seconds_before = state["seconds"]
-        restore_generator_states(state["generators"], self.generators)
+        if journal.state is not None:
+            self.progress = Progress(**journal.state["progress"])
+            self.trainer.restore(journal.state["trainer"], self.total_steps())
+        journal.resume()
 
     def save(self) -> None:
         """Write a checkpoint of the whole run."""
-        state = {
-            "progress": vars(self.progress),
-            "trainer": self.trainer.state(),
-            "metrics_bytes": self.tracker.offset(),
-            "seconds": self.seconds(),
-            "generators": generator_states(self.generators),
-        }
-        save_checkpoint(self.trial.folder / "checkpoints", self.total_steps(), state)
-        self.saved = time.monotonic()
+        self.journal.save(self.total_steps(), {"progress": vars(self.progress), "trainer": self.trainer.state()})
 
     def total_steps(self) -> int:
         """Optimizer steps done since the beginning."""
         return self.progress.epoch * self.steps + self.progress.step
 
-    def seconds(self) -> float:
-        """Training time so far, pauses left out."""
-        return self.seconds_before + time.monotonic() - self.began
-
-    def to_the_end(self, stop: StopSignal) -> dict[str, Any]:
+    def to_the_end(self) -> dict[str, Any]:
         """All epochs that are left, then the test set, once."""
         epochs = self.trial.recipe.epochs
         bar = tqdm(
@@ -132,31 +81,30 @@ class _Run:
         )
         with bar:
             while self.progress.epoch < epochs:
-                self.one_epoch(stop)
+                self.one_epoch()
                 bar.update()
         self.save()
         return self.result()
 
-    def one_epoch(self, stop: StopSignal) -> None:
+    def one_epoch(self) -> None:
         """The steps of an epoch that are left, and its evaluation when it is due."""
         trial, progress = self.trial, self.progress
         if progress.order is None:
-            progress.order = torch.randperm(len(self.splits.train), generator=self.generators["order"])
+            progress.order = torch.randperm(len(self.splits.train), generator=self.journal.generators["order"])
             progress.loss_sum = torch.zeros((), device=trial.device)
         policy = trial.policy_at(progress.epoch)
         batch_size = trial.recipe.batch_size
         left = progress.order[progress.step * batch_size : self.steps * batch_size]
         self.trainer.task.train()
         for batch in self.splits.train.batches(left, batch_size):
-            images = augment(batch.images, policy, trial.standard, self.generators["noise"])
+            images = augment(batch.images, policy, trial.standard, self.journal.generators["noise"])
             loss = self.trainer.step(images, batch.labels, self.total_steps())
             progress.loss_sum = progress.loss_sum + loss * len(images)
             progress.step += 1
-            if stop.received is not None or time.monotonic() - self.saved >= trial.save_seconds:
+            if self.journal.is_due():
                 self.check_loss()
                 self.save()
-                if stop.received is not None:
-                    raise Interrupted(stop.received)
+                self.journal.give_way()
         self.finish_epoch()
 
     def finish_epoch(self) -> None:
@@ -175,7 +123,7 @@ class _Run:
                 progress.selected_accuracy, progress.selected_epoch = scores["accuracy"], progress.epoch
                 weights = self.trainer.network().state_dict()
                 progress.selected_weights = {name: value.detach().clone() for name, value in weights.items()}
-        self.tracker.log(progress.epoch * self.steps, metrics)
+        self.journal.tracker.log(progress.epoch * self.steps, metrics)
 
     def check_loss(self) -> float:
         """The mean training loss of this epoch so far; a training that diverged ends here."""
@@ -195,7 +143,7 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """The result of the run. Here the test set is looked at, and nowhere else."""
-        progress, seconds = self.progress, self.seconds()
+        progress, seconds = self.progress, self.journal.seconds()
         result: dict[str, Any] = {
             "epochs": progress.epoch,
             "images_trained": progress.epoch * min(self.steps * self.trial.recipe.batch_size, len(self.splits.train)),

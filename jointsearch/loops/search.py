@@ -1,8 +1,6 @@
 """Search: some images train the weights, others judge, none is a test image; resumed, it ends on the same bits."""
 
-import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,22 +9,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from jointsearch.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.loops.evaluate import evaluate
-from jointsearch.loops.retrain import Interrupted
-from jointsearch.loops.trial import CPU, Trial, check_identity, new_trainer, write_identity
+from jointsearch.loops.resumable import Journal, carry_out
+from jointsearch.loops.trial import CPU, Trial, new_trainer
 from jointsearch.randomness import own_global_randomness
-from jointsearch.run_folder import StopSignal, lock_folder, write_json
-from jointsearch.track import Tracker
 from search_spaces.errors import InputError
-from search_spaces.plain_json import read_json
 from search_spaces.policy import Policy
 
 # A reward that is no number is left out; this many steps in a row are a defect and end the search.
 MOST_SKIPPED_IN_A_ROW = 3
-
-logger = logging.getLogger(__name__)
 
 
 class Searcher(Protocol):
@@ -79,26 +71,14 @@ def search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) -> dict[
 
     The training part of `splits` trains the weights and its validation part judges; its test part is never looked at.
     """
-    with lock_folder(trial.folder), own_global_randomness(trial.seed):
-        check_identity(trial, splits)
-        result_path = trial.folder / "result.json"
-        if result_path.is_file():
-            return read_json(result_path, "result")
-        loaded = load_checkpoint(trial.folder / "checkpoints")
-        for warning in () if loaded is None else loaded.warnings:
-            logger.warning(warning)
-        tracker = Tracker(trial.folder, trial.wandb_mode, trial.search, trial.name)
-        write_identity(trial, splits)
-        with StopSignal() as stop, tracker:
-            run = _Run(trial, splits, new_searcher, tracker)
-            run.start(None if loaded is None else loaded.state)
-            run.to_the_end(stop)
+
+    def find(journal: Journal) -> dict[str, Any]:
+        run = _Run(trial, splits, new_searcher, journal)
+        run.to_the_end()
         run.searcher.policy().save(trial.folder / "found.json")
-        result = run.result()
-        write_json(result_path, result)
-        if stop.received is not None:
-            raise Interrupted(stop.received)
-        return result
+        return run.result()
+
+    return carry_out(trial, splits, trial.search, find)
 
 
 def check_search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) -> None:
@@ -127,57 +107,33 @@ def check_search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) ->
 class _Run:
     """The moving parts of one search."""
 
-    def __init__(self, trial: Trial, splits: DataSplits, new_searcher: NewSearcher, tracker: Tracker) -> None:
-        self.trial, self.tracker = trial, tracker
+    def __init__(self, trial: Trial, splits: DataSplits, new_searcher: NewSearcher, journal: Journal) -> None:
+        self.trial, self.journal = trial, journal
         self.train, self.validation = splits.train.to(trial.device), splits.validation.to(trial.device)
         self.steps = trial.recipe.check_steps(len(self.train))
         self.trainer = new_trainer(trial, splits, trial.device)
-        self.generators = {
-            name: torch.Generator().manual_seed(trial.seed * 2 + place) for place, name in enumerate(("order", "noise"))
-        }
         self.searcher = new_searcher(
             self.trainer.task.get_trainable_module(),
             lambda images, labels: self.trainer.step(images, labels, self.total_steps()),
-            self.generators["noise"],
+            journal.generators["noise"],
         )
         self.progress = Progress()
-        self.began = self.saved = time.monotonic()
-        self.seconds_before = 0.0
-
-    def start(self, state: dict[str, Any] | None) -> None:
-        """Begin, or go on where a checkpoint stands."""
-        if state is None:
-            self.tracker.rewind(0)
-            return
-        self.progress = Progress(**state["progress"])
-        self.trainer.restore(state["trainer"], self.total_steps())
-        self.searcher.restore(state["searcher"])
-        self.tracker.rewind(state["metrics_bytes"])
-        self.seconds_before = state["seconds"]
-        restore_generator_states(state["generators"], self.generators)
+        if journal.state is not None:
+            self.progress = Progress(**journal.state["progress"])
+            self.trainer.restore(journal.state["trainer"], self.total_steps())
+            self.searcher.restore(journal.state["searcher"])
+        journal.resume()
 
     def save(self) -> None:
         """Write a checkpoint of the whole run."""
-        state = {
-            "progress": vars(self.progress),
-            "trainer": self.trainer.state(),
-            "searcher": self.searcher.state(),
-            "metrics_bytes": self.tracker.offset(),
-            "seconds": self.seconds(),
-            "generators": generator_states(self.generators),
-        }
-        save_checkpoint(self.trial.folder / "checkpoints", self.total_steps(), state)
-        self.saved = time.monotonic()
+        parts = {"trainer": self.trainer.state(), "searcher": self.searcher.state()}
+        self.journal.save(self.total_steps(), {"progress": vars(self.progress), **parts})
 
     def total_steps(self) -> int:
         """Optimizer steps done since the beginning."""
         return self.progress.epoch * self.steps + self.progress.step
 
-    def seconds(self) -> float:
-        """Search time so far, pauses left out."""
-        return self.seconds_before + time.monotonic() - self.began
-
-    def to_the_end(self, stop: StopSignal) -> None:
+    def to_the_end(self) -> None:
         """All epochs that are left."""
         epochs = self.trial.recipe.epochs
         disable = None if self.trial.show_progress else True
@@ -185,15 +141,15 @@ class _Run:
             total=epochs, initial=self.progress.epoch, desc=self.trial.name, unit="epoch", disable=disable
         ) as bar:
             while self.progress.epoch < epochs:
-                self.one_epoch(stop)
+                self.one_epoch()
                 bar.update()
         self.save()
 
-    def one_epoch(self, stop: StopSignal) -> None:
+    def one_epoch(self) -> None:
         """The steps of an epoch that are left."""
         progress, size = self.progress, self.trial.recipe.batch_size
         if progress.order is None:
-            progress.order = torch.randperm(len(self.train), generator=self.generators["order"])
+            progress.order = torch.randperm(len(self.train), generator=self.journal.generators["order"])
             progress.validation_order = self.new_validation_order()
             progress.loss_sum = torch.zeros((), device=self.trial.device)
         validation = self.validation_stream()
@@ -206,11 +162,10 @@ class _Run:
             progress.loss_sum = progress.loss_sum + metrics["train_loss"] * len(batch.labels)
             self.count_skipped(bool(metrics["skipped"]))
             progress.step += 1
-            if stop.received is not None or time.monotonic() - self.saved >= self.trial.save_seconds:
+            if self.journal.is_due():
                 self.check_loss()
                 self.save()
-                if stop.received is not None:
-                    raise Interrupted(stop.received)
+                self.journal.give_way()
         self.finish_epoch()
 
     def finish_epoch(self) -> None:
@@ -222,7 +177,7 @@ class _Run:
         scores = evaluate(self.trainer, self.validation, self.trial.standard)
         metrics: dict[str, float] = {"epoch": progress.epoch, "train_loss": train_loss}
         metrics |= {f"validation_{name}": value for name, value in scores.items()} | self.searcher.metrics()
-        self.tracker.log(progress.epoch * self.steps, metrics)
+        self.journal.tracker.log(progress.epoch * self.steps, metrics)
 
     def new_validation_order(self) -> Tensor:
         """Validation images for all steps of an epoch: every image once before any comes again."""
@@ -233,7 +188,9 @@ class _Run:
         if not total:
             return torch.empty(0, dtype=torch.int64)
         rounds = math.ceil(total / len(self.validation))
-        orders = [torch.randperm(len(self.validation), generator=self.generators["order"]) for _ in range(rounds)]
+        orders = [
+            torch.randperm(len(self.validation), generator=self.journal.generators["order"]) for _ in range(rounds)
+        ]
         return torch.cat(orders)[:total]
 
     def validation_size(self) -> int:
@@ -277,7 +234,7 @@ class _Run:
         return {
             "epochs": self.progress.epoch,
             "steps": self.total_steps(),
-            "seconds": round(self.seconds(), 1),
+            "seconds": round(self.journal.seconds(), 1),
             "forward_equivalents": costs * self.steps,
             "skipped_steps": self.progress.skipped,
             **self.searcher.metrics(),
