@@ -145,14 +145,6 @@ def watch_draws(bench: Bench) -> None:
     estimator.forward = watched
 
 
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    return len(left) == len(right) and all(map(same, left, right)) if isinstance(left, list) else bool(left == right)
-
-
 def seen_by_network(levels: Tensor, sub_policy: Tensor, acts: Tensor) -> Tensor:
     """What TELLING makes of levels (B, C, H, W), normalized, by hand."""
     levels, place = levels.int(), torch.where(acts.flatten() > 0, sub_policy, 2).view(-1, 1, 1, 1)

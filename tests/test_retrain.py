@@ -29,6 +29,7 @@ from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
+from tests.kills import same, wait_for
 
 # Everything that has a state of its own: averaging, mixing (NumPy's generator), dropout (torch's), clipping, warm-up.
 RECIPE = Recipe(
@@ -66,16 +67,6 @@ def final_state(folder: Path) -> dict[str, Any]:
     return {"result": result, "metrics": (trial / "metrics.jsonl").read_bytes(), "state": state}
 
 
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
-
-
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
     # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
@@ -95,13 +86,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, processes: Any) -> tup
     child.join(120)
     assert child.exitcode == 0
     return final_state(folder), time.monotonic() - began
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.is_file() or not path.stat().st_size:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from jointsearch.track import read_metrics
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
+from tests.kills import same, wait_for
 
 SPACE = {"ops": ["Rotate", "Invert", "Brightness", "TranslateX"]}
 # Everything that has a state of its own: averaging, dropout, clipping, warm-up.
@@ -85,16 +86,6 @@ def final_state(folder: Path) -> dict[str, Any]:
     return files | {"result": result, "state": {key: loaded.state[key] for key in loaded.state if key != "seconds"}}
 
 
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
-
-
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
     # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
@@ -114,13 +105,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, processes: Any) -> tup
     child.join(120)
     assert child.exitcode == 0
     return final_state(folder), time.monotonic() - began
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.is_file() or not path.stat().st_size:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_checkpoint_holds_surrogates_momenta_and_the_policy(undisturbed: tuple[dict[str, Any], float]) -> None:

@@ -19,6 +19,7 @@ from jointsearch.searchers.settings import PolicySearch
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.validation import validation_gradient
+from tests.kills import same
 from tests.search_bench import (
     CLASSES,
     ESTIMATORS,
@@ -31,7 +32,6 @@ from tests.search_bench import (
     noise,
     patterned,
     plain_network,
-    same,
     seen_by_network,
     smooth_network,
     trained,

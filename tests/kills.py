@@ -1,0 +1,26 @@
+"""What tests of killed runs share: waiting for a file of theirs, and comparing what is left bit for bit."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two states of plain parts and tensors are equal, bit for bit."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def wait_for(path: Path) -> None:
+    """Until the file is there and holds something."""
+    deadline = time.monotonic() + 60
+    while not path.is_file() or not path.stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
