@@ -1,5 +1,5 @@
 """Networks by name: importing this package registers ours with timm; `create` builds any of them."""
 
-from jointsearch.networks import tiny, wide_resnet
+from jointsearch.networks import cells, tiny, wide_resnet
 
-__all__ = ["tiny", "wide_resnet"]
+__all__ = ["cells", "tiny", "wide_resnet"]

@@ -1,0 +1,43 @@
+"""From architecture weights to the genotype they favor: the rule of DARTS, with every tie decided."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from search_spaces.cells.space import NO_EDGE, CellSpace
+from search_spaces.errors import InputError
+from search_spaces.genotype import Edge, Genotype
+
+
+def derive(space: CellSpace, weights_normal: Tensor, weights_reduction: Tensor, name: str = "derived") -> Genotype:
+    """The genotype of weights (E, O), softmaxed over all ops of an edge: `none` is never kept, but takes its share.
+
+    An edge keeps its heaviest op, a node its two heaviest edges, the heavier first; of equals the first of the space.
+    """
+    normal = _nodes(space, weights_normal, "normal")
+    return Genotype(normal, _nodes(space, weights_reduction, "reduction"), name)
+
+
+def _nodes(space: CellSpace, weights: Tensor, kind: str) -> tuple[tuple[Edge, Edge], ...]:
+    shape = (len(space.edges), len(space.ops))
+    if weights.shape != shape:
+        raise InputError(
+            f"the weights of the {kind} cell are {tuple(weights.shape)}, and the space {space.name} has {shape} "
+            "(edges, ops); give the space they were searched in"
+        )
+    if not weights.isfinite().all():
+        raise InputError(f"the weights of the {kind} cell hold NaN or infinity; lower the learning rate of the search")
+    rows = weights.tolist()
+    return tuple(_two_heaviest(space, rows, node) for node in range(space.nodes))
+
+
+def _two_heaviest(space: CellSpace, rows: Sequence[Sequence[float]], node: int) -> tuple[Edge, Edge]:
+    # max and sorted both leave the first of equals in front.
+    kept = [place for place, op in enumerate(space.ops) if op != NO_EDGE]
+    found = []
+    for (reader, source), row in zip(space.edges, rows, strict=True):
+        if reader == node:
+            best = max(kept, key=row.__getitem__)
+            found.append((row[best], Edge(space.ops[best], source)))
+    first, second, *_ = sorted(found, key=lambda entry: entry[0], reverse=True)
+    return first[1], second[1]
