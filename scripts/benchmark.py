@@ -24,22 +24,22 @@ from scripts.joint_search import GROUPS
 TASKS = ("augment", "search_step", "planted")
 # What is measured, and what has to be written after joint_search.py to get it.
 SEARCHES = {
-    "default": [],
-    "default, sampled or fixed magnitudes": ["searcher.magnitude_gradient=none"],
-    "shuffled_reward": ["searcher=shuffled_reward"],
+    "default": ["search=policy"],
+    "default, sampled or fixed magnitudes": ["search=policy", "searcher.magnitude_gradient=none"],
+    "shuffled_reward": ["search=policy", "searcher=shuffled_reward"],
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_gumbel": ["preset=dada2020_gumbel"],
     "faster_aa2020": ["preset=faster_aa2020"],
 }
 
 PLANTED = {
-    "default": [],
+    "default": ["search=policy"],
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_relax, always the same validation batch": [
         "preset=dada2020_relax", "searcher.first_validation_batch_only=true"
     ],
-    "shuffled_reward": ["searcher=shuffled_reward"],
-    "random": ["searcher=random"],
+    "shuffled_reward": ["search=policy", "searcher=shuffled_reward"],
+    "random": ["search=policy", "searcher=random"],
 }  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def print_planted(settings: Settings) -> None:
 def search_of(overrides: list[str]) -> AnySearch:
     """The search that joint_search.py would make of these settings."""
     config = compose_plain("joint_search", overrides)
-    return search_settings({group: config[group] for group in GROUPS})
+    return search_settings({group: config[group] for group in (*GROUPS, "search")})
 
 
 def describe(settings: Settings, device: torch.device) -> str:

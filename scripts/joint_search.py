@@ -1,8 +1,9 @@
-"""Search a policy and train with it beside controls: python scripts/joint_search.py search=policy dataset=NAME"""
+"""Search policy and cells, and train with what is found beside controls: python scripts/joint_search.py dataset=NAME"""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,44 @@ import torch
 from jointsearch.data.load import DataSettings
 from jointsearch.device import choose_device
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.searches import FOUND, SearchGrid, run_searches
-from jointsearch.loops.trials import Grid, check_grid, folder_name, run_grid
+from jointsearch.loops.search import KEEP
+from jointsearch.loops.searches import FOUND, FOUND_CELLS, SearchGrid, run_searches
+from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, check_grid, folder_name, run_grid
+from jointsearch.networks.supernet import SUPERNET
 from jointsearch.report.comparison import compare
 from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import replace_file, write_json
-from jointsearch.searchers.make import new_searcher, search_settings
-from jointsearch.settings import as_plain, bounded, build, choice
+from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
+from jointsearch.settings import as_plain, bounded, build, check_fields, choice
 from scripts.door import run
+from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
+from search_spaces.policy import Policy
 
-GROUPS = ("searcher", "policy_space", "estimator")
+GROUPS = ("searcher", "policy_space", "estimator", "architecture")
+SEARCHED = ("joint", "architecture", "policy", "separate")
+POLICY_FOLDER = "policy"  # of the first search of search=separate
+
+
+@dataclass(frozen=True)
+class SupernetSettings:
+    """The network whose cells are searched. The defaults are those of DARTS."""
+
+    space: str = choice("darts", *CELL_SPACES)
+    channels: int = bounded(16, 1, 4096)
+    layers: int = bounded(8, 3, 1000)
+    channel_share: int | None = bounded(None, 1, 4096)
+    auxiliary_skip: bool = False
+    single_path: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Settings:
     """configs/joint_search.yaml, checked."""
 
-    network: str
     controls: tuple[str, ...]
     seeds: tuple[int, ...]
     device: str
@@ -38,17 +59,35 @@ class Settings:
     search_recipe: Recipe
     recipe: Recipe
     run: str | None
-    search: str = choice("policy", "policy")
+    network: str | None = None
+    supernet: SupernetSettings = field(default_factory=SupernetSettings)
+    cells: CellsSettings = field(default_factory=CellsSettings)
+    search: str = choice("joint", *SEARCHED)
+    keep: str = choice(KEEP[0], *KEEP)
+    budget: float = bounded(1.0, 1e-4, 1000.0)
     retrain: bool = True
     wandb: str = choice("disabled", "disabled", "offline", "online")
     threads: int | None = bounded(None, 1, 1024)
     save_seconds: float = bounded(60.0, 0.0, 86_400.0)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        needs_network = self.search in ("policy", "separate")
+        if needs_network != (self.network is not None):
+            wanted = "needs a network, as in network=wide_resnet40_2" if needs_network else "has its own, the supernet"
+            raise InputError(f"network is {self.network or 'null'}, and search={self.search} {wanted}")
+
+    @property
+    def finds_cells(self) -> bool:
+        """Whether a genotype is among what is found."""
+        return self.search != "policy"
+
 
 def main(config: dict[str, Any]) -> None:
     """Search for every seed, train with what was found and with the controls, and print them side by side."""
-    search = search_settings({group: config.pop(group, None) for group in GROUPS})
-    settings = build(Settings, config)
+    groups = {group: config.pop(group, None) for group in GROUPS}
+    settings = with_budget(build(Settings, config))
+    stages = searches_of(settings, groups)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     options: dict[str, Any] = {
@@ -57,17 +96,7 @@ def main(config: dict[str, Any]) -> None:
         "save_seconds": settings.save_seconds,
         "show_progress": True,
     }
-    searches = SearchGrid(
-        start=search.policy_space.policy(),
-        settings=as_plain(search),
-        new_searcher=lambda seed: new_searcher(search, settings.dataset.standard, seed),
-        dataset=settings.dataset,
-        seeds=settings.seeds,
-        network=settings.network,
-        recipe=settings.search_recipe,
-    )
     folder = Path(settings.run or f"runs/search/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-
     if settings.retrain:
         check_controls(settings.controls)
         check_grid(trainings(settings, settings.controls or ("none",)), folder)  # mistakes are told before the search
@@ -76,17 +105,64 @@ def main(config: dict[str, Any]) -> None:
         print(f"Searching with the seeds {', '.join(map(str, settings.seeds))} in {folder}", flush=True)
         print(f"To go on after an interruption: the same command with run={folder}", flush=True)
 
-    results = run_searches(searches, folder, announce, **options)
-    write_json(folder / "searches.json", results)
-    print(f"\n{describe_searches(results)}", flush=True)
+    for name, search in stages.items():
+        results = run_searches(grid_of(settings, search, folder), folder / name, announce, **options)
+        write_json(folder / name / "searches.json", results)
+        print(f"\n{describe_searches(results)}", flush=True)
+        announce = do_nothing
     if not settings.retrain:
-        print(f"The policies found: {folder}/{FOUND}")
+        print(f"What was found lies in {folder}/{FOUND}{f' and {FOUND_CELLS}' if settings.finds_cells else ''}")
+        print(f"To train with it: python scripts/retrain.py run={folder}, with the settings of data and training above")
         return
-    run_grid(trainings(settings, (str(folder / FOUND), *settings.controls)), folder, **options)
+    run_grid(trainings(settings, (str(folder / FOUND), *settings.controls), folder), folder, **options)
     comparison = compare([folder])
     replace_file(folder / "summary.md", comparison.to_markdown().encode())
     write_json(folder / "summary.json", comparison.to_data())
     print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each search and training has its own folder.")
+
+
+def with_budget(settings: Settings) -> Settings:
+    """The settings with the epochs of search and training scaled by the budget, at least one."""
+
+    def scaled(recipe: Recipe) -> Recipe:
+        epochs = max(1, round(recipe.epochs * settings.budget))
+        return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
+
+    return replace(settings, search_recipe=scaled(settings.search_recipe), recipe=scaled(settings.recipe))
+
+
+def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySearch]:
+    """The searches to be done one after the other, by the folder of each below that of the run."""
+    if settings.search != "separate":
+        return {"": search_settings({**groups, "search": settings.search})}
+    return {
+        POLICY_FOLDER: search_settings({**groups, "search": "policy"}),
+        "": search_settings({**groups, "search": "architecture"}),
+    }
+
+
+def grid_of(settings: Settings, search: AnySearch, folder: Path) -> SearchGrid:
+    """One search for every seed; cells of a separate search learn under the policy that was found first."""
+    searched = getattr(search, "search", "policy")
+    standard, epochs = settings.dataset.standard, settings.search_recipe.epochs
+    found_before = settings.search == "separate" and searched == "architecture"
+
+    def start(seed: int) -> Policy:
+        if found_before:
+            return Policy.load(folder / POLICY_FOLDER / FOUND.replace(SEED, str(seed)))
+        return search.policy_space.policy()
+
+    return SearchGrid(
+        start=start,
+        settings=as_plain(search),
+        new_searcher=lambda seed: new_searcher(search, standard, seed, epochs, start(seed)),
+        dataset=settings.dataset,
+        seeds=settings.seeds,
+        network=str(settings.network) if searched == "policy" else SUPERNET,
+        network_options={} if searched == "policy" else as_plain(settings.supernet),
+        recipe=settings.search_recipe,
+        keep=settings.keep,
+    )
 
 
 def check_controls(controls: tuple[str, ...]) -> None:
@@ -96,9 +172,16 @@ def check_controls(controls: tuple[str, ...]) -> None:
             raise InputError(f"the control {control} would share a folder with the policy found; rename the file")
 
 
-def trainings(settings: Settings, policies: tuple[str, ...]) -> Grid:
-    """What is trained after the search."""
-    return Grid(policies, settings.dataset, settings.seeds, settings.network, settings.recipe)
+def trainings(settings: Settings, policies: tuple[str, ...], folder: Path | None = None) -> Grid:
+    """What is trained after the search, with the cells found in `folder`; before there are any, with random ones."""
+    grid = partial(Grid, policies, settings.dataset, settings.seeds, recipe=settings.recipe, cells=settings.cells)
+    if not settings.finds_cells:
+        return grid(network=str(settings.network))
+    return grid(network=CELLS, genotype="random" if folder is None else str(folder / FOUND_CELLS))
+
+
+def do_nothing() -> None:
+    """What is announced is announced once."""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Train a network under a policy and its controls: python scripts/retrain.py policy=FILE|NAME dataset=NAME"""
+"""Train a network under a policy and its controls: python scripts/retrain.py policy=FILE|NAME|RUN dataset=NAME"""
 
 import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
@@ -13,22 +13,28 @@ import torch
 from jointsearch.data.load import DataSettings
 from jointsearch.device import choose_device
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.trials import Grid, run_grid
+from jointsearch.loops.searches import FOUND, FOUND_CELLS
+from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, run_grid
 from jointsearch.report.comparison import compare
 from jointsearch.run_folder import replace_file, write_json
 from jointsearch.settings import bounded, build, choice
 from scripts.door import run
+from search_spaces.errors import InputError
+
+DEFAULT_SEEDS = (0, 1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Settings:
     """configs/retrain.yaml, checked."""
 
-    policy: str
+    policy: str | None
+    genotype: str | None
     controls: tuple[str, ...]
     ops: tuple[str, ...] | None
     network: str
-    seeds: tuple[int, ...]
+    cells: CellsSettings
+    seeds: tuple[int, ...] | None
     device: str
     dataset: DataSettings
     recipe: Recipe
@@ -43,13 +49,16 @@ def main(config: dict[str, Any]) -> None:
     settings = build(Settings, config)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    policy, genotype, seeds = sources(settings)
     grid = Grid(
-        policies=(settings.policy, *settings.controls),
+        policies=(policy, *settings.controls),
         dataset=settings.dataset,
-        seeds=settings.seeds,
-        network=settings.network,
+        seeds=seeds,
+        network=settings.network if genotype is None else CELLS,
         recipe=settings.recipe,
         ops=settings.ops,
+        genotype=genotype,
+        cells=settings.cells,
     )
     folder = Path(settings.run or f"runs/retrain/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
@@ -70,6 +79,42 @@ def main(config: dict[str, Any]) -> None:
     replace_file(folder / "summary.md", comparison.to_markdown().encode())
     write_json(folder / "summary.json", comparison.to_data())
     print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+
+
+def sources(settings: Settings) -> tuple[str, str | None, tuple[int, ...]]:
+    """Policy, genotype and seeds, each of them as it is given or as a search found it."""
+    policy, genotype = settings.policy, settings.genotype
+    if policy is None and genotype is None and settings.run is not None and found_seeds(settings.run):
+        policy = settings.run
+        genotype = settings.run if found_seeds(settings.run, FOUND_CELLS) else None
+    named = [folder for folder in (policy, genotype) if folder is not None and Path(folder).is_dir()]
+    seeds = settings.seeds
+    if seeds is None:
+        seeds = next((found_seeds(folder) for folder in named), DEFAULT_SEEDS)
+    return found_in(policy or "trivialaugment", FOUND), found_in(genotype, FOUND_CELLS), seeds
+
+
+@overload
+def found_in(given: str, name: str) -> str: ...
+@overload
+def found_in(given: str | None, name: str) -> str | None: ...
+def found_in(given: str | None, name: str) -> str | None:
+    """What is given, or where it lies if that is the run folder of a search."""
+    if given is None or not Path(given).is_dir():
+        return given
+    if not found_seeds(given, name):
+        raise InputError(
+            f"{given} is a folder without a finished {name}; give the run folder of a search, a file or a name"
+        )
+    return f"{given}/{name}"
+
+
+def found_seeds(folder: str, name: str = FOUND) -> tuple[int, ...]:
+    """The seeds of the searches that are finished in a run folder."""
+    before, _, after = name.partition(SEED)
+    paths = (path.relative_to(folder).as_posix() for path in Path(folder).glob(f"{before}*{after}"))
+    numbers = (path.removeprefix(before).removesuffix(after) for path in paths)
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
 
 
 if __name__ == "__main__":

@@ -24,3 +24,13 @@ def wait_for(path: Path) -> None:
     while not path.is_file() or not path.stat().st_size:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def sleep_until(folder: Path, epochs: float, seconds: float) -> None:
+    """Until a run has done so many epochs, counted by its lines of metrics; of a part of one, by the seconds of one."""
+    # By its progress and not by a clock: the machine may be faster or slower than it was for the run that was timed.
+    deadline, metrics = time.monotonic() + 60, folder / "metrics.jsonl"
+    while int(epochs) > (metrics.read_bytes().count(b"\n") if metrics.is_file() else 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(epochs % 1 * seconds)

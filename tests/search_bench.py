@@ -15,7 +15,7 @@ from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.estimators.draw import Draw
 from jointsearch.searchers.differentiable import DifferentiableSearcher
-from jointsearch.searchers.settings import EstimatorSettings, GradientSettings, PolicySearch, SpaceSettings
+from jointsearch.searchers.settings import DifferentiableSearch, EstimatorSettings, GradientSettings, SpaceSettings
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 # Told apart in every image: levels mirrored, levels from 128 on mirrored, nothing.
@@ -78,14 +78,14 @@ class Bench:
 
     def gradient(self, train: Batch, *judges: Batch) -> Tensor:
         """Of preferences and acting logits, in one row; what is learned stays where it is."""
-        self.searcher.optimizer = torch.optim.SGD(self.searcher.soft.parameters(), lr=0.0)
+        self.searcher.policies.optimizer = torch.optim.SGD(self.searcher.policies.soft.parameters(), lr=0.0)
         self.step(train, *judges)
-        soft = self.searcher.soft
+        soft = self.searcher.policies.soft
         return torch.cat([part.grad.flatten().clone() for part in (soft.preference, soft.probability_logits)])
 
     def learned(self) -> dict[str, Any]:
         state = self.searcher.state()
-        visits = state["soft"].pop("visits")
+        visits = state["policies"]["soft"].pop("visits")
         assert int(visits.sum()) >= 0
         return copy.deepcopy(state)
 
@@ -103,7 +103,7 @@ def make(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "start.json")
         start.save(path)
-        settings = PolicySearch(
+        settings = DifferentiableSearch(
             GradientSettings(**(searcher or {})),
             SpaceSettings(start=str(path), **(space or {})),
             EstimatorSettings(**estimator),
@@ -134,7 +134,7 @@ def trained(network: nn.Module, trains: bool, received: list[Tensor]) -> Callabl
 
 
 def watch_draws(bench: Bench) -> None:
-    estimator = bench.searcher.estimator
+    estimator = bench.searcher.policies.estimator
     forward = estimator.forward
 
     def watched(*given: Any) -> Draw:

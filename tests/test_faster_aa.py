@@ -290,9 +290,9 @@ def test_settings_that_make_no_sense_are_refused_with_a_remedy(make: Callable[[]
         make()
 
 
-@pytest.mark.parametrize("choice", ["searcher=faster_aa", "preset=faster_aa2020"])
+@pytest.mark.parametrize("choice", ["search=policy searcher=faster_aa", "preset=faster_aa2020"])
 def test_the_shipped_settings_are_the_published_ones(choice: str) -> None:
-    config = compose_plain("joint_search", [choice])
+    config = compose_plain("joint_search", choice.split())
     settings = search_settings({group: config[group] for group in ("searcher", "policy_space", "estimator")})
     assert settings.searcher == CriticSettings()
     assert settings.policy_space == StageSpace()

@@ -7,7 +7,7 @@ import pytest
 
 from jointsearch.benchmarks.planted import PlantedOutcome, auc, holding, mass, planted_outcome, planted_search
 from jointsearch.data.planted import PLANTED_ANSWER, PLANTED_MAGNITUDE
-from jointsearch.searchers.settings import EstimatorSettings, GradientSettings, PolicySearch, SpaceSettings
+from jointsearch.searchers.settings import DifferentiableSearch, EstimatorSettings, GradientSettings, SpaceSettings
 from scripts.benchmark import PLANTED, search_of
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.spaces import pairs
@@ -50,7 +50,7 @@ def test_the_published_search_stays_far_behind(ours: list[PlantedOutcome]) -> No
 def test_the_planted_magnitude_is_recovered_from_both_sides(start: float, tmp_path: Path) -> None:
     (op,) = PLANTED_ANSWER["recover"]
     Policy((SubPolicy((OpChoice(op, 1.0, start),)),)).save(tmp_path / "start.json")
-    settings = PolicySearch(
+    settings = DifferentiableSearch(
         GradientSettings(learning_rate=0.02), SpaceSettings(str(tmp_path / "start.json")), EstimatorSettings()
     )
     _, policy = planted_search(settings, 0, tmp_path / "search")

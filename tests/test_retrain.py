@@ -29,7 +29,7 @@ from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
-from tests.kills import same, wait_for
+from tests.kills import same, sleep_until, wait_for
 
 # Everything that has a state of its own: averaging, mixing (NumPy's generator), dropout (torch's), clipping, warm-up.
 RECIPE = Recipe(
@@ -103,8 +103,8 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
     child = processes.Process(target=train, args=(str(tmp_path),))
     child.start()
     wait_for(folder / "trial.json")
-    # Up to nine tenths: the machine may be faster now than it was for the undisturbed training.
-    time.sleep(0.9 * (moment + random.Random(moment).random()) / 10 * seconds)
+    share = 0.9 * (moment + random.Random(moment).random()) / 10
+    sleep_until(folder, share * RECIPE.epochs, seconds / RECIPE.epochs)
     child.kill()
     child.join(30)
     killed = child.exitcode == -signal.SIGKILL and not (folder / "result.json").exists()

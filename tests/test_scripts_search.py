@@ -18,7 +18,14 @@ from search_spaces.schedule import PolicySchedule
 from tests.conftest import REPOSITORY
 
 QUICK = [
-    *("network=tiny_cnn", "seeds=[0]", "dataset.reduced=200", "search_recipe.epochs=1", "search_recipe.batch_size=50"),
+    *(
+        "search=policy",
+        "network=tiny_cnn",
+        "seeds=[0]",
+        "dataset.reduced=200",
+        "search_recipe.epochs=1",
+        "search_recipe.batch_size=50",
+    ),
     *("recipe.epochs=1", "recipe.batch_size=100", "controls=[none]", "run=out", "device=cpu"),
 ]
 
@@ -49,7 +56,10 @@ WRONG_TOGETHER = {
     "policy_space.start=start.json policy_space.ops=[Rotate]": "leave ops out",
 }
 BAD = [
-    "search=joint",
+    "search=both",
+    "keep=first",
+    "budget=0",
+    "architecture.learning_rate=0.1 searcher=table architecture.order=third",
     "search=null",
     "searcher=differentable",
     "searcher.name=gradient",

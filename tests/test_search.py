@@ -2,11 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
-import os
-import random
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +10,12 @@ import sklearn.datasets  # noqa: F401  imported for the fork server, like the ne
 import torch
 import torch._dynamo
 
-from jointsearch.checkpoint import load_checkpoint
 from jointsearch.data import load
 from jointsearch.data.load import DataSettings, load_search_splits, load_splits
 from jointsearch.data.sets import Batch, FoundSplits, ImageSet, StreamSet
 from jointsearch.data.standard import Standard
 from jointsearch.loops import resumable
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.resumable import Interrupted
 from jointsearch.loops.searches import SearchGrid, run_searches
 from jointsearch.searchers.differentiable import DifferentiableSearcher
 from jointsearch.searchers.make import new_searcher, search_settings
@@ -31,7 +24,6 @@ from jointsearch.track import read_metrics
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
-from tests.kills import same, wait_for
 
 SPACE = {"ops": ["Rotate", "Invert", "Brightness", "TranslateX"]}
 # Everything that has a state of its own: averaging, dropout, clipping, warm-up.
@@ -42,135 +34,29 @@ DIGITS = DataSettings("digits", reduced=500, test_share=0.4167)
 
 
 def grid_of(
-    searcher: dict[str, Any] | None = None, estimator: dict[str, Any] | None = None, **changes: Any
+    searcher: dict[str, Any] | None = None,
+    estimator: dict[str, Any] | None = None,
+    groups: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> SearchGrid:
     settings = search_settings(
         {
             "searcher": {"name": "differentiable"} | (searcher or {}),
             "policy_space": SPACE,
             "estimator": estimator or {"name": "reinforce"},
+            **(groups or {}),
         }
     )
     return SearchGrid(
-        start=settings.policy_space.policy(),
+        start=lambda seed: settings.policy_space.policy(),
         settings=as_plain(settings),
         new_searcher=lambda seed: new_searcher(settings, Standard(), seed),
         **({"dataset": DIGITS, "seeds": (3,), "network": "tiny_cnn", "recipe": RECIPE} | changes),
     )
 
 
-# Surrogates and their optimizer, shuffling, several draws and validation batches; 12 steps.
-GRID = grid_of(
-    {"draws_per_validation": 2, "validation_batches": 2, "rewards": "shuffled"},
-    {"name": "relax"},
-    dataset=dataclasses.replace(DIGITS, reduced=300),
-)
 SEARCH = Path("search-seed3")
 QUICK = Recipe(epochs=1, batch_size=50, precision="float32")
-
-
-def go(folder: str, save_seconds: float = 0.1) -> None:
-    torch.set_num_threads(1)
-    try:
-        run_searches(GRID, folder, save_seconds=save_seconds)
-    except Interrupted as interrupted:
-        os._exit(interrupted.exit_code)
-
-
-def final_state(folder: Path) -> dict[str, Any]:
-    loaded = load_checkpoint(folder / SEARCH / "checkpoints")
-    assert loaded is not None
-    result = json.loads((folder / SEARCH / "result.json").read_text())
-    result.pop("seconds")
-    files = {name: (folder / SEARCH / name).read_bytes() for name in ("found.json", "metrics.jsonl", "policy.json")}
-    return files | {"result": result, "state": {key: loaded.state[key] for key in loaded.state if key != "seconds"}}
-
-
-@pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_search"])
-    return context
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, processes: Any) -> tuple[dict[str, Any], float]:
-    """How an undisturbed search ends, and the seconds from its folder to its result."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    child = processes.Process(target=go, args=(str(folder),))
-    child.start()
-    wait_for(folder / SEARCH / "trial.json")
-    began = time.monotonic()
-    child.join(120)
-    assert child.exitcode == 0
-    return final_state(folder), time.monotonic() - began
-
-
-def test_the_checkpoint_holds_surrogates_momenta_and_the_policy(undisturbed: tuple[dict[str, Any], float]) -> None:
-    state = undisturbed[0]["state"]
-    searcher = state["searcher"]
-    assert len(searcher["estimator"]) == 8  # two surrogates of two layers
-    assert searcher["estimator"]["surrogates.0.output.weight"].any()  # 0 before it learns
-    for optimizer in (searcher["optimizer"], searcher["control_optimizer"], state["trainer"]["optimizer"]):
-        assert optimizer["state"]
-    assert float(searcher["soft"]["preference"].abs().max()) > 0.1
-    assert int(searcher["soft"]["visits"].sum()) == 4 * 150 * 2
-
-
-@pytest.fixture(scope="module")
-def kills() -> list[tuple[bool, bool]]:
-    """Of each killed search: whether it was killed before its result, and whether it had a checkpoint then."""
-    return []
-
-
-@pytest.mark.parametrize("moment", range(10))
-def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
-    moment: int, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float], kills: list[Any]
-) -> None:
-    reference, seconds = undisturbed
-    folder = tmp_path / SEARCH
-    child = processes.Process(target=go, args=(str(tmp_path),))
-    child.start()
-    wait_for(folder / "trial.json")
-    # Up to nine tenths: the machine may be faster now than it was for the undisturbed search.
-    time.sleep(0.9 * (moment + random.Random(moment).random()) / 10 * seconds)
-    child.kill()
-    child.join(30)
-    killed = child.exitcode == -signal.SIGKILL and not (folder / "result.json").exists()
-    assert killed or (folder / "result.json").exists()
-    kills.append((killed, killed and load_checkpoint(folder / "checkpoints") is not None))
-    again = processes.Process(target=go, args=(str(tmp_path),))
-    again.start()
-    again.join(120)
-    assert again.exitcode == 0
-    assert same(final_state(tmp_path), reference)
-
-
-def test_most_of_the_killed_searches_were_under_way_and_some_had_a_checkpoint(kills: list[tuple[bool, bool]]) -> None:
-    if len(kills) < 10:
-        pytest.skip("speaks of all ten kills above, and not all of them ran")
-    assert sum(killed for killed, _ in kills) >= 7
-    assert sum(resumed for _, resumed in kills) >= 3
-
-
-def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
-    tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float]
-) -> None:
-    child = processes.Process(target=go, args=(str(tmp_path), 1e6))
-    child.start()
-    wait_for(tmp_path / SEARCH / "metrics.jsonl")
-    os.kill(child.pid, signal.SIGTERM)
-    child.join(30)
-    assert child.exitcode == 143
-    assert not (tmp_path / SEARCH / "result.json").exists()
-    saved = load_checkpoint(tmp_path / SEARCH / "checkpoints")
-    assert saved is not None
-    assert 0 < saved.step < 12
-    with (tmp_path / SEARCH / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 99}\n')  # as a kill between a line and its checkpoint leaves one
-    go(str(tmp_path))
-    assert same(final_state(tmp_path), undisturbed[0])
 
 
 def test_a_search_leaves_what_it_says(tmp_path: Path) -> None:

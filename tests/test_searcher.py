@@ -15,7 +15,7 @@ from jointsearch.data.standard import Standard, normalize
 from jointsearch.networks.create import create_network
 from jointsearch.searchers.credit import dealt, scaled
 from jointsearch.searchers.make import search_settings
-from jointsearch.searchers.settings import PolicySearch
+from jointsearch.searchers.settings import DifferentiableSearch
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.validation import validation_gradient
@@ -224,13 +224,13 @@ def check_that_no_number_changes_nothing(bench: Bench) -> None:
 def test_a_validation_loss_without_a_slope_changes_nothing(estimator: str, scale: str) -> None:
     bench = make(searcher={"reward_scale": scale}, trains=False, **(ESTIMATORS | GUMBEL)[estimator])
     bench.step(batch_of(16), batch_of(16, 9))
-    before = bench.learned()["soft"]
+    before = bench.learned()["policies"]["soft"]
     with torch.no_grad():
         bench.network[-1].weight.zero_()
         bench.network[-1].bias.copy_(torch.tensor([200.0, 0, 0, 0]))  # sure of class 0, and of nothing else
     judge = batch_of(16, 9)
     bench.step(batch_of(16), replace(judge, labels=torch.zeros_like(judge.labels)))
-    assert same(bench.learned()["soft"], before)
+    assert same(bench.learned()["policies"]["soft"], before)
 
 
 def test_a_bonus_on_the_entropy_widens_a_policy_and_nothing_else_moves_it() -> None:
@@ -238,7 +238,7 @@ def test_a_bonus_on_the_entropy_widens_a_policy_and_nothing_else_moves_it() -> N
     for bonus in (0.0, 0.1):
         bench = make(searcher={"entropy_bonus": bonus})
         with torch.no_grad():
-            bench.searcher.soft.preference.copy_(torch.tensor([3.0, 0.0, 0.0]))
+            bench.searcher.policies.soft.preference.copy_(torch.tensor([3.0, 0.0, 0.0]))
         before = bench.searcher.metrics()["effective_sub_policies"]
         for _ in range(20):
             bench.step(batch_of(16), batch_of(16, 9), step_size=0.0)  # no step, no reward
@@ -297,14 +297,14 @@ def test_visits_count_draws_and_shares_add_up() -> None:
     for _ in range(3):
         bench.step(batch_of(32), batch_of(16, 9))
     counted = torch.stack([draw.sub_policy.bincount(minlength=3) for draw, _ in bench.draws]).sum(0)
-    assert torch.equal(bench.searcher.soft.visits, counted)
+    assert torch.equal(bench.searcher.policies.soft.visits, counted)
     assert int(counted.sum()) == 96
     metrics = bench.searcher.metrics()
     assert metrics["visits_mean"] == 32.0
     assert metrics["visits_least"] == int(counted.min())
     shares = torch.tensor(bench.searcher.found()["sub_policy_shares"])
     assert float(shares.sum()) == pytest.approx(1.0, abs=1e-6)
-    act = bench.searcher.soft.probability_logits.detach().sigmoid().flatten()
+    act = bench.searcher.policies.soft.probability_logits.detach().sigmoid().flatten()
     assert metrics["share/Invert"] == pytest.approx(float(shares[0] * act[0]), abs=1e-5)
     assert metrics["share/Solarize"] == pytest.approx(float(shares[1] * act[1]), abs=1e-5)
     assert metrics["idle_share"] == pytest.approx(1 - metrics["share/Invert"] - metrics["share/Solarize"], abs=1e-5)
@@ -317,7 +317,7 @@ def test_one_draw_for_a_batch_serves_all_images_and_is_credited_their_mean() -> 
     train, judge = batch_of(32), batch_of(16, 9)
     for _ in range(8):
         together.step(train, judge)
-    assert int(together.searcher.soft.visits.sum()) == 8
+    assert int(together.searcher.policies.soft.visits.sum()) == 8
     for received, (draw, (credits,)) in zip(together.received, together.draws, strict=True):
         assert draw.sub_policy.shape == credits.shape == (1,)
         place, acts = draw.sub_policy.expand(32), draw.acts.expand(32, -1)
@@ -331,7 +331,7 @@ def test_one_draw_for_a_batch_serves_all_images_and_is_credited_their_mean() -> 
 
 def test_every_search_has_one_door_and_an_unknown_one_is_answered_with_the_nearest() -> None:
     assert search_settings({"searcher": {"name": "differentiable"}, "policy_space": {}, "estimator": {}}) == (
-        PolicySearch()
+        DifferentiableSearch()
     )
     with pytest.raises(ValueError, match="did you mean differentiable"):
         search_settings({"searcher": {"name": "diferentiable"}})
@@ -343,7 +343,7 @@ def test_gumbel_learns_the_shares_alone() -> None:
     settings = {"searcher": {"magnitude_gradient": "none"}, "space": {"learn_probability": False}}
     bench = make(**settings, **GUMBEL["gumbel"])
     bench.step(batch_of(32), batch_of(16, 9))
-    assert float(bench.searcher.soft.preference.detach().abs().max()) > 0
+    assert float(bench.searcher.policies.soft.preference.detach().abs().max()) > 0
 
 
 def test_under_shuffled_rewards_magnitudes_learn_noise_too() -> None:
@@ -351,5 +351,5 @@ def test_under_shuffled_rewards_magnitudes_learn_noise_too() -> None:
     for rewards in ("real", "shuffled"):
         bench = make(trains=False, searcher={"rewards": rewards})
         bench.step(batch_of(64), batch_of(16, 9))
-        slopes.append(bench.searcher.soft.magnitude_logits.grad.clone())
+        slopes.append(bench.searcher.policies.soft.magnitude_logits.grad.clone())
     assert not torch.allclose(*slopes)

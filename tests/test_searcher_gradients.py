@@ -65,7 +65,7 @@ def mean_rewards(network: nn.Module, train: Batch) -> Tensor:
 
 
 def exact_gradient(bench: Bench, table: Tensor) -> Tensor:
-    soft = bench.searcher.soft
+    soft = bench.searcher.policies.soft
     parts = torch.autograd.grad(expected_reward(soft.logits(), table), [soft.preference, soft.probability_logits])
     return torch.cat([part.flatten() for part in parts])
 
@@ -116,13 +116,13 @@ def smooth(count: int) -> Batch:
 
 def magnitude_slope(bench: Bench, magnitude_logit: float) -> tuple[float, float]:
     """Mean reward and its gradient at a magnitude, always under the same noise."""
-    bench.searcher.noise.manual_seed(1)
+    bench.searcher.policies.noise.manual_seed(1)
     with torch.no_grad():
-        bench.searcher.soft.magnitude_logits.fill_(magnitude_logit)
-    bench.searcher.optimizer = torch.optim.SGD(bench.searcher.soft.parameters(), lr=0.0)
+        bench.searcher.policies.soft.magnitude_logits.fill_(magnitude_logit)
+    bench.searcher.policies.optimizer = torch.optim.SGD(bench.searcher.policies.soft.parameters(), lr=0.0)
     judge = Batch(JUDGE.images.double() / 255, JUDGE.labels, JUDGE.index)
     bench.step(smooth(32), judge)
-    return float(bench.draws[-1][1][0].mean()), float(bench.searcher.soft.magnitude_logits.grad.sum())
+    return float(bench.draws[-1][1][0].mean()), float(bench.searcher.policies.soft.magnitude_logits.grad.sum())
 
 
 @pytest.mark.parametrize("op", ["Rotate", "TranslateX", "Brightness"])
@@ -157,7 +157,7 @@ def test_without_a_gradient_magnitudes_stay_those_of_the_start() -> None:
     bench = make(searcher=FIXED)
     for _ in range(3):
         bench.step(batch_of(32), JUDGE)
-    assert bench.searcher.soft.magnitude_logits.grad is None
+    assert bench.searcher.policies.soft.magnitude_logits.grad is None
     found = {choice.op: choice for sub_policy in bench.searcher.policy().sub_policies for choice in sub_policy.ops}
     assert found["Solarize"].magnitude == 0.5
     assert found["Solarize"].probability != 0.5  # this is learned
@@ -173,7 +173,7 @@ def test_seeing_both_losses_relax_is_reinforce_whatever_its_surrogate_says(draws
         bench = make(trains=False, searcher=FIXED | {"estimate_on": estimate_on}, draws=draws, **estimator)
         fill = torch.Generator().manual_seed(8)
         with torch.no_grad():
-            for parameter in bench.searcher.estimator.parameters():
+            for parameter in bench.searcher.policies.estimator.parameters():
                 parameter.copy_(size * torch.randn(parameter.shape, generator=fill))
         return bench.gradient(batch_of(32), JUDGE)
 
@@ -196,7 +196,7 @@ def test_several_draws_for_a_validation_gradient_are_averaged() -> None:
     single = [alone.gradient(train, JUDGE) for _ in range(3)]  # goes through the same noise
     torch.testing.assert_close(together, torch.stack(single).mean(0))
     assert not torch.allclose(single[0], single[1])
-    assert int(several.searcher.soft.visits.sum()) == 96
+    assert int(several.searcher.policies.soft.visits.sum()) == 96
 
 
 def test_several_validation_batches_are_averaged() -> None:
@@ -214,10 +214,10 @@ def drift(rewards: str, seed: int) -> float:
     ops = ("Rotate", "Brightness", "Contrast", "Color", "Sharpness", "TranslateX", "ShearY", "Cutout")
     start = Policy(tuple(SubPolicy((OpChoice(op, 0.5, 0.0),)) for op in ops))
     bench = make(start, searcher=FIXED | {"rewards": rewards})
-    bench.searcher.noise.manual_seed(seed)
+    bench.searcher.policies.noise.manual_seed(seed)
     for step in range(60):
         bench.step(batch_of(24, seed + step), batch_of(24, 900 + step), step_size=0.05)
-    return float(bench.searcher.soft.preference.detach().square().mean())
+    return float(bench.searcher.policies.soft.preference.detach().square().mean())
 
 
 def test_among_ops_that_do_nothing_the_policy_drifts_as_it_does_on_shuffled_rewards() -> None:
@@ -229,10 +229,10 @@ def test_the_gradient_of_the_weights_of_sub_policies_is_that_of_the_blend_of_all
     start = Policy((*TELLING.sub_policies, SubPolicy((OpChoice("Rotate", 0.5, 0.6), OpChoice("Brightness", 0.5, 0.3)))))
     bench = make(start, plain_network().double(), False, searcher={"through_step": "jvp"}, **GUMBEL["gumbel"])
     searcher, train = bench.searcher, smooth(16)
-    batch = searcher.augmented(train)
+    batch = searcher.policies.augmented(train)
     frozen, direction = frozen_at(bench, batch)
-    objective, credits = searcher.outcome(frozen, direction, batch, STEP_SIZE)
-    (found,) = torch.autograd.grad(objective, searcher.soft.preference, retain_graph=True)
+    objective, credits = searcher.outcome(frozen, direction, batch, STEP_SIZE, {})
+    (found,) = torch.autograd.grad(objective, searcher.policies.soft.preference, retain_graph=True)
     acts = batch.draw.all_acts.detach()
     blend = sum(
         batch.draw.weights[:, place].view(-1, 1, 1, 1) * under(bench, batch, place, acts[:, place])
@@ -240,14 +240,14 @@ def test_the_gradient_of_the_weights_of_sub_policies_is_that_of_the_blend_of_all
     )
     value = double_backward(frozen, direction, (blend - 0.5) / 0.25, batch.labels, STEP_SIZE).mean()
     torch.testing.assert_close(value.detach(), credits.mean(), rtol=1e-6, atol=1e-9, check_dtype=False)
-    (expected,) = torch.autograd.grad(value, searcher.soft.preference)
+    (expected,) = torch.autograd.grad(value, searcher.policies.soft.preference)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
     assert float(expected.std()) > 1e-5
 
 
 def under(bench: Bench, batch: Augmented, place: int, acts: Tensor) -> Tensor:
     """All images under one sub-policy, with the directions of the draw."""
-    soft, count = bench.searcher.soft, len(batch.labels)
+    soft, count = bench.searcher.policies.soft, len(batch.labels)
     op = torch.where(acts > 0, soft.op[place], -1)
     draw = draw_of(
         torch.full((count,), place), op, soft.magnitudes().detach()[place].expand(count, -1), torch.rand(8, count)
@@ -271,7 +271,7 @@ def test_a_gumbel_step_moves_everything_that_is_learned() -> None:
     gradient = bench.gradient(batch_of(64), JUDGE)
     assert (gradient[:5] != 0).all()  # three shares and two acting logits; the last op does not exist
     assert float(gradient[:3].sum()) == pytest.approx(0, abs=1e-6)  # shares add up to 1 whatever the preferences
-    magnitude = bench.searcher.soft.magnitude_logits.grad
+    magnitude = bench.searcher.policies.soft.magnitude_logits.grad
     assert [name for name, slope in zip(("Invert", "Solarize", "none"), magnitude, strict=True) if slope != 0] == [
         "Solarize"
     ]

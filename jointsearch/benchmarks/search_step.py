@@ -75,7 +75,7 @@ def step_costs(
     steps = {name: Step(search, network, batch, device) for name, search in kinds.items()}
     seconds = time_in_turn(steps, rounds, BLOCK_SECONDS)
     augmenting = {
-        name: partial(step.searcher.augmented, step.train)
+        name: partial(step.searcher.policies.augmented, step.train)
         for name, step in steps.items()
         if isinstance(step.searcher, DifferentiableSearcher)
     }

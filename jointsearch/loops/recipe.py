@@ -10,6 +10,7 @@ from timm.task import ClassificationTask
 from torch import nn
 
 from jointsearch.settings import bounded, check_fields, choice
+from search_spaces.cells.derived import DropPath, set_drop_path
 from search_spaces.errors import InputError, nearest
 
 # Preconditioners of timm's Kron live outside its state_dict: a resumed run took other steps than an undisturbed one.
@@ -30,6 +31,8 @@ class Recipe:
     warmup_epochs: int = bounded(0, 0, 10_000)
     warmup_from: float = bounded(0.01, 0.0, 1.0)  # share of the learning rate at the first step
     drop_rate: float = bounded(0.0, 0.0, 0.99)
+    drop_path: float = bounded(0.0, 0.0, 0.99)  # of networks of cells, at the last epoch; it rises from 0
+    auxiliary_weight: float = bounded(0.0, 0.0, 100.0)  # of the second classifier's loss
     label_smoothing: float = bounded(0.0, 0.0, 0.9)
     mixup: float = bounded(0.0, 0.0, 100.0)
     cutmix: float = bounded(0.0, 0.0, 100.0)
@@ -74,7 +77,8 @@ class Trainer:
     """timm's pieces for one network under one recipe, and one step with them."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, classes: int, steps: int) -> None:
-        self.recipe, self.device, self.classes = recipe, device, classes
+        self.recipe, self.device, self.classes, self.steps = recipe, device, classes, steps
+        check_network(network, recipe)
         mixes = bool(recipe.mixup or recipe.cutmix)
         self.mixing = (
             Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
@@ -114,8 +118,12 @@ class Trainer:
             images, labels = self.mixing(images, labels)
         elif self.mixing is not None:
             labels = self.soft(labels)  # timm mixes pairs only
+        if self.recipe.drop_path:
+            set_drop_path(
+                self.task.get_trainable_module(), self.recipe.drop_path * (done // self.steps) / self.recipe.epochs
+            )
         with self.recipe.autocast(self.device):
-            loss = self.task(images.contiguous(memory_format=torch.channels_last), labels)["loss"]
+            loss = self.loss(images.contiguous(memory_format=torch.channels_last), labels)
         loss.backward()
         if self.recipe.clip_gradient:
             nn.utils.clip_grad_norm_(self.task.get_clip_parameters(), self.recipe.clip_gradient)
@@ -125,6 +133,15 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step_update(done + 1)
         return loss.detach()
+
+    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, with that of the second classifier where the recipe weighs one."""
+        if not self.recipe.auxiliary_weight:
+            return self.task(images, labels)["loss"]
+        outputs, auxiliary = self.task.get_trainable_module().forward_with_auxiliary(images)
+        return self.task.criterion(outputs, labels) + self.recipe.auxiliary_weight * self.task.criterion(
+            auxiliary, labels
+        )
 
     def soft(self, labels: torch.Tensor) -> torch.Tensor:
         """Labels as timm's Mixup writes them, (B, classes), without mixing."""
@@ -155,6 +172,19 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.step_update(done)
+
+
+def check_network(network: nn.Module, recipe: Recipe) -> None:
+    """Refuse a recipe that asks for what the network does not have."""
+    if recipe.drop_path and not any(isinstance(module, DropPath) for module in network.modules()):
+        raise InputError(
+            f"recipe.drop_path is {recipe.drop_path:g}, and {type(network).__name__} has no paths to drop; set it to 0"
+        )
+    if recipe.auxiliary_weight and getattr(network, "auxiliary", None) is None:
+        raise InputError(
+            f"recipe.auxiliary_weight is {recipe.auxiliary_weight:g}, and {type(network).__name__} has no second "
+            "classifier; set it to 0, or cells.auxiliary=true for a network of cells"
+        )
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

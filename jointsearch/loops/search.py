@@ -1,7 +1,7 @@
 """Search: some images train the weights, others judge, none is a test image; resumed, it ends on the same bits."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,11 +14,14 @@ from jointsearch.loops.evaluate import evaluate
 from jointsearch.loops.resumable import Journal, carry_out
 from jointsearch.loops.trial import CPU, Trial, new_trainer
 from jointsearch.randomness import own_global_randomness
+from jointsearch.run_folder import replace_file
 from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
 # A reward that is no number is left out; this many steps in a row are a defect and end the search.
 MOST_SKIPPED_IN_A_ROW = 3
+KEEP = ("last", "best")
 
 
 class Searcher(Protocol):
@@ -33,14 +36,17 @@ class Searcher(Protocol):
     def forward_equivalents(self, epoch: int) -> int:
         """What a step of this epoch costs, in forward passes of the batch; a backward pass counts as two."""
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> Mapping[str, float | str]:
         """Where the search stands, for the epoch's line of metrics."""
 
     def found(self) -> dict[str, Any]:
         """What the result keeps beside the policy, as plain data."""
 
     def policy(self) -> Policy:
-        """What it would return now."""
+        """The policy that it would return now."""
+
+    def genotype(self) -> Genotype | None:
+        """The cells that it would return now, where it searches any."""
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""
@@ -64,18 +70,26 @@ class Progress:
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     skipped_in_a_row: int = 0
     skipped: int = 0
+    kept_epoch: int = 0  # whose policy and genotype are the outcome, as the rule has it so far
+    kept_accuracy: float = -1.0
+    kept_policy: str = ""  # JSON
+    kept_genotype: str = ""
 
 
-def search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) -> dict[str, Any]:
-    """Search, or go on, or return the result that is there already; the policy found lies in found.json.
+def search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher, keep: str = KEEP[0]) -> dict[str, Any]:
+    """Search, or go on, or return the result that is there already; what is found lies in found.json and genotype.json.
 
     The training part of `splits` trains the weights and its validation part judges; its test part is never looked at.
+    `keep` says of which epoch policy and genotype are the outcome: the last, or the best, that of the highest
+    validation accuracy of the searched network; of equal ones the later.
     """
 
     def find(journal: Journal) -> dict[str, Any]:
-        run = _Run(trial, splits, new_searcher, journal)
+        run = _Run(trial, splits, new_searcher, journal, keep)
         run.to_the_end()
-        run.searcher.policy().save(trial.folder / "found.json")
+        replace_file(trial.folder / "found.json", run.progress.kept_policy.encode())
+        if run.progress.kept_genotype:
+            replace_file(trial.folder / "genotype.json", run.progress.kept_genotype.encode())
         return run.result()
 
     return carry_out(trial, splits, trial.search, find)
@@ -107,8 +121,10 @@ def check_search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) ->
 class _Run:
     """The moving parts of one search."""
 
-    def __init__(self, trial: Trial, splits: DataSplits, new_searcher: NewSearcher, journal: Journal) -> None:
-        self.trial, self.journal = trial, journal
+    def __init__(
+        self, trial: Trial, splits: DataSplits, new_searcher: NewSearcher, journal: Journal, keep: str
+    ) -> None:
+        self.trial, self.journal, self.keep = trial, journal, keep
         self.train, self.validation = splits.train.to(trial.device), splits.validation.to(trial.device)
         self.steps = trial.recipe.check_steps(len(self.train))
         self.trainer = new_trainer(trial, splits, trial.device)
@@ -175,9 +191,20 @@ class _Run:
         progress.epoch += 1
         progress.step, progress.order, progress.validation_order = 0, None, None
         scores = evaluate(self.trainer, self.validation, self.trial.standard)
-        metrics: dict[str, float] = {"epoch": progress.epoch, "train_loss": train_loss}
-        metrics |= {f"validation_{name}": value for name, value in scores.items()} | self.searcher.metrics()
+        self.keep_or_not(scores["accuracy"])
+        metrics: dict[str, float | str] = {"epoch": progress.epoch, "train_loss": train_loss}
+        metrics |= {f"validation_{name}": value for name, value in scores.items()} | dict(self.searcher.metrics())
         self.journal.tracker.log(progress.epoch * self.steps, metrics)
+
+    def keep_or_not(self, accuracy: float) -> None:
+        """Take this epoch's policy and genotype for the outcome, if the rule says so."""
+        progress = self.progress
+        if self.keep == "best" and accuracy < progress.kept_accuracy:
+            return
+        genotype = self.searcher.genotype()
+        progress.kept_epoch, progress.kept_accuracy = progress.epoch, accuracy
+        progress.kept_policy = self.searcher.policy().to_json()
+        progress.kept_genotype = "" if genotype is None else genotype.to_json()
 
     def new_validation_order(self) -> Tensor:
         """Validation images for all steps of an epoch: every image once before any comes again."""
@@ -237,6 +264,8 @@ class _Run:
             "seconds": round(self.journal.seconds(), 1),
             "forward_equivalents": costs * self.steps,
             "skipped_steps": self.progress.skipped,
+            "keep": self.keep,
+            "kept_epoch": self.progress.kept_epoch,
             **self.searcher.metrics(),
             **self.searcher.found(),
         }

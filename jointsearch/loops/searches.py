@@ -7,7 +7,7 @@ from typing import Any
 
 from jointsearch.data.load import DataSettings, load_search_splits
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.search import NewSearcher, check_search, search
+from jointsearch.loops.search import KEEP, NewSearcher, check_search, search
 from jointsearch.loops.trial import Trial, check_trial
 from jointsearch.loops.trials import SEED, check_seeds, relocatable
 from jointsearch.settings import as_plain
@@ -16,19 +16,22 @@ from search_spaces.policy import Policy
 
 FOLDER = f"search-seed{SEED}"
 FOUND = f"{FOLDER}/found.json"
+FOUND_CELLS = f"{FOLDER}/genotype.json"
 
 
 @dataclass(frozen=True)
 class SearchGrid:
     """What is searched: one search for every seed, all else equal."""
 
-    start: Policy
+    start: Callable[[int], Policy]  # seed in
     settings: dict[str, Any]  # of the search, as plain data
     new_searcher: Callable[[int], NewSearcher]  # seed in
     dataset: DataSettings
     seeds: tuple[int, ...] = (0, 1, 2)
     network: str = "wide_resnet16_1"
     recipe: Recipe = field(default_factory=Recipe)
+    network_options: dict[str, Any] = field(default_factory=dict)
+    keep: str = KEEP[0]  # the epoch whose policy and genotype are the outcome: last or best
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
@@ -61,18 +64,19 @@ def run_searches(
         splits = load_search_splits(grid.dataset, seed)
         trial = Trial(
             folder=Path(folder) / FOLDER.replace(SEED, str(seed)),
-            policy=grid.start,
+            policy=grid.start(seed),
             network=grid.network,
             recipe=grid.recipe,
             standard=grid.dataset.standard,
             seed=seed,
             dataset=relocatable(as_plain(grid.dataset)),
-            search=grid.settings,
+            search=grid.settings | {"keep": grid.keep},
+            network_options=grid.network_options,
             **options,
         )
         if not place:
             check_trial(trial, splits)
             check_search(trial, splits, grid.new_searcher(seed))
             checked()
-        results.append({"seed": seed, **search(trial, splits, grid.new_searcher(seed))})
+        results.append({"seed": seed, **search(trial, splits, grid.new_searcher(seed), grid.keep)})
     return results

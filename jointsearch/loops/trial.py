@@ -1,7 +1,7 @@
 """One training to be done: its settings, what must stay when it is resumed, and a check before anything is written."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import write_json
 from jointsearch.settings import as_plain, leaves
 from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, read_text, shown
 from search_spaces.policy import Policy
 from search_spaces.schedule import SCHEDULE_BYTES, PolicySchedule
@@ -37,6 +38,7 @@ class Trial:
     seed: int
     dataset: dict[str, Any]  # the settings of the data set, as plain data
     search: dict[str, Any] | None = None  # the settings of a search, as plain data; None where nothing is searched
+    network_options: dict[str, Any] = field(default_factory=dict)  # what only this network knows, as a genotype
     device: torch.device = CPU
     wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
     save_seconds: float = 60.0
@@ -54,7 +56,10 @@ class Trial:
     def identity(self, splits: DataSplits) -> dict[str, Any]:
         """All that decides the result, as plain data."""
         searches = {} if self.search is None else {"search": self.search}
-        return searches | {
+        options = {"network_options": plain_options(self.network_options)} if self.network_options else {}
+        return {
+            **searches,
+            **options,
             "network": self.network,
             "recipe": as_plain(self.recipe),
             "seed": self.seed,
@@ -65,11 +70,18 @@ class Trial:
         }
 
 
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a network as plain data; a genotype is written as DARTS writes it."""
+    return {key: value.to_darts() if isinstance(value, Genotype) else value for key, value in options.items()}
+
+
 def new_trainer(trial: Trial, splits: DataSplits, device: torch.device) -> Trainer:
     """The network of a trial with its fresh weights, and what trains it; draws from the global generator."""
     channels, height, width = splits.train.image_shape
     classes = len(splits.train.classes)
-    network = create_network(trial.network, classes, channels, min(height, width), trial.recipe.drop_rate)
+    network = create_network(
+        trial.network, classes, channels, min(height, width), trial.recipe.drop_rate, trial.network_options
+    )
     return Trainer(network, trial.recipe, device, classes, trial.recipe.check_steps(len(splits.train)))
 
 
@@ -113,6 +125,8 @@ def write_identity(trial: Trial, splits: DataSplits) -> None:
     """Write down what decides the result, once; trial.json comes last and says that the rest is there."""
     if not (trial.folder / "trial.json").is_file():
         trial.policy.save(trial.folder / "policy.json")
+        if isinstance(trial.network_options.get("genotype"), Genotype):
+            trial.network_options["genotype"].save(trial.folder / "genotype.json")
         write_json(trial.folder / "birth.json", birth_certificate())
         write_json(trial.folder / "trial.json", trial.identity(splits))
 

@@ -1,4 +1,7 @@
-"""A grid of trainings, policies by seeds, each in its own folder: <run folder>/<policy>/seed<seed>."""
+"""A grid of trainings, policies by seeds, each in its own folder: <run folder>/<policy>/seed<seed>.
+
+On a network of cells a row may have a genotype of its own: policy@genotype, as in trivialaugment@random.
+"""
 
 import os
 import re
@@ -11,11 +14,31 @@ from jointsearch.data.load import DataSettings, load_splits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.trial import Trial, check_trial
-from jointsearch.settings import as_plain
+from jointsearch.settings import as_plain, bounded, check_fields, choice
+from search_spaces.cells.random import random_genotype
+from search_spaces.cells.space import CELL_SPACES
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
+from search_spaces.genotype import resolve_genotype
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
 
-SEED = "{seed}"  # in the path of a policy file: every seed has its own
+SEED = "{seed}"  # in the path of a policy or genotype file: every seed has its own
+CELLS = "jointsearch_cells"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class CellsSettings:
+    """The measures of a network of cells that is trained from scratch. The defaults are those of DARTS on CIFAR."""
+
+    channels: int = bounded(36, 1, 4096)
+    layers: int = bounded(20, 3, 1000)
+    auxiliary: bool = True  # a second classifier behind the last reduction; recipe.auxiliary_weight weighs its loss
+    random_space: str = choice("darts", *CELL_SPACES)  # of the genotype "random"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -28,18 +51,47 @@ class Grid:
     network: str = "wide_resnet16_1"
     recipe: Recipe = field(default_factory=Recipe)
     ops: tuple[str, ...] | None = None  # for the controls that draw ops
+    genotype: str | None = None  # a published one, "random", or a file; for a network of cells
+    cells: CellsSettings = field(default_factory=CellsSettings)
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
         if not self.policies:
             raise InputError("policies is empty; give at least one policy")
+        if (self.network == CELLS) != (self.genotype is not None):
+            raise InputError(
+                f"genotype is {self.genotype} and network is {self.network}; network={CELLS} needs a genotype, and no "
+                "other network takes one"
+            )
         names: dict[str, str] = {}
-        for policy in self.policies:
-            for seed in self.seeds if SEED in policy else self.seeds[:1]:
-                resolve_policy(policy.replace(SEED, str(seed)), self.ops)
-            other = names.setdefault(folder_name(policy), policy)
-            if other != policy:
-                raise InputError(f"policies {other} and {policy} would share one folder; rename one of the files")
+        for row in self.policies:
+            for seed in self.seeds if SEED in f"{row}{self.genotype}" else self.seeds[:1]:
+                self.policy(row, seed)
+                self.network_options(row, seed)
+            other = names.setdefault(folder_name(row), row)
+            if other != row:
+                raise InputError(f"policies {other} and {row} would share one folder; rename one of the files")
+
+    def policy(self, row: str, seed: int) -> Policy | PolicySchedule:
+        """The policy of a row."""
+        return resolve_policy(self.parts(row)[0].replace(SEED, str(seed)), self.ops, seed)
+
+    def network_options(self, row: str, seed: int) -> dict[str, Any]:
+        """The genotype of a row with the measures of its network; empty for a network without cells."""
+        genotype = self.parts(row)[1]
+        if genotype is None:
+            return {}
+        if genotype == RANDOM:
+            found = random_genotype(CELL_SPACES[self.cells.random_space], seed)
+        else:
+            found = resolve_genotype(genotype.replace(SEED, str(seed)))
+        measures = {"channels": self.cells.channels, "layers": self.cells.layers, "auxiliary": self.cells.auxiliary}
+        return {"genotype": found, **measures}
+
+    def parts(self, row: str) -> tuple[str, str | None]:
+        """The policy and the genotype that a row names."""
+        policy, marker, genotype = row.partition("@") if self.network == CELLS else (row, "", "")
+        return policy, genotype if marker else self.genotype
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
@@ -79,8 +131,9 @@ def run_grid(
 def _trial(grid: Grid, policy: str, seed: int, folder: Path, options: dict[str, Any]) -> Trial:
     return Trial(
         folder=folder / folder_name(policy) / f"seed{seed}",
-        policy=resolve_policy(policy.replace(SEED, str(seed)), grid.ops, seed),
+        policy=grid.policy(policy, seed),
         network=grid.network,
+        network_options=grid.network_options(policy, seed),
         recipe=grid.recipe,
         standard=grid.dataset.standard,
         seed=seed,
@@ -99,6 +152,6 @@ def relocatable(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def folder_name(policy: str) -> str:
-    """The name of a policy, or of its file, as a folder."""
-    stem = os.path.basename(policy).removesuffix(".json")
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:100] or "policy"
+    """The name of a policy, or of its file, as a folder; policy@genotype where the row names both."""
+    stems = (os.path.basename(part).removesuffix(".json") for part in policy.split("@"))
+    return re.sub(r"[^A-Za-z0-9._@-]+", "_", "@".join(stems))[:100] or "policy"

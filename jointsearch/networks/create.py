@@ -1,12 +1,15 @@
 """One door to every network: ours and timm's, by name."""
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
 
 import timm
 from timm.models import model_entrypoint
 from torch import nn
 
 from jointsearch.networks.small_images import small_image_stem, small_patch_size
+from jointsearch.networks.supernet import SUPERNET, supernet
 from search_spaces.errors import InputError
 
 LARGEST_SMALL_IMAGE = 64
@@ -15,12 +18,21 @@ TRANSFORMER_MODULES = ("timm.models.vision_transformer", "timm.models.deit")
 
 
 def create_network(
-    name: str, num_classes: int, in_chans: int = 3, image_size: int = 32, drop_rate: float = 0.0
+    name: str,
+    num_classes: int,
+    in_chans: int = 3,
+    image_size: int = 32,
+    drop_rate: float = 0.0,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The network `name` with fresh weights, for square images of `image_size`.
+    """The network `name` with fresh weights, for square images of `image_size`; `options` are those of its own.
 
     Ours take any size as they are. An ImageNet network from timm gets its small-image form up to 64x64.
     """
+    if name == SUPERNET:
+        if drop_rate:
+            raise InputError(f"drop_rate={drop_rate:g}, and a supernet has no dropout; set it to 0, or use drop_path")
+        return supernet(num_classes=num_classes, in_chans=in_chans, **(options or {}))
     _check_arguments(name, num_classes, in_chans, image_size, drop_rate)
     source = model_entrypoint(name).__module__
     is_small = image_size <= LARGEST_SMALL_IMAGE
@@ -30,7 +42,9 @@ def create_network(
         if is_small:
             sizes["patch_size"] = small_patch_size(image_size)
     # Not every timm network knows drop_rate; timm leaves out what is None.
-    model = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate or None, **sizes)
+    model = timm.create_model(
+        name, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate or None, **sizes, **(options or {})
+    )
     if is_small and source.startswith("timm.") and not sizes:
         return small_image_stem(model, image_size)
     return model

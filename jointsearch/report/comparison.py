@@ -14,6 +14,8 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
 
 METRICS = ("test_accuracy_last", "test_accuracy_selected")
+# What is compared, beside policies, may differ.
+COMPARED = ("network_options.genotype",)
 METHOD_FREE = "none"
 
 
@@ -143,7 +145,7 @@ def _number(data: Any, key: str, path: Path) -> Any:
 
 def _check_alike(trials: Sequence[Path]) -> None:
     # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
-    settings = {path: leaves(read_json(path, "trial")) for path in trials}
+    settings = {path: {leaf for leaf in leaves(read_json(path, "trial")) if leaf[0] not in COMPARED} for path in trials}
     digests: dict[Any, tuple[str, str]] = {}
     first = {leaf for leaf in settings[trials[0]] if leaf[0] not in ("seed", "data.digest")}
     for path, found in settings.items():
@@ -154,5 +156,5 @@ def _check_alike(trials: Sequence[Path]) -> None:
         if differing:
             raise InputError(
                 f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(sorted(differing))} differ); "
-                "compare only trainings that differ in policy and seed"
+                "compare only trainings that differ in policy, genotype and seed"
             )

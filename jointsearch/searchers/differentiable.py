@@ -1,7 +1,7 @@
-"""Policy search by gradients: what training on an augmented image does to the validation loss is its reward."""
+"""Search by gradients, of a policy, of cells, or of both together: all of them learn from one validation loss."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,231 +9,163 @@ from torch import Tensor, nn
 
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
-from jointsearch.estimators.draw import Draw, draw_noise
-from jointsearch.front_end import augment_with
-from jointsearch.searchers.credit import dealt, scaled
-from jointsearch.searchers.settings import PolicySearch
-from jointsearch.soft.mixture import apply_blended, candidate_scores, pushed
-from jointsearch.soft.policy import SoftPolicy
+from jointsearch.searchers.architecture_learner import ArchitectureLearner
+from jointsearch.searchers.policy_learner import Augmented, PolicyLearner
+from jointsearch.searchers.settings import DifferentiableSearch
+from jointsearch.soft.network import SuperNet
 from jointsearch.through_step.jvp import jvp
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.sides import Sides, losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
-from search_spaces.augment.apply import PolicyDraw, apply_draw
-from search_spaces.augment.table import OPS
+from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
 TrainStep = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Augmented:
-    """A batch on its way through the policy: one draw for each image, or one for all."""
-
-    draw: Draw
-    ops: PolicyDraw
-    pixels: Tensor  # (B, C, H, W) before the policy
-    changed: Tensor  # after it, with a graph to what is learned through pixels
-    images: Tensor  # as the network sees them
-    labels: Tensor
+Gradient = Mapping[str, Tensor]
 
 
 class DifferentiableSearcher:
-    """A soft policy, its estimator and its optimizer, beside a network that is trained with them.
+    """A policy that learns, cells that learn, or both, beside the weights of a network that are trained with them.
 
-    One step: draw and augment; train the weights w on it, which gives w'; take the validation gradient v at w'; the
-    reward of image i is f_i = -step_size * v . grad_w loss_i(w). Its estimate moves the policy.
+    One step: draw and augment; train the weights w on it, which gives w'; take the gradient of the validation loss at
+    w', which is the architecture's and, for the weights, v; the reward of image i is f_i = -step_size * v . grad_w
+    loss_i(w). Validation loss and mean reward make one objective, and one backward pass of it moves everything.
     """
 
     def __init__(
         self,
-        settings: PolicySearch,
+        settings: DifferentiableSearch,
         network: nn.Module,
         train_step: TrainStep,
         standard: Standard,
         noise: torch.Generator,
+        epochs: int = 1,
+        start: Policy | None = None,
     ) -> None:
-        self.settings, self.standard, self.noise, self.train_step = settings, standard, noise, train_step
+        self.settings, self.standard, self.train_step, self.epochs = settings, standard, train_step, epochs
         self.network = network
-        space = settings.policy_space
-        learns_magnitude = settings.searcher.magnitude_gradient != "none"
-        self.soft = SoftPolicy(space.policy(), space.learn_probability, learns_magnitude, space.share, space.keep)
-        self.estimator = settings.estimator.build(len(self.soft.visits), self.soft.stages)
-        first, second = settings.searcher.betas
-        self.optimizer = torch.optim.Adam(
-            self.soft.parameters(), settings.searcher.learning_rate, betas=(first, second)
-        )
-        controls = list(self.estimator.parameters())
-        self.control_optimizer = torch.optim.Adam(controls, settings.searcher.learning_rate) if controls else None
+        self.policies = PolicyLearner(settings, standard, noise, start)
+        self.cells = ArchitectureLearner(settings.architecture, network) if isinstance(network, SuperNet) else None
+        if self.cells is None and settings.search != "policy":
+            raise InputError(
+                f"search={settings.search} needs the cells of a supernet, and {type(network).__name__} has none; use "
+                "search=policy for this network"
+            )
         self.validation_batches = settings.searcher.validation_batches
         self.first_batch_only = settings.searcher.first_validation_batch_only
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
-        """Train the weights on augmented images, and move the policy by what that did to the validation loss."""
-        first = self.augmented(train)
-        if epoch < self.settings.searcher.from_epoch:
-            return {"train_loss": self.train_step(first.images.detach(), train.labels), "skipped": torch.tensor(False)}
-        with record_step(self.network) as record:
+        """Train the weights on augmented images, and move policy and cells by what that did to the validation loss."""
+        first = self.policies.augmented(train)
+        if self.cells is not None:
+            self.cells.prepare(epoch / self.epochs, self.policies.noise)
+        policy_learns, cells_learn, measures = self.learns_policy(epoch), self.learns_cells(epoch), self.measures(epoch)
+        with record_step(self.network) if measures else nullcontext() as record:
             train_loss = self.train_step(first.images.detach(), train.labels)
-        judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
-        direction = validation_gradient(self.network, judges)
-        frozen = record.frozen()
-        more = [self.augmented(train) for _ in range(self.settings.searcher.draws_per_validation - 1)]
-        outcomes = [self.outcome(frozen, direction, batch, step_size) for batch in (first, *more)]
-        if not self.settings.searcher.entropy_bonus and not any(bool(credits.any()) for _, credits in outcomes):
-            # No reward anywhere, as when v is 0: Adam would still move on its momentum.
+        if not (policy_learns or cells_learn):
             return {"train_loss": train_loss, "skipped": torch.tensor(False)}
-        learned = self.descend(torch.stack([objective for objective, _ in outcomes]).mean())
-        if learned:
-            for batch, (_, credits) in zip((first, *more), outcomes, strict=True):
-                self.estimator.observe(credits)
-                self.tune(batch.draw, credits)
+        leaves = self.cells.leaves() if self.cells and cells_learn else {}
+        judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
+        gradient = validation_gradient(self.network, judges, leaves)
+        objective = self.direct(gradient, leaves, epoch)
+        measured: list[tuple[Augmented, Tensor]] = []
+        if record is not None:
+            frozen, v = record.frozen(), {name: part for name, part in gradient.items() if name not in leaves}
+            more = [self.policies.augmented(train) for _ in range(self.settings.searcher.draws_per_validation - 1)]
+            outcomes = [self.outcome(frozen, v, batch, step_size, leaves) for batch in (first, *more)]
+            objective = objective + torch.stack([one for one, _ in outcomes]).mean()
+            measured = [(batch, credits) for batch, (_, credits) in zip((first, *more), outcomes, strict=True)]
+        learned = self.descend(objective, leaves, measured if policy_learns else [])
         return {"train_loss": train_loss, "skipped": torch.tensor(not learned)}
 
-    def augmented(self, train: Batch) -> Augmented:
-        """Draw from the soft policy, and augment."""
-        batch, learned = len(train.labels), self.settings.estimator
-        logits = self.soft.logits()
-        draws = batch if learned.draws == "image" else 1
-        draw = self.estimator(logits, draw_noise(logits, draws, self.estimator.scoring, self.noise))
-        self.soft.visits += draw.sub_policy.bincount(minlength=len(self.soft.visits))
-        acts = draw.acts.expand(batch, -1)
-        ops = self.soft.draw(draw.sub_policy.expand(batch), acts, self.noise)
-        before: list[Tensor] = []
-        after: list[Tensor] = []
+    def learns_policy(self, epoch: int) -> bool:
+        """Whether the policy moves in this epoch."""
+        return self.settings.search != "architecture" and epoch >= self.settings.searcher.from_epoch
 
-        def transform(pixels: Tensor) -> Tensor:
-            before.append(pixels)
-            after.append(self.changed(pixels, ops, acts))
-            return after[0]
+    def learns_cells(self, epoch: int) -> bool:
+        """Whether the cells do."""
+        searched = self.cells is not None and self.settings.search != "policy"
+        return searched and epoch >= self.settings.architecture.from_epoch
 
-        images = augment_with(transform, train.images, self.standard, self.noise)
-        return Augmented(draw, ops, before[0], after[0], images, train.labels)
+    def measures(self, epoch: int) -> bool:
+        """Whether the step needs rewards: for the policy, and for cells through the step."""
+        second = self.settings.architecture.order == "second"
+        return self.learns_policy(epoch) or (self.learns_cells(epoch) and second)
 
-    def changed(self, pixels: Tensor, ops: PolicyDraw, acts: Tensor) -> Tensor:
-        """The images after the policy, with the graph that the settings ask for."""
-        apply = pushed if self.settings.searcher.magnitude_gradient == "ones" else apply_draw
-        if self.settings.estimator.name == "gumbel":
-            blended = apply_blended(pixels, ops, self.soft.op[ops.sub_policy], acts, apply)
-            # The weights of sub-policies learn from the gradient of the pixels, also where nothing else does.
-            return blended if blended.requires_grad else blended.requires_grad_()
-        return apply(pixels, ops)
+    def direct(self, gradient: Gradient, leaves: Mapping[str, Tensor], epoch: int) -> Tensor:
+        """The part of the objective that cells reach without the training step, by its gradient."""
+        if self.cells is None or not leaves:
+            return torch.zeros(())
+        validation = sum((gradient[name] * leaf).sum() for name, leaf in leaves.items())
+        return (validation + self.cells.penalty(leaves, epoch / self.epochs)).cpu()
 
     def outcome(
-        self, frozen: FrozenNetwork, direction: dict[str, Tensor], batch: Augmented, step_size: float
+        self, frozen: FrozenNetwork, v: Gradient, batch: Augmented, step_size: float, leaves: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What one backward pass turns into the gradient of everything that is learned, and the reward of each draw."""
-        sides = None
+        """The part of the objective that goes through the step, and the reward of each draw."""
+        sides: Sides | None = None
         if self.settings.searcher.through_step == "jvp":
-            rewards = jvp(frozen, direction, batch.images, batch.labels, step_size)  # (B,)
+            rewards = jvp(frozen, v, batch.images, batch.labels, step_size)  # (B,)
         else:
-            sides = losses_on_both_sides(frozen, direction, batch.images, batch.labels)
+            through = leaves if self.settings.architecture.order == "second" else {}
+            sides = losses_on_both_sides(frozen, v, batch.images, batch.labels, architecture=through)
             rewards = sides.rewards(step_size)
-        owner = dealt(len(rewards), self.noise) if self.settings.searcher.rewards == "shuffled" else None
-        credits = self.credits(rewards.detach(), sides, owner)
-        if sides is not None and self.settings.searcher.estimate_on == "sides":
-            above, below = (batch.draw.correction(self.of_draws(side)) for side in (sides.above, sides.below))
-            terms = (above - below) * sides.scale(step_size).cpu()
-        else:
-            terms = batch.draw.correction(credits)
-        objective = terms.mean()
-        if batch.images.requires_grad:
-            objective = objective + self.pixels_term(batch, rewards.mean(), owner).cpu()
-        if batch.draw.weights is not None and batch.draw.all_acts is not None:
-            weights, acts = batch.draw.weights, batch.draw.all_acts.detach()
-            objective = objective + self.weights_term(batch, weights, acts, rewards.mean())
-        return objective - self.settings.searcher.entropy_bonus * self.soft.entropy(), credits
+        if self.settings.search == "architecture":
+            return rewards.mean().cpu(), rewards.detach()
+        return self.policies.objective(rewards, sides, batch, step_size)
 
-    def pixels_term(self, batch: Augmented, reward: Tensor, owner: Tensor | None) -> Tensor:
-        """What reaches magnitudes and bits through the pixels; in the control, by the gradients of other images."""
-        if owner is None:
-            return reward
-        (gradient,) = torch.autograd.grad(reward, batch.changed, retain_graph=True)
-        return (gradient[owner.to(gradient.device)] * batch.changed).sum()
-
-    def credits(self, rewards: Tensor, sides: Sides | None, owner: Tensor | None) -> Tensor:
-        """The reward of each draw, (D,), on the CPU."""
-        losses = None if sides is None else sides.losses()
-        rewards = scaled(rewards, losses, self.settings.searcher.reward_scale)
-        return self.of_draws(rewards if owner is None else rewards[owner.to(rewards.device)])
-
-    def of_draws(self, values: Tensor) -> Tensor:
-        """Values of images (B,) as values of draws (D,): their mean where one draw serves the batch."""
-        values = values.detach().cpu()
-        return values if self.settings.estimator.draws == "image" else values.mean().reshape(1)
-
-    def weights_term(self, batch: Augmented, weights: Tensor, acts: Tensor, reward: Tensor) -> Tensor:
-        """The straight-through gradient of the sub-policies' weights: it needs the image of every one of them."""
-        (gradient,) = torch.autograd.grad(reward, batch.changed, retain_graph=True)
-        acts = acts.expand(len(batch.labels), -1, -1)
-        scores = candidate_scores(self.soft, batch.pixels, batch.ops, acts, gradient)  # (B, N)
-        return (weights.expand_as(scores) * scores.cpu()).sum()
-
-    def tune(self, draw: Draw, credits: Tensor) -> None:
-        """One step of the estimator's surrogates, where it has any, towards a smaller variance."""
-        if self.control_optimizer is None or draw.variance is None:
-            return
-        self.control_optimizer.zero_grad()
-        draw.variance(credits).backward()
-        self.control_optimizer.step()
-
-    def descend(self, objective: Tensor) -> bool:
-        """One step of the policy. A reward that is no number leaves it where it is and gives False."""
-        self.optimizer.zero_grad()
+    def descend(
+        self, objective: Tensor, leaves: Mapping[str, Tensor], measured: Sequence[tuple[Augmented, Tensor]]
+    ) -> bool:
+        """One backward pass, and a step of all that learns. Where a gradient is no number nothing moves: False."""
+        self.policies.optimizer.zero_grad()
         objective.backward()
-        gradients = [parameter.grad for parameter in self.soft.parameters() if parameter.grad is not None]
-        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        learned = [*leaves.values(), *self.policies.soft.parameters()]
+        if not all(bool(one.grad.isfinite().all()) for one in learned if one.grad is not None):
             return False
-        self.optimizer.step()
+        # No reward anywhere, as when v is 0: Adam would still move the policy on its momentum.
+        if self.settings.searcher.entropy_bonus or any(bool(credits.any()) for _, credits in measured):
+            self.policies.descend(measured)
+        if self.cells is not None and leaves:
+            self.cells.descend(leaves)
         return True
 
     def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs: training 3, each validation batch 3, each draw 2, or 4 where pixels carry a gradient."""
+        """What a step costs: training 3, each validation batch 3, each draw 2, or 4 where rewards carry a gradient."""
         settings = self.settings.searcher
-        if epoch < settings.from_epoch:
+        if not (self.learns_policy(epoch) or self.learns_cells(epoch)):
             return 3
+        cost = 3 + 3 * settings.validation_batches
+        if not self.measures(epoch):
+            return cost
         through_pixels = settings.magnitude_gradient != "none" or self.settings.estimator.name == "gumbel"
-        return 3 + 3 * settings.validation_batches + (4 if through_pixels else 2) * settings.draws_per_validation
+        through_cells = self.learns_cells(epoch) and self.settings.architecture.order == "second"
+        carries = through_cells or (through_pixels and self.settings.search != "architecture")
+        return cost + (4 if carries else 2) * settings.draws_per_validation
 
-    @torch.no_grad()
-    def metrics(self) -> dict[str, float]:
-        """How wide the policy is, how often images go unchanged, how often each sub-policy was tried, what acts."""
-        logits = self.soft.logits()
-        acting = logits.sub_policy.exp().unsqueeze(1) * logits.act.sigmoid()  # (N, K)
-        shares = torch.zeros(len(OPS) + 1).index_add(0, self.soft.op.flatten() % (len(OPS) + 1), acting.flatten())
-        visits = self.soft.visits
-        return {
-            "effective_sub_policies": float(self.soft.entropy().exp()),
-            "idle_share": float(self.soft.idle_share()),
-            "visits_least": float(visits.min()),
-            "visits_mean": float(visits.double().mean()),
-            **{f"share/{name}": float(shares[place]) for place, name in enumerate(OPS) if shares[place] > 0},
-        }
+    def metrics(self) -> dict[str, float | str]:
+        """Where policy and cells stand."""
+        return self.policies.metrics() | ({} if self.cells is None else self.cells.metrics())
 
-    @torch.no_grad()
     def found(self) -> dict[str, Any]:
-        """The share of every sub-policy, in the order of the space."""
-        return {"sub_policy_shares": [round(share, 8) for share in self.soft.log_shares().exp().tolist()]}
+        """The share of every sub-policy, and the weights of every candidate, in the order of their spaces."""
+        return self.policies.found() | ({} if self.cells is None else self.cells.found())
 
     def policy(self) -> Policy:
         """The finished policy as things stand."""
-        space = self.settings.policy_space
-        return self.soft.harden(space.top, space.weighted)
+        return self.policies.policy()
+
+    def genotype(self) -> Genotype | None:
+        """The finished cells as things stand; None for a network without any to choose."""
+        return None if self.cells is None else self.cells.genotype()
 
     def state(self) -> dict[str, Any]:
-        """Everything that a checkpoint has to hold."""
-        control = self.control_optimizer
-        return {
-            "soft": self.soft.state_dict(),
-            "estimator": self.estimator.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "control_optimizer": None if control is None else control.state_dict(),
-        }
+        """Everything that a checkpoint has to hold beside the network."""
+        return {"policies": self.policies.state(), "cells": None if self.cells is None else self.cells.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.soft.load_state_dict(state["soft"])
-        self.estimator.load_state_dict(state["estimator"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.control_optimizer is not None:
-            self.control_optimizer.load_state_dict(state["control_optimizer"])
+        self.policies.restore(state["policies"])
+        if self.cells is not None:
+            self.cells.restore(state["cells"])

@@ -232,6 +232,9 @@ class FasterSearcher:
         """Nothing: sub-policies of different seeds are no counterparts whose shares could be compared."""
         return {}
 
+    def genotype(self) -> None:
+        """No cells are searched."""
+
     def policy(self) -> Policy:
         """The finished policy as things stand."""
         return self.stages.harden()

@@ -9,16 +9,19 @@ from torch import Tensor, nn
 from jointsearch.data.standard import Standard
 from jointsearch.searchers.differentiable import DifferentiableSearcher
 from jointsearch.searchers.faster_aa import FasterSearch, FasterSearcher
+from jointsearch.searchers.first_order import FirstOrderSearch, FirstOrderSearcher
 from jointsearch.searchers.random import RandomSearch, RandomSearcher
-from jointsearch.searchers.settings import PolicySearch
+from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
 from jointsearch.searchers.table import TableSearch, TableSearcher
 from jointsearch.settings import build
 from search_spaces.errors import InputError, nearest
+from search_spaces.policy import Policy
 
-AnySearch: TypeAlias = PolicySearch | RandomSearch | FasterSearch | TableSearch
-AnySearcher: TypeAlias = DifferentiableSearcher | RandomSearcher | FasterSearcher | TableSearcher
+AnySearch: TypeAlias = DifferentiableSearch | FirstOrderSearch | RandomSearch | FasterSearch | TableSearch
+AnySearcher: TypeAlias = DifferentiableSearcher | FirstOrderSearcher | RandomSearcher | FasterSearcher | TableSearcher
 SEARCHES: dict[str, type[AnySearch]] = {
-    "differentiable": PolicySearch,
+    "differentiable": DifferentiableSearch,
+    "first_order": FirstOrderSearch,
     "random": RandomSearch,
     "faster_aa": FasterSearch,
     "table": TableSearch,
@@ -26,24 +29,39 @@ SEARCHES: dict[str, type[AnySearch]] = {
 
 
 def search_settings(groups: Mapping[str, Any]) -> AnySearch:
-    """Checked settings from the plain groups searcher, policy_space and estimator."""
-    searcher = groups.get("searcher")
+    """Checked settings from plain groups: searcher, policy_space, estimator, architecture; and search, what is searched."""
+    searcher, searched = groups.get("searcher"), groups.get("search", "policy")
     name = searcher.get("name") if isinstance(searcher, Mapping) else searcher
     if name not in SEARCHES:
         raise InputError(f"searcher.name is {name!r}; {nearest(str(name), SEARCHES)}")
+    if SEARCHES[name] not in (DifferentiableSearch, FirstOrderSearch):
+        if searched != "policy":
+            raise InputError(f"searcher={name} searches policies only, and search is {searched}; use search=policy")
+        # There are no cells, and a mistake in their settings is one all the same.
+        build(ArchitectureSettings, groups.get("architecture") or {}, "architecture")
+        groups = {key: value for key, value in groups.items() if key not in ("search", "architecture")}
     settings = build(SEARCHES[name], groups)
     settings.policy_space.policy()  # a space that cannot be made is told now
     return settings
 
 
 def new_searcher(
-    settings: AnySearch, standard: Standard, seed: int
+    settings: AnySearch, standard: Standard, seed: int, epochs: int = 1, start: Policy | None = None
 ) -> Callable[[nn.Module, Callable[[Tensor, Tensor], Tensor], torch.Generator], AnySearcher]:
-    """What the search loop calls with its network, its training step and its noise."""
+    """What the search loop calls with its network, its training step and its noise.
+
+    `start` takes the place of the starting policy of the settings, where cells are searched under one found before.
+    """
     if isinstance(settings, RandomSearch):
         return lambda network, train_step, noise: RandomSearcher(settings, seed)
     if isinstance(settings, FasterSearch):
         return lambda network, train_step, noise: FasterSearcher(settings, network, standard, noise)
     if isinstance(settings, TableSearch):
         return lambda network, train_step, noise: TableSearcher(settings, network, train_step, standard, noise)
-    return lambda network, train_step, noise: DifferentiableSearcher(settings, network, train_step, standard, noise)
+    if isinstance(settings, FirstOrderSearch):
+        return lambda network, train_step, noise: FirstOrderSearcher(
+            settings, network, train_step, standard, noise, epochs
+        )
+    return lambda network, train_step, noise: DifferentiableSearcher(
+        settings, network, train_step, standard, noise, epochs, start
+    )

@@ -68,6 +68,9 @@ class RandomSearcher:
         """Nothing is learned."""
         return {}
 
+    def genotype(self) -> None:
+        """No cells are searched."""
+
     def policy(self) -> Policy:
         """Drawn from the seed."""
         return self.drawn

@@ -1,4 +1,4 @@
-"""What a policy search can be told, and which combinations make no sense."""
+"""What a search by gradients can be told, and which combinations make no sense."""
 
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -96,12 +96,6 @@ class GradientSettings:
             raise InputError(
                 f"searcher.betas is {list(self.betas)}; Adam needs two numbers, as in searcher.betas=[0.5,0.999]"
             )
-        if self.through_step == "none":
-            raise InputError(
-                "searcher.through_step=none leaves the policy without a gradient: validation images are not augmented, "
-                "so the validation loss reaches the policy only through the trained weights; use "
-                "searcher.through_step=finite_difference or jvp, or searcher=random to search nothing"
-            )
         if self.through_step == "jvp" and self.estimate_on == "sides":
             raise InputError(
                 "searcher.estimate_on=sides needs the losses on both sides of a finite difference; use "
@@ -125,14 +119,63 @@ class GradientSettings:
 
 
 @dataclass(frozen=True)
-class PolicySearch:
-    """A differentiable policy search: what to search in, how to estimate, how to reward."""
+class ArchitectureSettings:
+    """How the architecture weights of a supernet learn. The defaults are those of DARTS, first order."""
+
+    learning_rate: float = bounded(3e-4, 1e-8, 10.0)  # with Adam
+    betas: tuple[float, ...] = bounded((0.5, 0.999), 0.0, 0.999999)
+    weight_decay: float = bounded(1e-3, 0.0, 1.0)
+    order: str = choice("first", "first", "second")  # second: also through the training step
+    from_epoch: int = bounded(0, 0, 100_000)  # epochs of the weights alone before anything is learned
+    beta_decay: float = bounded(0.0, 0.0, 10_000.0)  # weight of the penalty at the end; it rises from 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if len(self.betas) != 2:
+            raise InputError(
+                f"architecture.betas is {list(self.betas)}; Adam needs two numbers, as in "
+                "architecture.betas=[0.5,0.999]"
+            )
+
+
+@dataclass(frozen=True)
+class DifferentiableSearch:
+    """A search by gradients: of what, in which space, how it is estimated and how rewarded."""
 
     searcher: GradientSettings = field(default_factory=GradientSettings)
     policy_space: SpaceSettings = field(default_factory=SpaceSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
+    architecture: ArchitectureSettings = field(default_factory=ArchitectureSettings)
+    search: str = choice("policy", "policy", "architecture", "joint")  # architecture: the policy stays as it starts
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        self.check_policy_has_a_gradient()
+        self.check_rewards()
+        self.check_magnitudes()
+
+    def check_policy_has_a_gradient(self) -> None:
+        """Refuse a policy that would silently stay as it is, and cells without the losses that they need."""
+        if self.searcher.through_step == "none" and self.search != "architecture":
+            raise InputError(
+                "searcher.through_step=none leaves the policy without a gradient: validation images are not augmented, "
+                "so the validation loss reaches the policy only through the trained weights; use "
+                "searcher.through_step=finite_difference or jvp, search=architecture to search cells only, or "
+                "searcher=random to search nothing"
+            )
+        if self.architecture.order == "second" and self.searcher.through_step != "finite_difference":
+            raise InputError(
+                f"architecture.order=second takes the losses of a finite difference, and searcher.through_step is "
+                f"{self.searcher.through_step}; use searcher.through_step=finite_difference or architecture.order=first"
+            )
+        if self.architecture.order == "second" and self.searcher.rewards == "shuffled":
+            raise InputError(
+                "architecture.order=second learns from the same rewards that searcher.rewards=shuffled deals to other "
+                "images; use architecture.order=first in the control"
+            )
+
+    def check_rewards(self) -> None:
+        """Refuse rewards that the estimator cannot use."""
         if self.searcher.changes_rewards and self.estimator.name == "gumbel":
             raise InputError(
                 "estimator=gumbel differentiates through the images and sees no reward to scale or shuffle; use "
@@ -148,6 +191,9 @@ class PolicySearch:
                 "estimator.draws=batch has one reward for a batch, and there is nothing to shuffle or rank; use "
                 "estimator.draws=image, or searcher.reward_scale=none and searcher.rewards=real"
             )
+
+    def check_magnitudes(self) -> None:
+        """Refuse magnitudes whose logits are infinite where they are to be learned."""
         if self.searcher.magnitude_gradient == "none" or self.policy_space.start != "pairs":
             return
         if not 0 < self.policy_space.magnitude < 1:

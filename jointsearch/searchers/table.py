@@ -193,6 +193,9 @@ class TableSearcher:
         kept = weights * (self.verdicts() >= 0 if significant else self.means().clamp(min=0))
         return kept / kept.sum() if kept.any() else weights / weights.sum()
 
+    def genotype(self) -> None:
+        """No cells are searched."""
+
     def policy(self) -> Policy:
         """The finished policy as things stand: entries, or independent pairs of them."""
         rows = zip(self.entries.sub_policies, self.shares().tolist(), strict=True)

@@ -59,3 +59,9 @@ def with_gradient(values: Tensor, gradient: Tensor, inputs: Tensor) -> Tensor:
     """Values (B,) as they are, with a graph to the inputs (B, ...) that has this gradient and keeps no activations."""
     slope = (gradient * inputs).flatten(1).sum(1)  # (B,)
     return values + (slope - slope.detach())
+
+
+def with_shared_gradient(values: Tensor, gradient: Tensor, shared: Tensor) -> Tensor:
+    """Values (B,) as they are, whose sum has this gradient to what all of them share; each carries a B-th of it."""
+    slope = (gradient * shared).sum() / len(values)
+    return values + (slope - slope.detach())

@@ -12,14 +12,23 @@ from jointsearch.through_step.record import FrozenNetwork
 
 
 def double_backward(
-    network: FrozenNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, step_size: float
+    network: FrozenNetwork,
+    direction: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    step_size: float,
+    architecture: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Rewards (B,): -step_size v . grad_w l_i; differentiable in `images` where these require a gradient."""
-    differentiable = images.requires_grad and torch.is_grad_enabled()
+    """Rewards (B,): -step_size v . grad_w l_i; differentiable in images and architecture that require a gradient."""
+    learned = {} if architecture is None else architecture
+    inputs = (images, *learned.values())
+    differentiable = any(one.requires_grad for one in inputs) and torch.is_grad_enabled()
     with full_precision(images.device), torch.enable_grad():
         v = checked_direction(network, direction)
         weights = {name: network.weights[name].detach().requires_grad_() for name in v.parts}
-        losses = per_image_loss(network(weights, in_precision_of_weights(images, network)), labels)  # (B,)
+        losses = per_image_loss(
+            network({**weights, **learned}, in_precision_of_weights(images, network)), labels
+        )  # (B,)
         # v . grad_w sum_i share_i l_i is linear in the shares, and its slope in share_i is v . grad_w l_i.
         shares = torch.ones_like(losses, requires_grad=True)
         gradients = torch.autograd.grad(

@@ -12,6 +12,7 @@ from jointsearch.through_step.direction import (
     checked_direction,
     in_precision_of_weights,
     with_gradient,
+    with_shared_gradient,
 )
 from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.precision import full_precision
@@ -20,7 +21,10 @@ from jointsearch.through_step.record import FrozenNetwork
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """Losses (B,) at w + reach v and at w - reach v; where the images require a gradient, both carry it."""
+    """Losses (B,) at w + reach v and at w - reach v, with a graph to images and architecture that require a gradient.
+
+    All images share an architecture: only the sum of the losses has the right gradient to it.
+    """
 
     above: Tensor
     below: Tensor
@@ -41,16 +45,23 @@ class Sides:
 
 
 def losses_on_both_sides(
-    network: FrozenNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, epsilon: float = 0.01
+    network: FrozenNetwork,
+    direction: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float = 0.01,
+    architecture: Mapping[str, Tensor] | None = None,
 ) -> Sides:
-    """Losses at w + reach v and w - reach v, reach = epsilon / ||v||."""
+    """Losses at w + reach v and w - reach v, reach = epsilon / ||v||, with `architecture` in place of the network's."""
     with full_precision(images.device):
         v = checked_direction(network, direction)
         inputs = in_precision_of_weights(images, network)
         reach = epsilon / v.norm.clamp_min(SHORTEST)
         # One after the other, so that the activations of only one of them are in memory.
-        above = _losses(network, _moved(network, v.parts, reach), inputs, labels)
-        below = _losses(network, _moved(network, v.parts, -reach), inputs, labels)
+        above, below = (
+            _losses(network, _moved(network, v.parts, sign * reach), inputs, labels, architecture or {})
+            for sign in (1, -1)
+        )
         return Sides(above, below, reach, v)
 
 
@@ -58,11 +69,24 @@ def _moved(network: FrozenNetwork, direction: dict[str, Tensor], reach: Tensor) 
     return {name: torch.addcmul(network.weights[name], part, reach) for name, part in direction.items()}
 
 
-def _losses(network: FrozenNetwork, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-    if not (inputs.requires_grad and torch.is_grad_enabled()):
+def _losses(
+    network: FrozenNetwork,
+    weights: dict[str, Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    architecture: Mapping[str, Tensor],
+) -> Tensor:
+    learned = {name: logits for name, logits in architecture.items() if logits.requires_grad}
+    through_images = inputs.requires_grad
+    if not (torch.is_grad_enabled() and (through_images or learned)):
         with torch.no_grad():
-            return per_image_loss(network(weights, inputs), labels)
-    leaves = inputs.detach().requires_grad_()
-    losses = per_image_loss(network(weights, leaves), labels)
-    (gradient,) = torch.autograd.grad(losses.sum(), leaves)
-    return with_gradient(losses.detach(), gradient, inputs)
+            return per_image_loss(network({**weights, **architecture}, inputs), labels)
+    images = inputs.detach().requires_grad_(through_images)
+    leaves = {name: logits.detach().requires_grad_() for name, logits in learned.items()}
+    losses = per_image_loss(network({**weights, **architecture, **leaves}, images), labels)
+    wanted = [*leaves.values(), *([images] if through_images else [])]
+    gradients = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
+    values = losses.detach()
+    for logits, gradient in zip(learned.values(), gradients, strict=False):
+        values = with_shared_gradient(values, gradient, logits)
+    return with_gradient(values, gradients[-1], inputs) if through_images else values

@@ -1,6 +1,6 @@
 """The gradient of the validation loss at the weights after a step: the direction along which images are judged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,12 +12,16 @@ from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.precision import full_precision
 
 
-def validation_gradient(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """d(mean cross entropy over all batches)/d(weights), by name; the network is left as it was.
+def validation_gradient(
+    network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], architecture: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """d(mean cross entropy over all batches)/d(weights and architecture), by name; the network is left as it was.
 
-    Batch statistics are those of each validation batch, and nothing is dropped: validation carries no noise.
+    Batch statistics are those of each validation batch, and nothing is dropped: validation carries no noise. Names of
+    `architecture` stand for parameters of the network that are no weights; one backward pass serves both.
     """
-    weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    weights: dict[str, Tensor] = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    weights.update(architecture or {})
     total = sum(len(labels) for _, labels in batches)
     gradient: list[Tensor] = []
     with judging(network), torch.enable_grad():

@@ -1,0 +1,267 @@
+"""Joint search is policy search and DARTS in one step: with either frozen it is the other, to the bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from jointsearch.data.standard import Standard, normalize
+from jointsearch.networks.supernet import supernet
+from jointsearch.searchers.differentiable import DifferentiableSearcher
+from jointsearch.searchers.settings import (
+    ArchitectureSettings,
+    DifferentiableSearch,
+    EstimatorSettings,
+    GradientSettings,
+    SpaceSettings,
+)
+from jointsearch.soft.network import SuperNet
+from search_spaces.controls import named_policy
+from search_spaces.errors import InputError
+from tests.search_bench import CLASSES, batch_of
+
+STANDARD = Standard()
+LEARNING_RATE = 0.1
+NEVER = 1000  # an epoch that does not come
+
+
+def new_network() -> SuperNet:
+    torch.manual_seed(4)
+    return supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1)
+
+
+def weights_of(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    optimizer = torch.optim.SGD(weights_of(network), LEARNING_RATE, momentum=0.9)
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        loss = cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def new_searcher(
+    search: str = "joint",
+    start: str = "trivialaugment",
+    policy: dict[str, Any] | None = None,
+    cells: dict[str, Any] | None = None,
+    network: SuperNet | None = None,
+) -> DifferentiableSearcher:
+    network = new_network() if network is None else network
+    space = SpaceSettings(start, share="ops", top=None, weighted=True)
+    settings = DifferentiableSearch(
+        GradientSettings(**({"magnitude_gradient": "none"} | (policy or {}))),
+        space,
+        EstimatorSettings(),
+        ArchitectureSettings(**({"learning_rate": 0.05} | (cells or {}))),
+        search,
+    )
+    noise = torch.Generator().manual_seed(6)
+    return DifferentiableSearcher(settings, network, trainer(network), STANDARD, noise, epochs=4)
+
+
+def steps(searcher: DifferentiableSearcher, count: int = 4) -> DifferentiableSearcher:
+    for epoch in range(count):
+        searcher.step(batch_of(16, epoch), [batch_of(16, 50 + epoch)], LEARNING_RATE, epoch)
+    return searcher
+
+
+def snapshot(searcher: DifferentiableSearcher) -> dict[str, Tensor]:
+    soft = {f"policy.{name}": value for name, value in searcher.policies.soft.state_dict().items()}
+    return {name: value.clone() for name, value in (soft | searcher.network.state_dict()).items()}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def moved(searcher: DifferentiableSearcher, fresh: DifferentiableSearcher) -> set[str]:
+    before, after = snapshot(fresh), snapshot(searcher)
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+ARCHITECTURE = {"logits.normal", "logits.reduction"}
+
+
+def test_joint_search_moves_policy_cells_and_weights() -> None:
+    found = moved(steps(new_searcher()), new_searcher())
+    assert found >= ARCHITECTURE | {"policy.preference", "network.stem.conv.weight"}
+
+
+def test_with_the_cells_frozen_it_is_policy_search() -> None:
+    joint = steps(new_searcher("joint", cells={"from_epoch": NEVER}))
+    assert_same(snapshot(joint), snapshot(steps(new_searcher("policy"))))
+    assert moved(joint, new_searcher()) & ARCHITECTURE == set()
+
+
+def test_with_the_policy_frozen_it_is_the_search_of_cells() -> None:
+    joint = steps(new_searcher("joint", policy={"from_epoch": NEVER}))
+    assert_same(snapshot(joint), snapshot(steps(new_searcher("architecture"))))
+    assert "policy.preference" not in moved(joint, new_searcher())
+
+
+def plain_darts() -> dict[str, Tensor]:
+    """DARTS, first order, written down once more: a step of the weights, then one of the architecture."""
+    network = new_network()
+    train, logits = trainer(network), list(network.architecture().values())
+    optimizer = torch.optim.Adam(logits, 0.05, betas=(0.5, 0.999), weight_decay=1e-3)
+    for epoch in range(4):
+        images, judge = batch_of(16, epoch), batch_of(16, 50 + epoch)
+        train(normalize(images.images, STANDARD), images.labels)
+        network.train()
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        for one in logits:
+            one.requires_grad_()
+        loss = cross_entropy(network(normalize(judge.images, STANDARD)), judge.labels)
+        gradients = torch.autograd.grad(loss, logits)
+        for one, gradient in zip(logits, gradients, strict=True):
+            one.requires_grad_(False)
+            one.grad = gradient
+        optimizer.step()
+        for name, buffer in network.named_buffers():
+            buffer.copy_(buffers[name])
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def test_without_augmentation_the_search_of_cells_is_darts() -> None:
+    found = snapshot(steps(new_searcher("architecture", start="none")))
+    expected = plain_darts()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+    fresh = new_network().state_dict()
+    assert all(float((expected[name] - fresh[name]).abs().max()) > 0.05 for name in ARCHITECTURE)
+
+
+def test_the_separate_baseline_under_a_uniform_policy_is_the_search_of_cells_under_it() -> None:
+    under_start = steps(new_searcher("architecture"))
+    network = new_network()
+    settings = new_searcher("architecture", start="none").settings
+    uniform = named_policy("trivialaugment")
+    noise = torch.Generator().manual_seed(6)
+    separate = DifferentiableSearcher(settings, network, trainer(network), STANDARD, noise, 4, uniform)
+    found, expected = steps(separate).network.state_dict(), under_start.network.state_dict()
+    assert_same(dict(found), dict(expected))
+
+
+def gradients_of(searcher: DifferentiableSearcher) -> dict[str, Tensor]:
+    """What each group got in one step that moves nothing."""
+    kept: dict[str, Tensor] = {}
+    searcher.policies.optimizer = torch.optim.SGD(searcher.policies.soft.parameters(), lr=0.0)
+    assert searcher.cells is not None
+    descend = searcher.cells.descend
+
+    def watched(leaves: dict[str, Tensor]) -> None:
+        kept.update({name: leaf.grad.clone() for name, leaf in leaves.items()})
+        descend(leaves)
+
+    searcher.cells.descend = watched  # type: ignore[method-assign]
+    searcher.step(batch_of(32), [batch_of(32, 9)], LEARNING_RATE, 0)
+    soft = searcher.policies.soft
+    named = {name: parameter.grad for name, parameter in soft.named_parameters() if parameter.grad is not None}
+    return kept | {name: gradient.clone() for name, gradient in named.items()}
+
+
+def test_one_backward_gives_each_group_what_a_backward_of_its_own_gives(tmp_path: Path) -> None:
+    start = tmp_path / "start.json"
+    start.write_text(
+        '{"format": "jointsearch-policy", "version": 1, "sub_policies": ['
+        '{"weight": 1, "ops": [{"op": "Rotate", "probability": 0.5, "magnitude": 0.4}]},'
+        '{"weight": 1, "ops": [{"op": "Brightness", "probability": 0.7, "magnitude": 0.6}]}]}'
+    )
+
+    def searcher(search: str, magnitudes: str, order: str) -> DifferentiableSearcher:
+        return new_searcher(search, str(start), {"magnitude_gradient": magnitudes}, {"order": order})
+
+    together = gradients_of(searcher("joint", "pathwise", "second"))
+    assert set(together) == ARCHITECTURE | {"preference", "probability_logits", "magnitude_logits"}
+    cells = gradients_of(searcher("architecture", "none", "second"))
+    policy = searcher("joint", "pathwise", "first")
+    policies = gradients_of(policy)
+    for name in ARCHITECTURE:
+        torch.testing.assert_close(together[name], cells[name], rtol=1e-4, atol=1e-7)
+    for name in ("preference", "probability_logits", "magnitude_logits"):
+        torch.testing.assert_close(together[name], policies[name], rtol=1e-4, atol=1e-8)
+        assert float(together[name].abs().max()) > 0
+
+
+def test_the_second_order_differs_from_the_first() -> None:
+    first, second = (
+        gradients_of(new_searcher("architecture", cells={"order": order})) for order in ("first", "second")
+    )
+    change = torch.cat([(first[name] - second[name]).flatten() for name in ARCHITECTURE]).norm()
+    assert float(change) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("search", "order", "magnitudes", "cost"),
+    [
+        ("joint", "first", "none", 8),
+        ("joint", "first", "pathwise", 10),
+        ("joint", "second", "none", 10),
+        ("architecture", "first", "none", 6),
+        ("architecture", "second", "none", 10),
+        ("policy", "first", "none", 8),
+    ],
+)
+def test_a_step_costs_what_it_says(search: str, order: str, magnitudes: str, cost: int) -> None:
+    searcher = new_searcher(search, policy={"magnitude_gradient": magnitudes}, cells={"order": order})
+    assert searcher.forward_equivalents(0) == cost
+
+
+def test_a_search_of_cells_refuses_a_network_without_any() -> None:
+    settings = new_searcher().settings
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
+    with pytest.raises(InputError, match="search=policy for this network"):
+        DifferentiableSearcher(settings, network, trainer(network), STANDARD, torch.Generator())
+
+
+def test_beta_decay_pulls_logits_together_more_and_more() -> None:
+    def spread(beta_decay: float) -> float:
+        searcher = steps(new_searcher("architecture", cells={"beta_decay": beta_decay, "weight_decay": 0.0}), 8)
+        return float(searcher.network.logits["normal"].std())  # type: ignore[union-attr]
+
+    assert spread(100.0) < 0.8 * spread(0.0)
+
+
+def test_a_loss_that_is_no_number_moves_neither_policy_nor_cells() -> None:
+    searcher = new_searcher()
+    before = snapshot(searcher)
+    train = batch_of(16)
+
+    def broken(images: Tensor, labels: Tensor) -> Tensor:
+        loss = cross_entropy(searcher.network(images), labels).detach()
+        with torch.no_grad():
+            next(searcher.network.parameters()).fill_(torch.nan)
+        return loss
+
+    searcher.train_step = broken
+    result = searcher.step(train, [batch_of(16, 9)], LEARNING_RATE, 0)
+    assert bool(result["skipped"])
+    after = snapshot(searcher)
+    for name in (*ARCHITECTURE, "policy.preference"):
+        assert torch.equal(before[name], after[name])
+
+
+@pytest.mark.parametrize("option", ["single_path", "auxiliary_skip"])
+def test_what_a_supernet_draws_or_fades_follows_the_search(option: str) -> None:
+    torch.manual_seed(4)
+    network = supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1, **{option: True})
+    searcher = steps(new_searcher(network=network), 3)
+    if option == "auxiliary_skip":
+        assert float(network.skip_weight) == pytest.approx(0.5)  # epoch 2 of 4
+    else:
+        assert float(network.temperature) == pytest.approx(5.05)
+        assert bool(network.noise.any())
+    assert searcher.genotype() is not None

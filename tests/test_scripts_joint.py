@@ -1,0 +1,141 @@
+"""The main command: policy and cells are searched and trained, kept by a stated rule, and used in another run."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from jointsearch.track import read_metrics
+from scripts import door
+from search_spaces.cells.random import random_genotype
+from search_spaces.cells.space import CELL_SPACES
+from search_spaces.genotype import PUBLISHED, Genotype
+from search_spaces.policy import Policy
+
+SMALL = ["cells.channels=4", "cells.layers=3", "cells.auxiliary=false", "cells.random_space=small", "device=cpu"]
+DATA = ["seeds=[0]", "dataset.reduced=120", "recipe.epochs=1", "recipe.batch_size=60", "threads=1"]
+SEARCH = [
+    *("supernet.channels=4", "supernet.layers=3", "search_recipe.epochs=3", "search_recipe.batch_size=30"),
+    *("architecture.learning_rate=0.05", "run=out", *SMALL, *DATA),
+]
+
+
+def run_script(name: str, *arguments: str) -> int:
+    return door.run(importlib.import_module(f"scripts.{name}").main, name, arguments)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> str:
+    assert run_script(name, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert list(Path().iterdir()) == []
+    return printed
+
+
+def test_the_main_command_leaves_policy_cells_and_a_table_with_its_controls(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script("joint_search", *SEARCH) == 0
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^\| ([a-z@]+) \| \d", printed, re.MULTILINE)
+    assert sorted(rows) == ["found", "none", "trivialaugment", "trivialaugment@random"]
+    found = folder / "out" / "search-seed0"
+    genotype = Genotype.load(found / "genotype.json")
+    assert len(Policy.load(found / "found.json").sub_policies) == 344
+    history = [row["genotype"] for row in read_metrics(found / "metrics.jsonl")]
+    assert len(history) == 3
+    assert Genotype.from_darts(history[-1]) == genotype
+    trained = {row: Genotype.load(folder / "out" / row / "seed0" / "genotype.json") for row in rows}
+    assert trained["found"] == trained["none"] == trained["trivialaugment"] == genotype
+    assert trained["trivialaugment@random"] == random_genotype(CELL_SPACES["small"], 0)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_what_is_kept_is_of_the_epoch_that_the_rule_names(keep: str, folder: Path) -> None:
+    assert run_script("joint_search", *SEARCH, "retrain=false", f"keep={keep}", "search_recipe.epochs=6") == 0
+    found = folder / "out" / "search-seed0"
+    rows = read_metrics(found / "metrics.jsonl")
+    accuracies = [row["validation_accuracy"] for row in rows]
+    best = max(range(6), key=lambda epoch: (accuracies[epoch], epoch)) + 1
+    result = json.loads((found / "result.json").read_text())
+    assert (result["keep"], result["kept_epoch"]) == (keep, best if keep == "best" else 6)
+    assert Genotype.load(found / "genotype.json") == Genotype.from_darts(rows[result["kept_epoch"] - 1]["genotype"])
+
+
+def test_the_budget_scales_both_kinds_of_epochs(folder: Path) -> None:
+    assert run_script("joint_search", *SEARCH, "budget=2", "controls=[]") == 0
+    assert json.loads((folder / "out/search-seed0/result.json").read_text())["epochs"] == 6
+    assert json.loads((folder / "out/found/seed0/trial.json").read_text())["recipe"]["epochs"] == 2
+
+
+def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder: Path) -> None:
+    arguments = [*SEARCH, "search=separate", "network=tiny_cnn", "retrain=false"]
+    assert run_script("joint_search", *arguments) == 0
+    found = Policy.load("out/policy/search-seed0/found.json")
+    assert Policy.load("out/search-seed0/policy.json") == found
+    assert Policy.load("out/search-seed0/found.json").sub_policies != ()
+    assert Genotype.load("out/search-seed0/genotype.json")
+    first, second = (json.loads(Path("out", name, "searches.json").read_text()) for name in ("policy", ""))
+    assert (first[0]["forward_equivalents"], second[0]["forward_equivalents"]) == (3 * 2 * 8, 3 * 2 * 6)
+
+
+def test_policy_and_genotype_of_different_runs_train_together(folder: Path) -> None:
+    for run in ("one", "other"):
+        seed = f"seeds=[{len(run)}]"
+        assert run_script("joint_search", *SEARCH, "retrain=false", f"run={run}", seed) == 0
+    shared = [*SMALL, *DATA, "controls=[]"]
+    assert run_script("retrain", "run=one", *shared, "seeds=null") == 0
+    assert Path("one/found/seed3/genotype.json").read_text() == Path("one/search-seed3/genotype.json").read_text()
+    moved = ["policy=one/search-seed3/found.json", "genotype=other", "run=both", "seeds=null"]
+    assert run_script("retrain", *shared, *moved) == 0
+    assert Path("both/found/seed5/policy.json").read_text() == Path("one/search-seed3/found.json").read_text()
+    assert Path("both/found/seed5/genotype.json").read_text() == Path("other/search-seed5/genotype.json").read_text()
+
+
+WRONG = {
+    "searcher.through_step=none": "search=architecture",
+    "searcher=table": "search=policy",
+    "searcher=random": "search=policy",
+    "network=resnet18": "has its own",
+    "search=separate network=null": "network=wide_resnet40_2",
+    "architecture.order=second searcher.through_step=jvp": "architecture.order=first",
+    "architecture.order=second searcher=shuffled_reward": "architecture.order=first in the control",
+    "architecture.betas=[0.5]": "architecture.betas=[0.5,0.999]",
+    "supernet.channel_share=3": "a divisor",
+    "supernet.space=dart": "darts",
+    "supernet.layers=2": "from 3",
+    "search_recipe.drop_rate=0.1": "drop_path",
+    "controls=[none@nowhere]": "neither published nor a file",
+    "controls=[none@missing.json]": "is not there",
+    "recipe.auxiliary_weight=0.4": "cells.auxiliary=true",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_makes_no_sense_is_refused_with_a_remedy_before_anything_is_written(
+    wrong: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert WRONG[wrong] in refusal(capsys, "joint_search", *SEARCH, *wrong.split())
+
+
+def test_without_a_policy_to_learn_no_gradient_through_the_step_is_needed(folder: Path) -> None:
+    overrides = ["search=architecture", "searcher.through_step=none", "retrain=false"]
+    assert run_script("joint_search", *SEARCH, *overrides) == 0
+
+
+def test_a_genotype_of_another_space_trains_and_a_folder_that_is_no_run_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(folder / "empty").mkdir()
+    assert run_script("retrain", *SMALL, *DATA, "genotype=empty", "controls=[]") == 2
+    assert "run folder of a search" in capsys.readouterr().err
+    assert run_script("retrain", *SMALL, *DATA, "genotype=DARTS_V2", "controls=[]", "run=darts") == 0
+    assert Genotype.load("darts/trivialaugment/seed0/genotype.json") == PUBLISHED["DARTS_V2"]

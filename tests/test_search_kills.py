@@ -1,0 +1,166 @@
+"""A search that is killed anywhere ends with the same bits: of a policy, and of policy and cells together."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sklearn.datasets  # noqa: F401  imported for the fork server, like the next line
+import torch
+import torch._dynamo
+
+from jointsearch.checkpoint import load_checkpoint
+from jointsearch.loops.resumable import Interrupted
+from jointsearch.loops.searches import run_searches
+from jointsearch.networks.supernet import SUPERNET
+from search_spaces.genotype import Genotype
+from tests.kills import same, sleep_until, wait_for
+from tests.test_search import DIGITS, SEARCH, grid_of
+
+FEWER = dataclasses.replace(DIGITS, reduced=300)
+GRIDS = {
+    # Surrogates and their optimizer, shuffling, several draws and validation batches; 12 steps.
+    "policy": grid_of(
+        {"draws_per_validation": 2, "validation_batches": 2, "rewards": "shuffled"}, {"name": "relax"}, dataset=FEWER
+    ),
+    # Drawn paths, whose noise is a buffer, and the momentum of the architecture; 12 steps.
+    "joint": grid_of(
+        {"magnitude_gradient": "none"},
+        groups={"search": "joint", "architecture": {"learning_rate": 0.05}},
+        dataset=FEWER,
+        network=SUPERNET,
+        network_options={"space": "small", "channels": 4, "layers": 3, "single_path": True},
+        recipe=dataclasses.replace(grid_of().recipe, drop_rate=0.0),
+        keep="best",
+    ),
+}
+EPOCHS = 4
+
+
+class Undisturbed(NamedTuple):
+    """How an undisturbed search of a kind ends, and the seconds from its folder to its result."""
+
+    kind: str
+    state: dict[str, Any]
+    seconds: float
+
+
+def go(kind: str, folder: str, save_seconds: float = 0.1) -> None:
+    torch.set_num_threads(1)
+    try:
+        run_searches(GRIDS[kind], folder, save_seconds=save_seconds)
+    except Interrupted as interrupted:
+        os._exit(interrupted.exit_code)
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    loaded = load_checkpoint(folder / SEARCH / "checkpoints")
+    assert loaded is not None
+    result = json.loads((folder / SEARCH / "result.json").read_text())
+    result.pop("seconds")
+    kept = [path for path in (folder / SEARCH).iterdir() if path.suffix in (".json", ".jsonl")]
+    files = {path.name: path.read_bytes() for path in kept if path.name not in ("birth.json", "result.json")}
+    return files | {"result": result, "state": {key: loaded.state[key] for key in loaded.state if key != "seconds"}}
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_search_kills"])
+    return context
+
+
+@pytest.fixture(scope="module", params=GRIDS)
+def undisturbed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, processes: Any
+) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    child = processes.Process(target=go, args=(request.param, str(folder)))
+    child.start()
+    wait_for(folder / SEARCH / "trial.json")
+    began = time.monotonic()
+    child.join(120)
+    assert child.exitcode == 0
+    return Undisturbed(request.param, final_state(folder), time.monotonic() - began)
+
+
+def test_the_checkpoint_holds_all_that_learns(undisturbed: Undisturbed) -> None:
+    state = undisturbed.state["state"]
+    policies, cells = state["searcher"]["policies"], state["searcher"]["cells"]
+    assert int(policies["soft"]["visits"].sum()) == EPOCHS * 150 * (2 if undisturbed.kind == "policy" else 1)
+    assert float(policies["soft"]["preference"].abs().max()) > 0.05
+    assert policies["optimizer"]["state"]
+    assert state["trainer"]["optimizer"]["state"]
+    if undisturbed.kind == "policy":
+        assert len(policies["estimator"]) == 8  # two surrogates of two layers
+        assert policies["estimator"]["surrogates.0.output.weight"].any()  # 0 before it learns
+        assert policies["control_optimizer"]["state"]
+        assert cells is None
+    else:
+        assert cells["optimizer"]["state"]
+        assert state["trainer"]["network"]["noise"].any()
+        assert Genotype.from_json(undisturbed.state["genotype.json"].decode())
+
+
+@pytest.fixture(scope="module")
+def kills() -> list[tuple[str, bool, bool]]:
+    """Of each killed search: its kind, whether it was killed before its result, and had a checkpoint then."""
+    return []
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
+    moment: int, tmp_path: Path, processes: Any, undisturbed: Undisturbed, kills: list[Any]
+) -> None:
+    folder = tmp_path / SEARCH
+    child = processes.Process(target=go, args=(undisturbed.kind, str(tmp_path)))
+    child.start()
+    wait_for(folder / "trial.json")
+    sleep_until(folder, 0.9 * (moment + random.Random(moment).random()) / 10 * EPOCHS, undisturbed.seconds / EPOCHS)
+    child.kill()
+    child.join(30)
+    killed = child.exitcode == -signal.SIGKILL and not (folder / "result.json").exists()
+    assert killed or (folder / "result.json").exists()
+    kills.append((undisturbed.kind, killed, killed and load_checkpoint(folder / "checkpoints") is not None))
+    again = processes.Process(target=go, args=(undisturbed.kind, str(tmp_path)))
+    again.start()
+    again.join(120)
+    assert again.exitcode == 0
+    assert same(final_state(tmp_path), undisturbed.state)
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_most_of_the_killed_searches_were_under_way_and_some_had_a_checkpoint(
+    kind: str, kills: list[tuple[str, bool, bool]]
+) -> None:
+    mine = [(killed, resumed) for killed_kind, killed, resumed in kills if killed_kind == kind]
+    if len(mine) < 10:
+        pytest.skip("speaks of all ten kills above, and not all of them ran")
+    assert sum(killed for killed, _ in mine) >= 7
+    assert sum(resumed for _, resumed in mine) >= 3
+
+
+def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
+    tmp_path: Path, processes: Any, undisturbed: Undisturbed
+) -> None:
+    child = processes.Process(target=go, args=(undisturbed.kind, str(tmp_path), 1e6))
+    child.start()
+    wait_for(tmp_path / SEARCH / "metrics.jsonl")
+    os.kill(child.pid, signal.SIGTERM)
+    child.join(30)
+    assert child.exitcode == 143
+    assert not (tmp_path / SEARCH / "result.json").exists()
+    saved = load_checkpoint(tmp_path / SEARCH / "checkpoints")
+    assert saved is not None
+    assert 0 < saved.step < 12
+    with (tmp_path / SEARCH / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 99}\n')  # as a kill between a line and its checkpoint leaves one
+    go(undisturbed.kind, str(tmp_path))
+    assert same(final_state(tmp_path), undisturbed.state)
