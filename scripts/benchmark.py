@@ -15,6 +15,7 @@ from jointsearch.benchmarks.planted import STEPS, planted_outcome
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.data.planted import PLANTED_ANSWER
 from jointsearch.device import choose_device
+from jointsearch.networks.supernet import SUPERNET
 from jointsearch.provenance import birth_certificate
 from jointsearch.searchers.make import AnySearch, search_settings
 from jointsearch.settings import bounded, build, choice
@@ -30,6 +31,15 @@ SEARCHES = {
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_gumbel": ["preset=dada2020_gumbel"],
     "faster_aa2020": ["preset=faster_aa2020"],
+}
+
+# Of a supernet; measured with network=supernet batch_size=64.
+CELL_SEARCHES = {
+    "joint, default": ["search=joint"],
+    "joint, architecture second order": ["search=joint", "architecture.order=second"],
+    "DARTS, first order": ["search=architecture"],
+    "DARTS, second order": ["search=architecture", "architecture.order=second"],
+    "policy only, on the supernet": ["search=policy", "searcher.magnitude_gradient=none"],
 }
 
 PLANTED = {
@@ -95,7 +105,8 @@ def print_share(settings: Settings, device: torch.device) -> None:
 def print_search_steps(settings: Settings, device: torch.device) -> None:
     """Search steps beside the plain step of the same network and batch."""
     print(f"{describe(settings, device)}, float32:\n", flush=True)
-    searches = {name: search_of(overrides) for name, overrides in SEARCHES.items()}
+    kinds = CELL_SEARCHES if settings.network == SUPERNET else SEARCHES
+    searches = {name: search_of(overrides) for name, overrides in kinds.items()}
     costs = step_costs(searches, settings.network, settings.batch_size, device, settings.rounds)
     plain = costs["plain"].seconds
     seconds = " s |" if device.type == "cuda" else ""

@@ -19,6 +19,7 @@ from jointsearch.loops.searches import FOUND, FOUND_CELLS, SearchGrid, run_searc
 from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, check_grid, folder_name, run_grid
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.report.comparison import compare
+from jointsearch.report.page import write_report
 from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import replace_file, write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
@@ -111,6 +112,7 @@ def main(config: dict[str, Any]) -> None:
         print(f"\n{describe_searches(results)}", flush=True)
         announce = do_nothing
     if not settings.retrain:
+        print(f"On one page, with pictures: {write_report(folder, settings.dataset)}")
         print(f"What was found lies in {folder}/{FOUND}{f' and {FOUND_CELLS}' if settings.finds_cells else ''}")
         print(f"To train with it: python scripts/retrain.py run={folder}, with the settings of data and training above")
         return
@@ -119,6 +121,7 @@ def main(config: dict[str, Any]) -> None:
     replace_file(folder / "summary.md", comparison.to_markdown().encode())
     write_json(folder / "summary.json", comparison.to_data())
     print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each search and training has its own folder.")
+    print(f"On one page, with pictures: {write_report(folder, settings.dataset)}")
 
 
 def with_budget(settings: Settings) -> Settings:

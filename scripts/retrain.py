@@ -16,6 +16,7 @@ from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.searches import FOUND, FOUND_CELLS
 from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, run_grid
 from jointsearch.report.comparison import compare
+from jointsearch.report.page import write_report
 from jointsearch.run_folder import replace_file, write_json
 from jointsearch.settings import bounded, build, choice
 from scripts.door import run
@@ -79,6 +80,7 @@ def main(config: dict[str, Any]) -> None:
     replace_file(folder / "summary.md", comparison.to_markdown().encode())
     write_json(folder / "summary.json", comparison.to_data())
     print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+    print(f"On one page: {write_report(folder, settings.dataset)}")
 
 
 def sources(settings: Settings) -> tuple[str, str | None, tuple[int, ...]]:

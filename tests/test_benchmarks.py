@@ -52,7 +52,10 @@ def test_the_script_refuses_an_unknown_task(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_search_step_is_set_beside_the_plain_step_of_the_same_network() -> None:
-    searches = {"default": search_of([]), "fixed": search_of(["searcher.magnitude_gradient=none"])}
+    searches = {
+        "default": search_of(["search=policy"]),
+        "fixed": search_of(["search=policy", "searcher.magnitude_gradient=none"]),
+    }
     costs = step_costs(searches, "tiny_cnn", 16, torch.device("cpu"), rounds=1)
     assert [costs[name].forward_equivalents for name in ("plain", "default", "fixed")] == [3, 10, 8]
     assert costs["default"].seconds > costs["plain"].seconds

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from jointsearch.benchmarks.plain_supernet import PlainBody
 from jointsearch.soft.candidates import Candidate
 from jointsearch.soft.mixed import Mixture
 from jointsearch.soft.network import SuperNet
@@ -17,34 +18,10 @@ from jointsearch.through_step.record import record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.cells.derive import derive
-from search_spaces.cells.ops import CELL_OPS
 from search_spaces.cells.skeleton import CellNetwork, Skeleton
 from search_spaces.cells.space import CELL_SPACES, DARTS, SMALL, CellSpace
 
 LITTLE = Skeleton(channels=4, layers=4, num_classes=3, in_chans=2)  # reductions at 1 and 2
-
-
-class PlainBody(nn.Module):
-    """All candidates of all edges as modules of their own; the mixture is the weights (E, O)."""
-
-    def __init__(self, space: CellSpace, channels: int, is_reduction: bool) -> None:
-        super().__init__()
-        self.space = space
-        self.edges = nn.ModuleList()
-        for _, source in space.edges:
-            stride = 2 if is_reduction and source < 2 else 1
-            self.edges.append(nn.ModuleList(CELL_OPS[op](channels, stride, False) for op in space.ops))
-
-    def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
-        states = [before, last]
-        for node in range(self.space.nodes):
-            total = 0
-            for (reader, source), candidates, row in zip(self.space.edges, self.edges, weights, strict=True):
-                if reader == node:
-                    for candidate, weight in zip(candidates, row, strict=True):
-                        total = total + weight * candidate(states[source])
-            states.append(total)
-        return torch.cat(states[2:], dim=1)
 
 
 def plain_and_ours(space: CellSpace, skeleton: Skeleton, dtype: torch.dtype) -> tuple[CellNetwork, SuperNet]:

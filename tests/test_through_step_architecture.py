@@ -70,6 +70,16 @@ def test_a_search_of_policies_gets_the_same_direction_as_one_of_cells() -> None:
     assert all(torch.equal(alone[name], gradient[name]) for name in alone)
 
 
+def test_where_only_cells_learn_their_gradient_is_the_same_and_that_of_the_weights_is_not_computed() -> None:
+    network, _, leaves, gradient = recorded(torch.float64)
+    seen: list[bool] = []
+    network.stem[0].register_forward_hook(lambda layer, _, output: seen.append(layer.weight.requires_grad))
+    alone = validation_gradient(network, [(inputs(9, 2, torch.float64), JUDGES)], leaves, of_weights=False)
+    assert seen == [False]
+    assert list(alone) == [NAME]
+    torch.testing.assert_close(alone[NAME], gradient[NAME], rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize(("dtype", "epsilon", "error"), [(torch.float64, 1e-4, 1e-6), (torch.float32, 0.01, 1e-2)])
 def test_the_second_order_gradient_is_that_of_double_backward(dtype: torch.dtype, epsilon: float, error: float) -> None:
     _, frozen, leaves, gradient = recorded(dtype)

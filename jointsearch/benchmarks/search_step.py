@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from jointsearch.benchmarks.plain_supernet import PlainSuperNet
 from jointsearch.benchmarks.timing import time_in_turn
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.loops.recipe import Recipe, Trainer
 from jointsearch.networks.create import create_network
+from jointsearch.networks.supernet import SUPERNET
 from jointsearch.searchers.differentiable import DifferentiableSearcher
 from jointsearch.searchers.make import AnySearch, new_searcher
+from search_spaces.cells.skeleton import Skeleton
 
 CLASSES = 10
+PLAIN_DEFINITION = "plain step of the plain definition"  # of the supernet
 # CIFAR's: pad-4 crop, flip and cutout.
 STANDARD = Standard(4, True, 16, (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
 RECIPE = Recipe(precision="float32")
@@ -44,7 +48,7 @@ class Step:
         images = torch.randint(256, (2, batch, 3, 32, 32), generator=noise, dtype=torch.uint8).to(device)
         labels = torch.randint(CLASSES, (2, batch), generator=noise).to(device)
         self.train, self.judge = (Batch(images[i], labels[i], torch.arange(batch)) for i in range(2))
-        self.trainer = Trainer(create_network(network, CLASSES), RECIPE, device, CLASSES, 1)
+        self.trainer = Trainer(built(network), RECIPE, device, CLASSES, 1)
         self.trainer.task.train()
         self.searcher = None
         if search is not None:
@@ -67,12 +71,23 @@ class Step:
         return 3 if self.searcher is None else self.searcher.forward_equivalents(0)
 
 
+def built(network: str) -> nn.Module:
+    """A network by name, or the plain definition of the supernet in the layout of its authors."""
+    return PlainSuperNet(Skeleton()) if network == PLAIN_DEFINITION else create_network(network, CLASSES)
+
+
 def step_costs(
     searches: Mapping[str, AnySearch], network: str, batch: int, device: torch.device, rounds: int
 ) -> dict[str, StepCost]:
-    """Costs of a plain step, under the name "plain", and of one step of each search, timed in turn."""
+    """Costs of a plain step, under the name "plain", and of one step of each search, timed in turn.
+
+    Beside a supernet's stands a plain step of its plain definition.
+    """
     kinds: dict[str, AnySearch | None] = {"plain": None, **searches}
-    steps = {name: Step(search, network, batch, device) for name, search in kinds.items()}
+    networks = dict.fromkeys(kinds, network)
+    if network == SUPERNET:
+        kinds[PLAIN_DEFINITION], networks[PLAIN_DEFINITION] = None, PLAIN_DEFINITION
+    steps = {name: Step(search, networks[name], batch, device) for name, search in kinds.items()}
     seconds = time_in_turn(steps, rounds, BLOCK_SECONDS)
     augmenting = {
         name: partial(step.searcher.policies.augmented, step.train)
@@ -80,7 +95,7 @@ def step_costs(
         if isinstance(step.searcher, DifferentiableSearcher)
     }
     augmentation = time_in_turn(augmenting, rounds, BLOCK_SECONDS / 4)
-    peaks = {name: peak_gigabytes(search, network, batch, device) for name, search in kinds.items()}
+    peaks = {name: peak_gigabytes(search, networks[name], batch, device) for name, search in kinds.items()}
     return {
         name: StepCost(seconds[name], peaks[name], augmentation.get(name), steps[name].forward_equivalents())
         for name in kinds

@@ -67,7 +67,7 @@ class DifferentiableSearcher:
             return {"train_loss": train_loss, "skipped": torch.tensor(False)}
         leaves = self.cells.leaves() if self.cells and cells_learn else {}
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
-        gradient = validation_gradient(self.network, judges, leaves)
+        gradient = validation_gradient(self.network, judges, leaves, of_weights=measures)
         objective = self.direct(gradient, leaves, epoch)
         measured: list[tuple[Augmented, Tensor]] = []
         if record is not None:

@@ -29,7 +29,7 @@ SEARCHES: dict[str, type[AnySearch]] = {
 
 
 def search_settings(groups: Mapping[str, Any]) -> AnySearch:
-    """Checked settings from plain groups: searcher, policy_space, estimator, architecture; and search, what is searched."""
+    """Checked settings from the plain groups searcher, policy_space, estimator, architecture, and what search names."""
     searcher, searched = groups.get("searcher"), groups.get("search", "policy")
     name = searcher.get("name") if isinstance(searcher, Mapping) else searcher
     if name not in SEARCHES:

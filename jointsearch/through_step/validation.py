@@ -13,15 +13,20 @@ from jointsearch.through_step.precision import full_precision
 
 
 def validation_gradient(
-    network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], architecture: Mapping[str, Tensor] | None = None
+    network: nn.Module,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    architecture: Mapping[str, Tensor] | None = None,
+    of_weights: bool = True,
 ) -> dict[str, Tensor]:
     """d(mean cross entropy over all batches)/d(weights and architecture), by name; the network is left as it was.
 
     Batch statistics are those of each validation batch, and nothing is dropped: validation carries no noise. Names of
-    `architecture` stand for parameters of the network that are no weights; one backward pass serves both.
+    `architecture` stand for parameters of the network that are no weights; one backward pass serves both. Where that of
+    the weights is not wanted, none of it is computed.
     """
-    weights: dict[str, Tensor] = {name: one for name, one in network.named_parameters() if one.requires_grad}
-    weights.update(architecture or {})
+    weights = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    held = {} if of_weights else {name: one.detach() for name, one in weights.items()}
+    learned: dict[str, Tensor] = {**(weights if of_weights else {}), **(architecture or {})}
     total = sum(len(labels) for _, labels in batches)
     gradient: list[Tensor] = []
     with judging(network), torch.enable_grad():
@@ -29,11 +34,11 @@ def validation_gradient(
             # Copies, so that the running statistics that evaluation uses see training batches only.
             buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
             with full_precision(images.device):
-                output = functional_call(network, {**weights, **buffers}, (images,))
+                output = functional_call(network, {**held, **learned, **buffers}, (images,))
                 loss = per_image_loss(output, labels).sum() / total
-            part = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+            part = torch.autograd.grad(loss, list(learned.values()), materialize_grads=True)
             gradient = list(torch._foreach_add(gradient, part)) if gradient else list(part)
-    return dict(zip(weights, gradient, strict=True))
+    return dict(zip(learned, gradient, strict=True))
 
 
 @contextmanager

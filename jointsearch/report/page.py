@@ -1,0 +1,236 @@
+"""report.html: a run on one page, in one file that asks nobody for anything and says no more than the figures carry."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jointsearch.data.load import DataSettings
+from jointsearch.report.comparison import Comparison, Row, compare
+from jointsearch.report.page_charts import dot_strip
+from jointsearch.report.page_courses import policy_colors, search_course, training_course
+from jointsearch.report.page_gallery import gallery
+from jointsearch.report.page_html import (
+    DASH,
+    Html,
+    amount,
+    document,
+    duration,
+    facts,
+    percent,
+    table,
+    tag,
+)
+from jointsearch.report.page_run import Part, Run, number, read_run
+from jointsearch.report.searches import rank_agreement
+from jointsearch.run_folder import replace_file
+from search_spaces.errors import InputError
+from search_spaces.plain_json import shown_path
+
+NAME = "report.html"
+KEPT = {
+    "last": "of the last epoch",
+    "best": "of the epoch in which the searched network had its highest validation accuracy; of equal ones the later",
+}
+CERTIFICATE = ("command", "commit", "hardware", "threads", "python", "torch", "torchvision")
+
+
+def write_report(folder: Path | str, dataset: DataSettings | None = None) -> Path:
+    """Write report.html into a run folder; `dataset` says where its images lie, which a run does not remember."""
+    run = read_run(folder)
+    path = run.folder / NAME
+    page = document(_title(run), _head(run), *_sections(run, dataset))
+    try:
+        replace_file(path, page.encode())
+    except OSError as error:
+        reason = f"{shown_path(path)} cannot be written ({error.strerror})"
+        raise InputError(f"{reason}; copy the run folder to a place where you may write") from None
+    return path
+
+
+def _sections(run: Run, dataset: DataSettings | None) -> list[Html]:
+    sections = {
+        "What was searched": _searches(run),
+        "Beside its controls": _comparison(run),
+        "What it looks like": gallery(run, dataset),
+        "How the search went": [part for step in run.steps for part in _course(step)],
+        "How the trainings went": training_course(run),
+        "Where it comes from": _origin(run),
+    }
+    return [tag("section", tag("h2", name), *parts) for name, parts in sections.items() if parts]
+
+
+def _title(run: Run) -> str:
+    if not run.searches:
+        return f"Trainings on {_data(run.first)}"
+    first, *others = (step[0].outcome for step in run.steps)
+    return f"{', then '.join([first, *map(str.lower, others)])}, searched on {_data(run.first)}"
+
+
+def _data(part: Part) -> str:
+    return str(part.setting("dataset", "name"))
+
+
+def _seconds(parts: Sequence[Part]) -> str:
+    return duration(sum(part.figure("seconds") or 0 for part in parts))
+
+
+def _head(run: Run) -> Html:
+    open_parts = [f"{part.name} ({_progress(part)})" for part in run.parts if part.result is None]
+    seeds = sorted({part.seed for part in run.parts})
+    told = f"Run {run.folder.resolve().name}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    lines = [tag("h1", _title(run)), tag("p", told, class_="faint")]
+    if open_parts:
+        said = f"Not finished: {', '.join(open_parts)}. The command below goes on with it when run= names this folder."
+        lines.append(tag("p", said, class_="note"))
+    return tag("header", *lines)
+
+
+def _progress(part: Part) -> str:
+    done = part.epochs[-1]["epoch"] if part.epochs else 0
+    return f"{done:g} of {part.setting('recipe', 'epochs')} epochs"
+
+
+def _searches(run: Run) -> list[Html]:
+    parts = [part for step in run.steps for part in (facts(_facts(step)), _by_seed(step), *_agreement(step))]
+    said = "A forward-equivalent is one forward pass of a batch; a backward pass counts as two."
+    return [*parts, tag("p", said, class_="faint")] if parts else []
+
+
+def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
+    part = step[0]
+    ways = [part.setting("search", "searcher", "name")]
+    if part.searched != "architecture":
+        ways += [part.setting("search", "searcher", "through_step"), part.setting("search", "estimator", "name")]
+    if part.searched != "policy":
+        ways.append(f"cells by the {part.setting('search', 'architecture', 'order')} order")
+    options = part.setting("network_options")
+    measures = [f"{name} {value}" for name, value in options.items() if value] if isinstance(options, dict) else []
+    train, judges = part.setting("data", "train"), part.setting("data", "validation")
+    keep = str(part.setting("search", "keep"))
+    done = sum(one.result is not None for one in step)
+    passes = sum(one.figure("forward_equivalents") or 0 for one in step)
+    return [
+        ("searched", part.outcome),
+        ("by", ", ".join(str(way) for way in ways if way)),
+        ("data", f"{_data(part)}: {train} images train the weights, {judges} others judge; no test image is seen"),
+        ("network", ", ".join([str(part.setting("network")), *measures])),
+        ("kept", f"{part.outcome} {KEPT[keep]} (keep={keep})" if keep in KEPT else ""),
+        (f"cost of {done} finished of {len(step)} seeds", f"{_seconds(step)}, {passes:,.0f} forward-equivalents"),
+    ]
+
+
+def _by_seed(parts: Sequence[Part]) -> Html:
+    columns: dict[str, Callable[[Part], str]] = {
+        "seed": lambda part: str(part.seed),
+        "kept epoch": _kept,
+        "validation accuracy": lambda part: amount(number(part.kept.get("validation_accuracy")), ".2f"),
+        "time": lambda part: duration(part.figure("seconds")),
+        "forward-equivalents": lambda part: amount(part.figure("forward_equivalents")),
+        "sub-policies in use": lambda part: amount(number(part.kept.get("effective_sub_policies")), ".1f"),
+        "images left as they are": lambda part: percent(number(part.kept.get("idle_share"))),
+        "candidates in use": lambda part: amount(number(part.kept.get("effective_candidates")), ".2f"),
+        "skips in the normal cell": lambda part: amount(number(part.kept.get("normal_skips"))),
+        "steps skipped": lambda part: amount(part.figure("skipped_steps")),
+    }
+    cells = {name: [told(part) for part in parts] for name, told in columns.items()}
+    used = {name: column for name, column in cells.items() if set(column) != {DASH}}
+    return table(list(used), zip(*used.values(), strict=True))
+
+
+def _kept(part: Part) -> str:
+    if part.result is None:
+        return f"not finished, {_progress(part)}"
+    return f"{amount(part.figure('kept_epoch'))} of {amount(part.figure('epochs'))}"
+
+
+def _agreement(parts: Sequence[Part]) -> list[Html]:
+    shares = [(part.result or {}).get("sub_policy_shares") for part in parts]
+    usable = [one for one in shares if isinstance(one, list) and None not in map(number, one)]
+    if len({len(one) for one in usable}) != 1 or (agreement := rank_agreement(usable)) is None:
+        return []
+    said = f"Rank correlation of the sub-policies' shares between seeds: {agreement:+.2f} on average"
+    return [tag("p", f"{said} (1: the same order in each, 0: no agreement).")]
+
+
+def _comparison(run: Run) -> list[Html]:
+    if not run.trainings:
+        return [tag("p", "Nothing in this folder was trained with what was found, so nothing says what it is worth.")]
+    try:
+        comparison = compare([run.folder])
+    except InputError as problem:
+        return [tag("p", f"Not compared: {problem}.", class_="note")]
+    parts = [_comparison_table(run, comparison)] if comparison.rows else [tag("p", "No training is finished yet.")]
+    if comparison.unfinished:
+        parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
+    said = [_equal_budget(run), _verdicts(comparison)]
+    if run.searches:
+        said.append(f"These trainings took {_seconds(run.trainings)}; searching took {_seconds(run.searches)}, on top.")
+    if run.searches and run.searches[-1].searched != "policy":
+        said.append("Rows without @ all have the cells that were found: they tell policies apart, a row with @ cells.")
+    return [*parts, tag("p", " ".join(said), class_="faint")]
+
+
+def _equal_budget(run: Run) -> str:
+    first = next((part for part in run.trainings if part.result is not None), run.trainings[0])
+    epochs, images = first.setting("recipe", "epochs"), first.setting("data", "train")
+    tested = first.figure("test_images")
+    told = "" if tested is None else f" and then measured on {tested:,.0f} test images"
+    alike = "all settings but policy, genotype and seed are the same"
+    return f"Every row was trained for {epochs} epochs on {images} images{told}; {alike}."
+
+
+def _verdicts(comparison: Comparison) -> str:
+    if comparison.baseline not in (row.policy for row in comparison.rows):
+        return f"There is no finished training of {comparison.baseline}, so no differences are told."
+    return (
+        "Differences are paired by seed. “Better” and “worse” are said where three seeds or more leave zero outside of "
+        "the 95% interval; every interval is for its row alone, not for all rows together."
+    )
+
+
+def _comparison_table(run: Run, comparison: Comparison) -> Html:
+    colors = policy_colors(run)
+    values = [value for row in comparison.rows for value in row.values.values()]
+    bounds = (min(values), max(values))
+    metric = comparison.metric.replace("_", " ")
+    each = f"every seed, {bounds[0]:.1f} to {bounds[1]:.1f}"
+    head = ("policy", f"{metric}, %", "seeds", f"minus {comparison.baseline}, paired (95% interval)", "", each)
+
+    def line(row: Row) -> Sequence[object]:
+        strip = dot_strip(
+            tuple(row.values.values()), bounds, colors[row.policy], f"{row.policy}, accuracy of each seed"
+        )
+        mean = f"{row.mean:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}")
+        difference = comparison.difference(row)
+        if difference is None:
+            return row.policy, mean, len(row.values), "", "", strip
+        width = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
+        paired = f"{round(difference.mean, 2) + 0.0:+.2f}{width}"  # + 0.0: no -0.00
+        return row.policy, mean, len(row.values), paired, difference.verdict, strip
+
+    return table(head, map(line, comparison.rows), words=(0, 4, 5))
+
+
+def _course(step: Sequence[Part]) -> list[Html]:
+    shown = search_course(step)
+    several = any(part.group for part in step)
+    return [tag("h3", step[0].outcome), *shown] if shown and several else shown
+
+
+def _origin(run: Run) -> list[Html]:
+    told = [(name, _distinct([part.birth.get(name) for part in run.parts])) for name in CERTIFICATE]
+    dates = sorted(str(part.birth["date"]).replace("T", " ") for part in run.parts if "date" in part.birth)
+    told.append(("begun", " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else ""))
+    chosen: dict[str, Any] = {part.name: part.settings for step in run.steps for part in step[:1]}
+    chosen |= {part.name: part.settings for part in run.trainings[:1]}
+    settings = [
+        tag("details", tag("summary", f"Settings of {name}"), tag("pre", json.dumps(data, indent=2), tabindex=0))
+        for name, data in chosen.items()
+    ]
+    return [facts(told), *settings]
+
+
+def _distinct(values: Sequence[Any]) -> str:
+    known = sorted({str(value) for value in values if value is not None})
+    return ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")

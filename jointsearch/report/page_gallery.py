@@ -1,0 +1,132 @@
+"""What was found, in pictures: policies on images of the run's own data set, and cells."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from jointsearch.data.load import DataSettings
+from jointsearch.report.contact_sheet import CELL, amount_text, heaviest, photo_images
+from jointsearch.report.genotype_drawing import SHARPNESS, genotype_drawing
+from jointsearch.report.page_html import Html, drawing, percent, photographs, tag
+from jointsearch.report.page_run import Part, Run, training_images
+from search_spaces.augment.apply import apply_policy
+from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
+from search_spaces.policy import Policy, SubPolicy
+from search_spaces.schedule import load_policy_or_schedule
+
+ROWS = 8  # of a policy, its heaviest
+LEGEND = (
+    "p is the chance that an op acts; it and the direction, ± or either factor, are drawn anew for every image. The "
+    "share is that of the images which draw the row."
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The policy, the cells, or both, of one search or of one row of trainings."""
+
+    name: str
+    policy: Policy | None
+    genotype: Genotype | None
+
+
+def gallery(run: Run, dataset: DataSettings | None) -> list[Html]:
+    """Pictures of all that was found, of the first seed at once and of the others when they are opened."""
+    findings = [finding for finding in _findings(run) if finding.policy or finding.genotype]
+    said: list[str] = []
+    images = torch.empty(0)
+    if any(finding.policy for finding in findings):
+        images, where = _images(run, dataset)
+        said = [where, LEGEND]
+    shown = [tag("p", " ".join(said), class_="faint")] if said else []
+    for place, finding in enumerate(findings):
+        opened = {} if place else {"open": ""}
+        shown.append(tag("details", tag("summary", finding.name), *_pictures(finding, images), **opened))
+    return shown
+
+
+def _findings(run: Run) -> Iterator[Finding]:
+    for part in run.searches:
+        # Cells alone are searched under a policy that was there before.
+        policy = None if part.searched == "architecture" else _policy(part, "found.json")
+        yield Finding(f"{part.outcome}, seed {part.seed}", policy, _genotype(part))
+    if not run.searches:
+        for part in {part.group: part for part in reversed(run.trainings)}.values():
+            yield Finding(f"{part.group}, seed {part.seed}", _policy(part, "policy.json"), _genotype(part))
+
+
+def _policy(part: Part, name: str) -> Policy | None:
+    """The policy of a file, of a schedule the last; None where there is none, or it does nothing."""
+    path = part.folder / name
+    if not path.is_file():
+        return None
+    found = load_policy_or_schedule(path)
+    policy = found if isinstance(found, Policy) else found.spans[-1][1]
+    return policy if policy.stages else None
+
+
+def _genotype(part: Part) -> Genotype | None:
+    path = part.folder / "genotype.json"
+    return Genotype.load(path) if path.is_file() else None
+
+
+def _images(run: Run, dataset: DataSettings | None) -> tuple[Tensor, str]:
+    name = run.first.setting("dataset", "name")
+    if dataset is not None:
+        return training_images(run.first, dataset), f"On training images of {name}."
+    try:
+        return training_images(run.first), f"On training images of {name}."
+    except InputError:
+        # Why is not said: the reason may name folders, and a page that is shown around should not.
+        return photo_images(), (
+            f"On two photos that come along, because the images of {name} were not found again: scripts/report.py "
+            "takes them with dataset= and its settings, as in dataset=folder dataset.path=FOLDER."
+        )
+
+
+def _pictures(finding: Finding, images: Tensor) -> Iterator[Html]:
+    if finding.policy is not None:
+        yield from _sheet(finding.policy, images)
+    if finding.genotype is not None:
+        yield drawing(
+            genotype_drawing(finding.genotype), f"The normal and the reduction cell of {finding.name}", SHARPNESS
+        )
+        yield tag("pre", finding.genotype.to_darts(), tabindex=0)
+
+
+def _sheet(policy: Policy, images: Tensor) -> Iterator[Html]:
+    """The images as they are, then under each of the heaviest sub-policies."""
+    noise = torch.Generator().manual_seed(0)
+    rows = heaviest(policy, ROWS)
+    total = sum(sub_policy.weight for sub_policy in policy.sub_policies)
+    count = len(policy.sub_policies)
+    said = f"{count} sub-policies" + (f", {len(rows)} of the likeliest" if count > len(rows) else "")
+    yield _row([tag("b", policy.name), said], images, "images as they are")
+    for number in rows:
+        sub_policy = policy.sub_policies[number]
+        changed = apply_policy(Policy((SubPolicy(sub_policy.ops),)), images, noise)  # (M, C, H, W)
+        ops = [
+            tag("span", tag("b", choice.op), f" p {choice.probability:.2f} {amount_text(choice)}")
+            for choice in sub_policy.ops
+        ]
+        share = tag("span", f"{percent(sub_policy.weight / total)} of images", class_="faint")
+        yield _row([*(ops or [tag("span", "nothing")]), share], changed, f"images after sub-policy {number}")
+
+
+def _row(lines: Sequence[object], images: Tensor, description: str) -> Html:
+    caption = tag("figcaption", *(tag("div", line) for line in lines))
+    return tag("figure", caption, photographs(_small(images), description), class_="row")
+
+
+def _small(images: Tensor) -> Tensor:
+    """Images (M, C, H, W) no larger than they are shown, gray or in three colors."""
+    color = images if images.shape[1] in (1, 3) else images.float().mean(1, keepdim=True).to(torch.uint8)
+    longest = max(images.shape[-2:])
+    if longest <= CELL:
+        return color
+    size = [max(1, round(side * CELL / longest)) for side in images.shape[-2:]]
+    return interpolate(color, size, mode="bilinear", antialias=True)
