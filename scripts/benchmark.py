@@ -39,7 +39,7 @@ CELL_SEARCHES = {
     "joint, architecture second order": ["search=joint", "architecture.order=second"],
     "DARTS, first order": ["search=architecture"],
     "DARTS, second order": ["search=architecture", "architecture.order=second"],
-    "policy only, on the supernet": ["search=policy", "searcher.magnitude_gradient=none"],
+    "kashima2021": ["preset=kashima2021"],
 }
 
 PLANTED = {

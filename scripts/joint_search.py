@@ -32,6 +32,17 @@ from search_spaces.policy import Policy
 GROUPS = ("searcher", "policy_space", "estimator", "architecture")
 SEARCHED = ("joint", "architecture", "policy", "separate")
 POLICY_FOLDER = "policy"  # of the first search of search=separate
+# Of its second: whatever found the policy, it stays as found, and the file of each seed is what it starts from.
+FROZEN_POLICY = {
+    "searcher": {"name": "differentiable"},
+    "policy_space": {
+        "start": "none",
+        "learn_probability": False,
+        "learn_magnitude": False,
+        "top": None,
+        "weighted": True,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class Settings:
     cells: CellsSettings = field(default_factory=CellsSettings)
     search: str = choice("joint", *SEARCHED)
     keep: str = choice(KEEP[0], *KEEP)
+    policy_epochs: int | None = bounded(None, 1, 100_000)
     budget: float = bounded(1.0, 1e-4, 1000.0)
     retrain: bool = True
     wandb: str = choice("disabled", "disabled", "offline", "online")
@@ -105,6 +117,8 @@ def main(config: dict[str, Any]) -> None:
     def announce() -> None:
         print(f"Searching with the seeds {', '.join(map(str, settings.seeds))} in {folder}", flush=True)
         print(f"To go on after an interruption: the same command with run={folder}", flush=True)
+        for warning in filter(None, (getattr(search, "warning", None) for search in stages.values())):
+            print(f"Warning: {warning}", flush=True)
 
     for name, search in stages.items():
         results = run_searches(grid_of(settings, search, folder), folder / name, announce, **options)
@@ -131,7 +145,13 @@ def with_budget(settings: Settings) -> Settings:
         epochs = max(1, round(recipe.epochs * settings.budget))
         return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
 
-    return replace(settings, search_recipe=scaled(settings.search_recipe), recipe=scaled(settings.recipe))
+    epochs = settings.policy_epochs and max(1, round(settings.policy_epochs * settings.budget))
+    return replace(
+        settings,
+        policy_epochs=epochs,
+        search_recipe=scaled(settings.search_recipe),
+        recipe=scaled(settings.recipe),
+    )
 
 
 def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySearch]:
@@ -140,14 +160,16 @@ def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySear
         return {"": search_settings({**groups, "search": settings.search})}
     return {
         POLICY_FOLDER: search_settings({**groups, "search": "policy"}),
-        "": search_settings({**groups, "search": "architecture"}),
+        "": search_settings({**FROZEN_POLICY, "architecture": groups["architecture"], "search": "architecture"}),
     }
 
 
 def grid_of(settings: Settings, search: AnySearch, folder: Path) -> SearchGrid:
     """One search for every seed; cells of a separate search learn under the policy that was found first."""
     searched = getattr(search, "search", "policy")
-    standard, epochs = settings.dataset.standard, settings.search_recipe.epochs
+    standard, recipe = settings.dataset.standard, settings.search_recipe
+    if settings.search == "separate" and searched == "policy" and settings.policy_epochs:
+        recipe = replace(recipe, epochs=settings.policy_epochs)
     found_before = settings.search == "separate" and searched == "architecture"
 
     def start(seed: int) -> Policy:
@@ -158,12 +180,12 @@ def grid_of(settings: Settings, search: AnySearch, folder: Path) -> SearchGrid:
     return SearchGrid(
         start=start,
         settings=as_plain(search),
-        new_searcher=lambda seed: new_searcher(search, standard, seed, epochs, start(seed)),
+        new_searcher=lambda seed: new_searcher(search, standard, seed, recipe.epochs, start(seed)),
         dataset=settings.dataset,
         seeds=settings.seeds,
         network=str(settings.network) if searched == "policy" else SUPERNET,
         network_options={} if searched == "policy" else as_plain(settings.supernet),
-        recipe=settings.search_recipe,
+        recipe=recipe,
         keep=settings.keep,
     )
 

@@ -147,7 +147,13 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
     assert "1 seed: no claim" in printed
     out = tmp_path / "out"
     assert (out / "summary.md").read_text() in printed
-    assert {path.name for path in out.iterdir()} == {"none", "trivialaugment", "summary.md", "summary.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "none",
+        "trivialaugment",
+        "summary.md",
+        "summary.json",
+        "report.html",
+    }
     trial = {path.name for path in (out / "none" / "seed0").iterdir()}
     assert trial == {
         ".lock", "birth.json", "checkpoints", "metrics.jsonl", "policy.json", "result.json", "trial.json"
@@ -166,7 +172,12 @@ def test_help_lists_settings_and_groups(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "configs").glob("*.yaml")))
 def test_every_main_configuration_has_its_script_and_composes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (REPOSITORY / "scripts" / f"{name}.py").is_file()
-    required = {"compare": ["run=x"], "benchmark": ["task=augment"], "show_policy": ["policy=none"]}.get(name, [])
+    required = {
+        "compare": ["run=x"],
+        "report": ["run=x"],
+        "benchmark": ["task=augment"],
+        "show_policy": ["policy=none"],
+    }.get(name, [])
     assert door.run(lambda config: None, name, required) == 0
 
 

@@ -49,6 +49,9 @@ class Step:
         labels = torch.randint(CLASSES, (2, batch), generator=noise).to(device)
         self.train, self.judge = (Batch(images[i], labels[i], torch.arange(batch)) for i in range(2))
         self.trainer = Trainer(built(network), RECIPE, device, CLASSES, 1)
+        if network == PLAIN_DEFINITION:
+            # The trainer makes every network channels_last, which alone halves the time of this one.
+            self.trainer.task.get_trainable_module().to(memory_format=torch.contiguous_format)
         self.trainer.task.train()
         self.searcher = None
         if search is not None:
@@ -72,7 +75,7 @@ class Step:
 
 
 def built(network: str) -> nn.Module:
-    """A network by name, or the plain definition of the supernet in the layout of its authors."""
+    """A network by name, or the plain definition of the supernet."""
     return PlainSuperNet(Skeleton()) if network == PLAIN_DEFINITION else create_network(network, CLASSES)
 
 

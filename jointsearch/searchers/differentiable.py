@@ -139,7 +139,7 @@ class DifferentiableSearcher:
         cost = 3 + 3 * settings.validation_batches
         if not self.measures(epoch):
             return cost
-        through_pixels = settings.magnitude_gradient != "none" or self.settings.estimator.name == "gumbel"
+        through_pixels = self.settings.learns_magnitude or self.settings.estimator.name == "gumbel"
         through_cells = self.learns_cells(epoch) and self.settings.architecture.order == "second"
         carries = through_cells or (through_pixels and self.settings.search != "architecture")
         return cost + (4 if carries else 2) * settings.draws_per_validation

@@ -41,9 +41,8 @@ class PolicyLearner:
     ) -> None:
         self.settings, self.standard, self.noise = settings, standard, noise
         space = settings.policy_space
-        learns_magnitude = settings.searcher.magnitude_gradient != "none"
         self.soft = SoftPolicy(
-            start or space.policy(), space.learn_probability, learns_magnitude, space.share, space.keep
+            start or space.policy(), space.learn_probability, settings.learns_magnitude, space.share, space.keep
         )
         self.estimator = settings.estimator.build(len(self.soft.visits), self.soft.stages)
         first, second = settings.searcher.betas

@@ -26,6 +26,7 @@ class SpaceSettings:
     share: str = choice("none", "none", "ops")  # ops: one logit for each op of each stage
     keep: float = bounded(0.0, 0.0, 0.99)  # share of the draws that stays with the start
     learn_probability: bool = True
+    learn_magnitude: bool = True  # false where the levels of an op are choices of their own
     top: int | None = bounded(25, 1, 10_000)  # sub-policies of the finished policy; null keeps all
     weighted: bool = False  # in proportion to what was learned, or all equally likely
 
@@ -192,9 +193,14 @@ class DifferentiableSearch:
                 "estimator.draws=image, or searcher.reward_scale=none and searcher.rewards=real"
             )
 
+    @property
+    def learns_magnitude(self) -> bool:
+        """Whether magnitudes move: the space lets them and the searcher has a gradient for them."""
+        return self.policy_space.learn_magnitude and self.searcher.magnitude_gradient != "none"
+
     def check_magnitudes(self) -> None:
         """Refuse magnitudes whose logits are infinite where they are to be learned."""
-        if self.searcher.magnitude_gradient == "none" or self.policy_space.start != "pairs":
+        if not self.learns_magnitude or self.policy_space.start != "pairs":
             return
         if not 0 < self.policy_space.magnitude < 1:
             raise InputError(
