@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces.cells.derive import derive
+from search_spaces.cells.derive import derive, skips
 from search_spaces.cells.space import CELL_SPACES, DARTS, SMALL, CellSpace
 from search_spaces.errors import InputError
 from search_spaces.genotype import Edge, Genotype, Nodes
@@ -91,3 +91,20 @@ def test_weights_that_cannot_be_are_refused_in_one_line(normal: Tensor, reductio
         derive(SMALL, normal, reduction)
     assert "; " in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_cap_takes_the_lightest_skips_of_the_normal_cell_only() -> None:
+    space = CellSpace(("none", "skip_connect", "nor_conv_1x1"), nodes=2, name="two")
+    # Edges of node 0: sources 0, 1; of node 1: 0, 1, 2. Skips everywhere, lightest on node 0's second edge.
+    weights = torch.tensor([[0.1, 0.7, 0.2], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.1, 0.8, 0.1], [0.9, 0.05, 0.05]])
+    free = derive(space, weights, weights)
+    assert [edge.op for node in free.normal for edge in node] == ["skip_connect"] * 4
+    capped = derive(space, weights, weights, most_skips=2)
+    # Off come the skips of .5 and .6: those edges now stand for their convolutions, of .3 each.
+    assert capped.normal == (
+        (Edge("skip_connect", 0), Edge("nor_conv_1x1", 1)),
+        (Edge("skip_connect", 1), Edge("nor_conv_1x1", 0)),
+    )
+    assert capped.reduction == free.reduction
+    assert skips(derive(space, weights, weights, most_skips=0).normal) == 0
+    assert derive(space, weights, weights, most_skips=4) == free

@@ -7,6 +7,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from jointsearch.through_step.double_backward import double_backward
+from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
@@ -114,3 +115,23 @@ def test_measuring_leaves_the_network_s_own_architecture_alone() -> None:
     losses_on_both_sides(frozen, v, inputs(12, 1, torch.float64), LABELS, architecture=moved)
     assert torch.equal(network.logits, before)
     assert network.logits.grad is None
+
+
+def test_the_largest_eigenvalue_is_that_of_the_whole_hessian() -> None:
+    network, _, leaves, _ = recorded(torch.float64)
+    images = inputs(9, 2, torch.float64)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def loss(logits: Tensor) -> Tensor:
+        held = {name: weight.detach() for name, weight in network.named_parameters() if name != NAME}
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        return cross_entropy(functional_call(network, {**held, **buffers, NAME: logits}, (images,)), JUDGES)
+
+    hessian = torch.autograd.functional.hessian(loss, leaves[NAME].detach())
+    eigenvalues = torch.linalg.eigvalsh(hessian)
+    expected = float(eigenvalues[eigenvalues.abs().argmax()])
+    noise = torch.Generator().manual_seed(0)
+    found = largest_eigenvalue(network, (images, JUDGES), {NAME: network.logits}, noise)
+    assert float(found) == pytest.approx(expected, rel=0.01)
+    assert abs(expected) > 1e-4
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

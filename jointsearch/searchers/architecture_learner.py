@@ -8,9 +8,9 @@ from torch import Tensor
 
 from jointsearch.searchers.settings import ArchitectureSettings
 from jointsearch.soft.network import SuperNet, beta_decay
+from search_spaces.cells.derive import skips
 from search_spaces.genotype import Genotype
 
-SKIP = "skip_connect"
 # Of single-path draws, as GDAS lets it fall: almost uniform at first, almost the likeliest candidate at the end.
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 10.0, 0.1
 
@@ -54,7 +54,7 @@ class ArchitectureLearner:
 
     def genotype(self) -> Genotype:
         """The finished cells as things stand."""
-        return self.network.harden()
+        return self.network.harden(most_skips=self.settings.most_skips)
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float | str]:
@@ -66,7 +66,7 @@ class ArchitectureLearner:
         entropy = torch.cat([torch.special.entr(one).sum(1) for one in self.weights().values()]).mean()
         return {
             "effective_candidates": float(entropy.exp()),
-            "normal_skips": float(sum(edge.op == SKIP for node in genotype.normal for edge in node)),
+            "normal_skips": float(skips(genotype.normal)),
             "genotype": genotype.to_darts(),
         }
 

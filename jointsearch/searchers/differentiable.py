@@ -13,6 +13,7 @@ from jointsearch.searchers.architecture_learner import ArchitectureLearner
 from jointsearch.searchers.policy_learner import Augmented, PolicyLearner
 from jointsearch.searchers.settings import DifferentiableSearch
 from jointsearch.soft.network import SuperNet
+from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.jvp import jvp
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.sides import Sides, losses_on_both_sides
@@ -54,6 +55,7 @@ class DifferentiableSearcher:
             )
         self.validation_batches = settings.searcher.validation_batches
         self.first_batch_only = settings.searcher.first_validation_batch_only
+        self.judge: tuple[Tensor, Tensor] | None = None  # the last one, for the monitor
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the weights on augmented images, and move policy and cells by what that did to the validation loss."""
@@ -68,6 +70,7 @@ class DifferentiableSearcher:
         leaves = self.cells.leaves() if self.cells and cells_learn else {}
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
         gradient = validation_gradient(self.network, judges, leaves, of_weights=measures)
+        self.judge = judges[0] if leaves and self.settings.architecture.hessian_monitor else None
         objective = self.direct(gradient, leaves, epoch)
         measured: list[tuple[Augmented, Tensor]] = []
         if record is not None:
@@ -146,7 +149,12 @@ class DifferentiableSearcher:
 
     def metrics(self) -> dict[str, float | str]:
         """Where policy and cells stand."""
-        return self.policies.metrics() | ({} if self.cells is None else self.cells.metrics())
+        metrics = self.policies.metrics() | ({} if self.cells is None else self.cells.metrics())
+        if self.cells is not None and self.judge is not None:
+            noise = torch.Generator().manual_seed(0)  # its own, and the same: the search goes on as if unwatched
+            sharpness = largest_eigenvalue(self.network, self.judge, self.cells.logits, noise)
+            metrics["hessian_largest"] = float(sharpness)
+        return metrics
 
     def found(self) -> dict[str, Any]:
         """The share of every sub-policy, and the weights of every candidate, in the order of their spaces."""
@@ -162,10 +170,12 @@ class DifferentiableSearcher:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold beside the network."""
-        return {"policies": self.policies.state(), "cells": None if self.cells is None else self.cells.state()}
+        cells = None if self.cells is None else self.cells.state()
+        return {"policies": self.policies.state(), "cells": cells, "judge": self.judge}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.policies.restore(state["policies"])
         if self.cells is not None:
             self.cells.restore(state["cells"])
+        self.judge = state["judge"]

@@ -129,6 +129,8 @@ class ArchitectureSettings:
     order: str = choice("first", "first", "second")  # second: also through the training step
     from_epoch: int = bounded(0, 0, 100_000)  # epochs of the weights alone before anything is learned
     beta_decay: float = bounded(0.0, 0.0, 10_000.0)  # weight of the penalty at the end; it rises from 0
+    most_skips: int | None = bounded(None, 0, 1000)  # of the normal cell; null allows any number
+    hessian_monitor: bool = False  # the largest eigenvalue of the validation loss in the architecture, every epoch
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -92,11 +92,11 @@ class SuperNet(nn.Module):
         self.noise.copy_(-(-uniform.clamp(1e-6, 1 - 1e-6).log()).log())
         self.temperature.fill_(temperature)
 
-    def harden(self, name: str = "derived") -> Genotype:
-        """The genotype that the logits favor, whatever was drawn."""
+    def harden(self, name: str = "derived", most_skips: int | None = None) -> Genotype:
+        """The genotype that the logits favor, whatever was drawn; see `derive` for `most_skips`."""
         with torch.no_grad():
             normal, reduction = (self.shares(kind) for kind in KINDS)
-        return derive(self.space, normal, reduction, name)
+        return derive(self.space, normal, reduction, name, most_skips)
 
     def shares(self, kind: str) -> Tensor:
         """(E, O): the softmax over the candidates of an edge, of PC-DARTS times that over the edges of a node."""

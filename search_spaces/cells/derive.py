@@ -6,16 +6,44 @@ from torch import Tensor
 
 from search_spaces.cells.space import NO_EDGE, CellSpace
 from search_spaces.errors import InputError
-from search_spaces.genotype import Edge, Genotype
+from search_spaces.genotype import Edge, Genotype, Nodes
+
+SKIP = "skip_connect"
 
 
-def derive(space: CellSpace, weights_normal: Tensor, weights_reduction: Tensor, name: str = "derived") -> Genotype:
+def derive(
+    space: CellSpace,
+    weights_normal: Tensor,
+    weights_reduction: Tensor,
+    name: str = "derived",
+    most_skips: int | None = None,
+) -> Genotype:
     """The genotype of weights (E, O), softmaxed over all ops of an edge: `none` is never kept, but takes its share.
 
     An edge keeps its heaviest op, a node its two heaviest edges, the heavier first; of equals the first of the space.
+    A normal cell with more than `most_skips` skip connections loses the lightest, one by one, and is derived again.
     """
     normal = _nodes(space, weights_normal, "normal")
+    while most_skips is not None and skips(normal) > most_skips:
+        weights_normal = _without_lightest_skip(space, weights_normal, normal)
+        normal = _nodes(space, weights_normal, "normal")
     return Genotype(normal, _nodes(space, weights_reduction, "reduction"), name)
+
+
+def skips(nodes: Nodes) -> int:
+    """How many edges of a cell only pass on."""
+    return sum(edge.op == SKIP for node in nodes for edge in node)
+
+
+def _without_lightest_skip(space: CellSpace, weights: Tensor, nodes: Nodes) -> Tensor:
+    # As in P-DARTS (Chen et al. 2019), which takes the weight from the skip and lets the edge find another op.
+    place = space.ops.index(SKIP)
+    kept = {(node, edge.source) for node, edges in enumerate(nodes) for edge in edges if edge.op == SKIP}
+    rows = [row for row, edge in enumerate(space.edges) if edge in kept]
+    lightest = min(rows, key=lambda row: float(weights[row, place]))
+    changed = weights.clone()
+    changed[lightest, place] = -1.0  # below every softmaxed weight
+    return changed
 
 
 def _nodes(space: CellSpace, weights: Tensor, kind: str) -> tuple[tuple[Edge, Edge], ...]:
