@@ -41,6 +41,7 @@ class TableSettings:
     every: int = bounded(20, 1, 1_000_000)  # steps from one measurement to the next
     validation_batches: int = bounded(4, 1, 1000)
     levels: int = bounded(3, 1, 100)  # magnitudes of an op: 3 takes 1/3, 2/3 and 1
+    rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
     reward_scale: str = choice("none", "none", "loss", "rank")
     # significant: all but what is surely worse than the plain image. proportional: as likely as it gains.
     form: str = choice("significant", "significant", "proportional")
@@ -107,6 +108,10 @@ class TableSearcher:
         self.network = network
         self.start, self.entries = settings.policy_space.policy(), settings.entries()
         self.validation_batches = settings.searcher.validation_batches
+        entries = len(self.entries.sub_policies)
+        # Whose gain each entry gets. In the control the policy is as uneven as the real one, and knows as much as dice.
+        shuffled = settings.searcher.rewards == "shuffled"
+        self.owner = torch.randperm(entries, generator=twin(noise)) if shuffled else torch.arange(entries)
         self.steps = 0  # since from_epoch
         self.cost = 0  # forward-equivalents
         self.gains = torch.empty(0, len(self.entries.sub_policies), dtype=torch.float64)  # (M, E) means over images
@@ -122,7 +127,7 @@ class TableSearcher:
             train_loss = self.train_step(images, train.labels)
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
         direction = validation_gradient(self.network, judges)
-        gains = self.measured(record.frozen(), direction, train, step_size).mean(1)  # (E,)
+        gains = self.measured(record.frozen(), direction, train, step_size).mean(1)[self.owner]  # (E,)
         self.cost += self.measurement_cost()
         usable = bool(gains.isfinite().all())
         if usable:
@@ -151,9 +156,8 @@ class TableSearcher:
 
     def changed(self, entry: int, train: Batch) -> Tensor:
         """The images under one entry, as the network sees them."""
-        # A twin of the noise: every entry gets the same crops and directions, and training goes on as if unmeasured.
-        noise = torch.Generator(self.noise.device)
-        noise.set_state(self.noise.get_state())
+        # Every entry gets the same crops and directions, and training goes on as if unmeasured.
+        noise = twin(self.noise)
         tables, batch = self.entries.tables, len(train.labels)
         rows = torch.full((batch,), entry)
 
@@ -258,9 +262,16 @@ class TableSearcher:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""
-        return {"steps": self.steps, "cost": self.cost, "gains": self.gains, "images": self.images}
+        return {
+            "steps": self.steps, "cost": self.cost, "gains": self.gains, "images": self.images, "owner": self.owner
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.steps, self.cost = state["steps"], state["cost"]
-        self.gains, self.images = state["gains"], state["images"]
+        self.gains, self.images, self.owner = state["gains"], state["images"], state["owner"]
+
+
+def twin(noise: torch.Generator) -> torch.Generator:
+    """A generator of its own in the same state."""
+    return noise.clone_state()
