@@ -9,7 +9,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 from torch import nn
 
-from jointsearch.settings import bounded, check_fields, choice
+from jointsearch.settings import as_plain, bounded, check_fields, choice, leaves
 from search_spaces.cells.derived import DropPath, set_drop_path
 from search_spaces.errors import InputError, nearest
 
@@ -71,6 +71,14 @@ class Recipe:
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context of forward passes."""
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocasts(device))
+
+
+def told(settings: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The leaves of settings without those of a recipe that are at their defaults.
+
+    What was trained before a field existed was trained with its default.
+    """
+    return settings - leaves({"recipe": as_plain(Recipe())})
 
 
 class Trainer:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from jointsearch.loops.recipe import told
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
@@ -145,7 +146,9 @@ def _number(data: Any, key: str, path: Path) -> Any:
 
 def _check_alike(trials: Sequence[Path]) -> None:
     # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
-    settings = {path: {leaf for leaf in leaves(read_json(path, "trial")) if leaf[0] not in COMPARED} for path in trials}
+    settings = {
+        path: {leaf for leaf in told(leaves(read_json(path, "trial"))) if leaf[0] not in COMPARED} for path in trials
+    }
     digests: dict[Any, tuple[str, str]] = {}
     first = {leaf for leaf in settings[trials[0]] if leaf[0] not in ("seed", "data.digest")}
     for path, found in settings.items():
