@@ -10,8 +10,17 @@ from typing import Any
 from search_spaces.cells.ops import CELL_OPS
 from search_spaces.cells.space import NO_EDGE, check_nodes
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import parse_json, read_json, read_text, shown, shown_path
-from search_spaces.policy import check_keys, check_name, located
+from search_spaces.plain_json import (
+    check_header,
+    check_keys,
+    check_name,
+    located,
+    parse_json,
+    read_json,
+    read_text,
+    shown,
+    shown_path,
+)
 
 FORMAT = "jointsearch-genotype"
 VERSION = 1
@@ -100,7 +109,7 @@ class Genotype:
 
 def genotype_from_data(data: Any, where: str) -> Genotype:
     """A genotype from parsed JSON; errors name the field."""
-    _check_header(data, where)
+    check_header(data, FORMAT, VERSION, {"normal", "reduction"}, where, "DARTS's form is read from a .txt file")
     normal, reduction = (_nodes_from_data(data.get(kind), f"{where}: {kind}") for kind in ("normal", "reduction"))
     return located(where, Genotype, normal, reduction, data.get("name", "genotype"))
 
@@ -132,21 +141,6 @@ def _check_cell(kind: str, nodes: Any) -> None:
                 )
         if node[0].source == node[1].source:
             raise InputError(f"{kind}[{place}] reads source {node[0].source} twice; choose two different sources")
-
-
-def _check_header(data: Any, where: str) -> None:
-    if not isinstance(data, dict):
-        raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {FORMAT!r}")
-    if data.get("format") != FORMAT:
-        raise InputError(
-            f"{where}: format is {shown(data.get('format'))}; wanted {FORMAT!r}. DARTS's form is read from a .txt file"
-        )
-    version = data.get("version")
-    if isinstance(version, bool) or version != VERSION:
-        raise InputError(
-            f"{where}: version is {shown(version)}; this code reads version {VERSION}, update jointsearch or save again"
-        )
-    check_keys(data, {"format", "version", "name", "normal", "reduction"}, where)
 
 
 def _nodes_from_data(rows: Any, where: str) -> Nodes:

@@ -1,11 +1,11 @@
-"""JSON files as plain data: size, depth, repeated keys and non-finite numbers are checked before any value is used."""
+"""JSON files as plain data: size, depth, keys, format and version are checked before any value is used."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, nearest
 
 # RandAugment with three ops, our largest policy, takes 0.6 MB.
 MAX_BYTES = 1_000_000
@@ -112,3 +112,40 @@ def shown_path(path: Path | str) -> str:
     """A path as it may stand in a one-line error: a line break or an escape sequence in it is written out."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def check_header(data: Any, wanted: str, version: int, keys: set[str], where: str, remedy: str) -> None:
+    """Refuse parsed JSON that is not of this format and version; `remedy` is for files of another format."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {wanted!r}")
+    if data.get("format") != wanted:
+        raise InputError(f"{where}: format is {shown(data.get('format'))}; wanted {wanted!r}. {remedy}")
+    found = data.get("version")
+    if isinstance(found, bool) or found != version:
+        raise InputError(
+            f"{where}: version is {shown(found)}; this code reads version {version}, update jointsearch or save again"
+        )
+    check_keys(data, keys | {"format", "version", "name"}, where)
+
+
+def check_keys(data: Any, allowed: set[str], where: str) -> None:
+    """Refuse what is not an object of these keys."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is {shown(data)}; wanted an object with the keys {', '.join(sorted(allowed))}")
+    for key in data:
+        if key not in allowed:
+            raise InputError(f"{where} has the unknown key {shown(key)}; {nearest(key, sorted(allowed))}")
+
+
+def located(where: str, build: Any, *values: Any) -> Any:
+    """Build a value; an InputError gets its place in the file."""
+    try:
+        return build(*values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def check_name(name: Any) -> None:
+    """Refuse a name that cannot be printed."""
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        raise InputError(f"name is {shown(name)}; wanted 1 to 200 printable characters")

@@ -13,11 +13,21 @@ from torch import Tensor
 
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import parse_json, read_json, shown, shown_path
+from search_spaces.plain_json import (
+    check_header,
+    check_keys,
+    check_name,
+    located,
+    parse_json,
+    read_json,
+    shown,
+    shown_path,
+)
 
 FORMAT = "jointsearch-policy"
 VERSION = 1
 MAX_STAGES = 16
+CONVERTED = "Policies published elsewhere are converted by python scripts/show_policy.py policy=FILE save=policy.json"
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def op_scale(name: str) -> dict[str, Any]:
 
 def policy_from_data(data: Any, where: str) -> Policy:
     """A policy from parsed JSON; errors name the field."""
-    check_header(data, FORMAT, {"ops", "sub_policies"}, where)
+    check_header(data, FORMAT, VERSION, {"ops", "sub_policies"}, where, CONVERTED)
     _check_scales(data.get("ops", {}), f"{where}: ops")
     rows = data.get("sub_policies")
     if not isinstance(rows, list):
@@ -174,32 +184,6 @@ def _sub_policy(row: Any, where: str) -> SubPolicy:
     return located(where, SubPolicy, tuple(choices), row.get("weight", 1.0))
 
 
-def check_header(data: Any, wanted: str, keys: set[str], where: str) -> None:
-    """Refuse parsed JSON that is not of this format and version."""
-    if not isinstance(data, dict):
-        raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {wanted!r}")
-    if data.get("format") != wanted:
-        raise InputError(
-            f"{where}: format is {shown(data.get('format'))}; wanted {wanted!r}. Policies published elsewhere "
-            "are converted by python scripts/show_policy.py policy=FILE save=policy.json"
-        )
-    version = data.get("version")
-    if isinstance(version, bool) or version != VERSION:
-        raise InputError(
-            f"{where}: version is {shown(version)}; this code reads version {VERSION}, update jointsearch or save again"
-        )
-    check_keys(data, keys | {"format", "version", "name"}, where)
-
-
-def check_keys(data: Any, allowed: set[str], where: str) -> None:
-    """Refuse what is not an object of these keys."""
-    if not isinstance(data, dict):
-        raise InputError(f"{where} is {shown(data)}; wanted an object with the keys {', '.join(sorted(allowed))}")
-    for key in data:
-        if key not in allowed:
-            raise InputError(f"{where} has the unknown key {shown(key)}; {nearest(key, sorted(allowed))}")
-
-
 def _check_scales(scales: Any, where: str) -> None:
     # The same number must never silently mean another strength: a file written under other ranges is refused.
     if not isinstance(scales, Mapping):
@@ -212,20 +196,6 @@ def _check_scales(scales: Any, where: str) -> None:
                 f"{where}.{name} is {shown(scale, 120)}, but here magnitudes mean {op_scale(name)}; convert the "
                 "magnitudes, or leave ops out if they already have our meaning"
             )
-
-
-def located(where: str, build: Any, *values: Any) -> Any:
-    """Build a value; an InputError gets its place in the file."""
-    try:
-        return build(*values)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-
-
-def check_name(name: Any) -> None:
-    """Refuse a name that cannot be printed."""
-    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
-        raise InputError(f"name is {shown(name)}; wanted 1 to 200 printable characters")
 
 
 def _is_number(value: Any) -> bool:
