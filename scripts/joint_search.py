@@ -15,13 +15,13 @@ from jointsearch.data.load import DataSettings
 from jointsearch.device import choose_device
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import KEEP
-from jointsearch.loops.searches import FOUND, FOUND_CELLS, SearchGrid, run_searches
+from jointsearch.loops.searches import FOUND, FOUND_CELLS, SearchGrid, check_searches, run_searches
 from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, check_grid, folder_name, run_grid
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.report.comparison import compare
+from jointsearch.report.comparison import write_summary
 from jointsearch.report.page import write_report
 from jointsearch.report.searches import describe_searches
-from jointsearch.run_folder import replace_file, write_json
+from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
 from jointsearch.settings import as_plain, bounded, build, check_fields, choice
 from scripts.door import run
@@ -112,30 +112,30 @@ def main(config: dict[str, Any]) -> None:
     folder = Path(settings.run or f"runs/search/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     if settings.retrain:
         check_controls(settings.controls)
-        check_grid(trainings(settings, settings.controls or ("none",)), folder)  # mistakes are told before the search
-
-    def announce() -> None:
-        print(f"Searching with the seeds {', '.join(map(str, settings.seeds))} in {folder}", flush=True)
-        print(f"To go on after an interruption: the same command with run={folder}", flush=True)
-        for warning in filter(None, (getattr(search, "warning", None) for search in stages.values())):
-            print(f"Warning: {warning}", flush=True)
-
+        check_grid(trainings(settings, settings.controls or ("none",)), folder)
+    for search in stages.values():
+        check_searches(grid_of(settings, search), folder, **options)  # the last one's mistakes before the first begins
+    announce(settings, stages, folder)
     for name, search in stages.items():
-        results = run_searches(grid_of(settings, search, folder), folder / name, announce, **options)
+        results = run_searches(grid_of(settings, search, folder), folder / name, **options)
         write_json(folder / name / "searches.json", results)
         print(f"\n{describe_searches(results)}", flush=True)
-        announce = do_nothing
     if not settings.retrain:
         print(f"On one page, with pictures: {write_report(folder, settings.dataset)}")
         print(f"What was found lies in {folder}/{FOUND}{f' and {FOUND_CELLS}' if settings.finds_cells else ''}")
         print(f"To train with it: python scripts/retrain.py run={folder}, with the settings of data and training above")
         return
     run_grid(trainings(settings, (str(folder / FOUND), *settings.controls), folder), folder, **options)
-    comparison = compare([folder])
-    replace_file(folder / "summary.md", comparison.to_markdown().encode())
-    write_json(folder / "summary.json", comparison.to_data())
-    print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each search and training has its own folder.")
+    print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each search and training has its own folder.")
     print(f"On one page, with pictures: {write_report(folder, settings.dataset)}")
+
+
+def announce(settings: Settings, stages: dict[str, AnySearch], folder: Path) -> None:
+    """What begins and where, and what its method is known to do wrong."""
+    print(f"Searching with the seeds {', '.join(map(str, settings.seeds))} in {folder}", flush=True)
+    print(f"To go on after an interruption: the same command with run={folder}", flush=True)
+    for warning in filter(None, (getattr(search, "warning", None) for search in stages.values())):
+        print(f"Warning: {warning}", flush=True)
 
 
 def with_budget(settings: Settings) -> Settings:
@@ -164,16 +164,15 @@ def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySear
     }
 
 
-def grid_of(settings: Settings, search: AnySearch, folder: Path) -> SearchGrid:
-    """One search for every seed; cells of a separate search learn under the policy that was found first."""
+def grid_of(settings: Settings, search: AnySearch, folder: Path | None = None) -> SearchGrid:
+    """One search for every seed; cells of a separate search learn under the policy that was found in `folder` first."""
     searched = getattr(search, "search", "policy")
     standard, recipe = settings.dataset.standard, settings.search_recipe
     if settings.search == "separate" and searched == "policy" and settings.policy_epochs:
         recipe = replace(recipe, epochs=settings.policy_epochs)
-    found_before = settings.search == "separate" and searched == "architecture"
 
     def start(seed: int) -> Policy:
-        if found_before:
+        if folder is not None and settings.search == "separate" and searched == "architecture":
             return Policy.load(folder / POLICY_FOLDER / FOUND.replace(SEED, str(seed)))
         return search.policy_space.policy()
 
@@ -203,10 +202,6 @@ def trainings(settings: Settings, policies: tuple[str, ...], folder: Path | None
     if not settings.finds_cells:
         return grid(network=str(settings.network))
     return grid(network=CELLS, genotype="random" if folder is None else str(folder / FOUND_CELLS))
-
-
-def do_nothing() -> None:
-    """What is announced is announced once."""
 
 
 if __name__ == "__main__":

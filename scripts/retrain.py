@@ -15,9 +15,8 @@ from jointsearch.device import choose_device
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.searches import FOUND, FOUND_CELLS
 from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, run_grid
-from jointsearch.report.comparison import compare
+from jointsearch.report.comparison import write_summary
 from jointsearch.report.page import write_report
-from jointsearch.run_folder import replace_file, write_json
 from jointsearch.settings import bounded, build, choice
 from scripts.door import run
 from search_spaces.errors import InputError
@@ -76,10 +75,7 @@ def main(config: dict[str, Any]) -> None:
         save_seconds=settings.save_seconds,
         show_progress=True,
     )
-    comparison = compare([folder])
-    replace_file(folder / "summary.md", comparison.to_markdown().encode())
-    write_json(folder / "summary.json", comparison.to_data())
-    print(f"\n{comparison.to_markdown()}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+    print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
     print(f"On one page: {write_report(folder, settings.dataset)}")
 
 

@@ -169,10 +169,45 @@ MUTANTS = (
     ),
     Mutant(
         "another draw is applied than the one credited",
-        "jointsearch/searchers/differentiable.py",
+        "jointsearch/searchers/policy_learner.py",
         "ops = self.soft.draw(draw.sub_policy.expand(batch), acts, self.noise)",
         "ops = self.soft.draw(draw.sub_policy.expand(batch).roll(1), acts, self.noise)",
         "tests/test_searcher.py",
+    ),
+    Mutant(
+        "cells climb the validation loss",
+        "jointsearch/searchers/differentiable.py",
+        "validation = sum((gradient[name] * leaf).sum()",
+        "validation = sum(-(gradient[name] * leaf).sum()",
+        "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
+    ),
+    Mutant(
+        "cells climb through the training step",
+        "jointsearch/searchers/differentiable.py",
+        "return rewards.mean().cpu(), rewards.detach()",
+        "return -rewards.mean().cpu(), rewards.detach()",
+        "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
+    ),
+    Mutant(
+        "every image carries the whole gradient of the architecture",
+        "jointsearch/through_step/direction.py",
+        "slope = (gradient * shared).sum() / len(values)",
+        "slope = (gradient * shared).sum()",
+        "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
+    ),
+    Mutant(
+        "cells learn before their epoch",
+        "jointsearch/searchers/differentiable.py",
+        "return searched and epoch >= self.settings.architecture.from_epoch",
+        "return searched",
+        "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
+    ),
+    Mutant(
+        "beta-decay does not rise",
+        "jointsearch/searchers/architecture_learner.py",
+        "return self.settings.beta_decay * progress * penalty",
+        "return self.settings.beta_decay * penalty",
+        "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
     ),
 )
 

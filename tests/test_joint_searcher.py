@@ -25,10 +25,9 @@ from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
-from tests.search_bench import CLASSES, batch_of
+from tests.search_bench import CLASSES, STEP_SIZE, batch_of, trained
 
 STANDARD = Standard()
-LEARNING_RATE = 0.1
 NEVER = 1000  # an epoch that does not come
 
 
@@ -37,21 +36,8 @@ def new_network() -> SuperNet:
     return supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1)
 
 
-def weights_of(network: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
 def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    optimizer = torch.optim.SGD(weights_of(network), LEARNING_RATE, momentum=0.9)
-
-    def step(images: Tensor, labels: Tensor) -> Tensor:
-        loss = cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
-
-    return step
+    return trained(network, trains=True, received=[])
 
 
 def new_searcher(
@@ -76,7 +62,7 @@ def new_searcher(
 
 def steps(searcher: DifferentiableSearcher, count: int = 4) -> DifferentiableSearcher:
     for epoch in range(count):
-        searcher.step(batch_of(16, epoch), [batch_of(16, 50 + epoch)], LEARNING_RATE, epoch)
+        searcher.step(batch_of(16, epoch), [batch_of(16, 50 + epoch)], STEP_SIZE, epoch)
     return searcher
 
 
@@ -133,6 +119,7 @@ def plain_darts() -> dict[str, Tensor]:
             one.requires_grad_(False)
             one.grad = gradient
         optimizer.step()
+        optimizer.zero_grad()
         for name, buffer in network.named_buffers():
             buffer.copy_(buffers[name])
     return {name: value.clone() for name, value in network.state_dict().items()}
@@ -170,7 +157,7 @@ def gradients_of(searcher: DifferentiableSearcher) -> dict[str, Tensor]:
         descend(leaves)
 
     searcher.cells.descend = watched  # type: ignore[method-assign]
-    searcher.step(batch_of(32), [batch_of(32, 9)], LEARNING_RATE, 0)
+    searcher.step(batch_of(32), [batch_of(32, 9)], STEP_SIZE, 0)
     soft = searcher.policies.soft
     named = {name: parameter.grad for name, parameter in soft.named_parameters() if parameter.grad is not None}
     return kept | {name: gradient.clone() for name, gradient in named.items()}
@@ -222,7 +209,7 @@ def test_the_second_order_is_the_first_plus_what_cells_do_through_the_training_s
     # Not by double backward, which misses the kinks of ReLU that lie between both sides: in a supernet of 16 channels
     # the two differ by 0.65 to 3.4 of their size. On a smooth network they agree (test_through_step_architecture.py).
     sides = losses_on_both_sides(record.frozen(), v, images, train.labels, architecture=leaves)
-    through = torch.autograd.grad(sides.rewards(LEARNING_RATE).mean(), list(leaves.values()))
+    through = torch.autograd.grad(sides.rewards(STEP_SIZE).mean(), list(leaves.values()))
     for name, part in zip(leaves, through, strict=True):
         torch.testing.assert_close(found[name], gradient[name] + part, rtol=1e-3, atol=1e-6)
         assert float(part.norm()) > 0.05 * float(found[name].norm())
@@ -282,7 +269,7 @@ def test_a_loss_that_is_no_number_moves_neither_policy_nor_cells() -> None:
         return loss
 
     searcher.train_step = broken
-    result = searcher.step(train, [batch_of(16, 9)], LEARNING_RATE, 0)
+    result = searcher.step(train, [batch_of(16, 9)], STEP_SIZE, 0)
     assert bool(result["skipped"])
     after = snapshot(searcher)
     for name in (*ARCHITECTURE, "policy.preference"):

@@ -110,6 +110,8 @@ WRONG = {
     "architecture.order=second searcher=shuffled_reward": "architecture.order=first in the control",
     "architecture.betas=[0.5]": "architecture.betas=[0.5,0.999]",
     "supernet.channel_share=3": "a divisor",
+    "search=separate network=tiny_cnn supernet.channel_share=3": "a divisor",
+    "searcher=first_order architecture.order=second": "searcher=differentiable",
     "supernet.space=dart": "darts",
     "supernet.layers=2": "from 3",
     "search_recipe.drop_rate=0.1": "drop_path",

@@ -73,7 +73,7 @@ class Recipe:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocasts(device))
 
 
-def told(settings: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def beyond_recipe_defaults(settings: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """The leaves of settings without those of a recipe that are at their defaults.
 
     What was trained before a field existed was trained with its default.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jointsearch.data.load import DataSettings, load_search_splits
+from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import KEEP, NewSearcher, check_search, search
 from jointsearch.loops.trial import Trial, check_trial
@@ -52,6 +53,13 @@ class SearchGrid:
             )
 
 
+def check_searches(grid: SearchGrid, folder: Path | str, **options: Any) -> None:
+    """Raise InputError for what would go wrong later, before anything is written: the first seed's first step."""
+    trial, splits = _trial(grid, grid.seeds[0], Path(folder), options)
+    check_trial(trial, splits)
+    check_search(trial, splits, grid.new_searcher(trial.seed))
+
+
 def run_searches(
     grid: SearchGrid, folder: Path | str, checked: Callable[[], None] = lambda: None, **options: Any
 ) -> list[dict[str, Any]]:
@@ -59,24 +67,27 @@ def run_searches(
 
     `checked` is called when nothing was found wrong, before anything is written. Options are those of Trial.
     """
+    check_searches(grid, folder, **options)
+    checked()
     results = []
-    for place, seed in enumerate(dict.fromkeys(grid.seeds)):
-        splits = load_search_splits(grid.dataset, seed)
-        trial = Trial(
-            folder=Path(folder) / FOLDER.replace(SEED, str(seed)),
-            policy=grid.start(seed),
-            network=grid.network,
-            recipe=grid.recipe,
-            standard=grid.dataset.standard,
-            seed=seed,
-            dataset=relocatable(as_plain(grid.dataset)),
-            search=grid.settings | {"keep": grid.keep},
-            network_options=grid.network_options,
-            **options,
-        )
-        if not place:
-            check_trial(trial, splits)
-            check_search(trial, splits, grid.new_searcher(seed))
-            checked()
+    for seed in dict.fromkeys(grid.seeds):
+        trial, splits = _trial(grid, seed, Path(folder), options)
         results.append({"seed": seed, **search(trial, splits, grid.new_searcher(seed), grid.keep)})
     return results
+
+
+def _trial(grid: SearchGrid, seed: int, folder: Path, options: dict[str, Any]) -> tuple[Trial, DataSplits]:
+    """What a seed searches, and on what."""
+    trial = Trial(
+        folder=folder / FOLDER.replace(SEED, str(seed)),
+        policy=grid.start(seed),
+        network=grid.network,
+        recipe=grid.recipe,
+        standard=grid.dataset.standard,
+        seed=seed,
+        dataset=relocatable(as_plain(grid.dataset)),
+        search=grid.settings | {"keep": grid.keep},
+        network_options=grid.network_options,
+        **options,
+    )
+    return trial, load_search_splits(grid.dataset, seed)

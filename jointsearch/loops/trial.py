@@ -10,7 +10,7 @@ import torch
 from jointsearch.data.sets import AnySet, DataSplits, ImageSet, StreamSet
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.front_end import augment
-from jointsearch.loops.recipe import Recipe, Trainer, told
+from jointsearch.loops.recipe import Recipe, Trainer, beyond_recipe_defaults
 from jointsearch.networks.create import create_network
 from jointsearch.plain_state import encode_state
 from jointsearch.provenance import birth_certificate
@@ -111,7 +111,11 @@ def check_identity(trial: Trial, splits: DataSplits) -> None:
     path = trial.folder / "trial.json"
     if not path.is_file():
         return
-    changed = {key for key, _ in told(leaves(trial.identity(splits))) ^ told(leaves(read_json(path, "trial")))}
+    changed = {
+        key
+        for key, _ in beyond_recipe_defaults(leaves(trial.identity(splits)))
+        ^ beyond_recipe_defaults(leaves(read_json(path, "trial")))
+    }
     if read_text(trial.folder / "policy.json", "policy", SCHEDULE_BYTES) != trial.policy.to_json():
         changed.add("policy")
     if changed:

@@ -9,7 +9,8 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from jointsearch.loops.recipe import told
+from jointsearch.loops.recipe import beyond_recipe_defaults
+from jointsearch.run_folder import replace_file, write_json
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
@@ -100,6 +101,14 @@ class Comparison:
         return {"metric": self.metric, "baseline": self.baseline, "rows": rows, "unfinished": list(self.unfinished)}
 
 
+def write_summary(folder: Path) -> str:
+    """Compare all trainings of a run folder, and leave the table in it as summary.md and summary.json."""
+    comparison = compare([folder])
+    replace_file(folder / "summary.md", comparison.to_markdown().encode())
+    write_json(folder / "summary.json", comparison.to_data())
+    return comparison.to_markdown()
+
+
 def paired_difference(values: dict[int, float], base: dict[int, float]) -> Difference | None:
     """Mean difference over shared seeds and the half width of its 95% interval (Student's t)."""
     differences = [values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())]
@@ -147,7 +156,8 @@ def _number(data: Any, key: str, path: Path) -> Any:
 def _check_alike(trials: Sequence[Path]) -> None:
     # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
     settings = {
-        path: {leaf for leaf in told(leaves(read_json(path, "trial"))) if leaf[0] not in COMPARED} for path in trials
+        path: {leaf for leaf in beyond_recipe_defaults(leaves(read_json(path, "trial"))) if leaf[0] not in COMPARED}
+        for path in trials
     }
     digests: dict[Any, tuple[str, str]] = {}
     first = {leaf for leaf in settings[trials[0]] if leaf[0] not in ("seed", "data.digest")}

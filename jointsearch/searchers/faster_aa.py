@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
-from jointsearch.searchers.settings import EstimatorSettings
+from jointsearch.searchers.settings import EstimatorSettings, check_betas
 from jointsearch.settings import bounded, check_fields, choice
 from jointsearch.soft.stages import FASTER_AA_OPS, SoftStages
 from search_spaces.augment.op import per_image
@@ -69,10 +69,7 @@ class CriticSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if len(self.betas) != 2:
-            raise InputError(
-                f"searcher.betas is {list(self.betas)}; Adam needs two numbers, as in searcher.betas=[0.0,0.999]"
-            )
+        check_betas("searcher", self.betas, "[0.0,0.999]")
         if not self.penalty_weight:
             raise InputError(
                 "searcher.penalty_weight=0 lets the critic's scores grow without bound, and they no longer measure a "

@@ -18,7 +18,7 @@ from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
 from jointsearch.searchers.architecture_learner import ArchitectureLearner
 from jointsearch.searchers.faster_aa import StageSpace
-from jointsearch.searchers.settings import ArchitectureSettings, EstimatorSettings
+from jointsearch.searchers.settings import ArchitectureSettings, EstimatorSettings, check_betas
 from jointsearch.settings import bounded, check_fields, choice
 from jointsearch.soft.network import SuperNet
 from jointsearch.soft.stages import SoftStages
@@ -41,10 +41,7 @@ class FirstOrderSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if len(self.betas) != 2:
-            raise InputError(
-                f"searcher.betas is {list(self.betas)}; Adam needs two numbers, as in searcher.betas=[0.0,0.999]"
-            )
+        check_betas("searcher", self.betas, "[0.0,0.999]")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ from search_spaces.spaces import PAIRINGS, starting_policy
 AnyEstimator: TypeAlias = Reinforce | Relax | Gumbel
 
 
+def check_betas(group: str, betas: tuple[float, ...], usual: str) -> None:
+    """Refuse what Adam does not take."""
+    if len(betas) != 2:
+        raise InputError(f"{group}.betas is {list(betas)}; Adam needs two numbers, as in {group}.betas={usual}")
+
+
 @dataclass(frozen=True)
 class SpaceSettings:
     """Which sub-policies may be chosen, and the numbers they start with."""
@@ -93,10 +99,7 @@ class GradientSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if len(self.betas) != 2:
-            raise InputError(
-                f"searcher.betas is {list(self.betas)}; Adam needs two numbers, as in searcher.betas=[0.5,0.999]"
-            )
+        check_betas("searcher", self.betas, "[0.5,0.999]")
         if self.through_step == "jvp" and self.estimate_on == "sides":
             raise InputError(
                 "searcher.estimate_on=sides needs the losses on both sides of a finite difference; use "
@@ -134,11 +137,7 @@ class ArchitectureSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if len(self.betas) != 2:
-            raise InputError(
-                f"architecture.betas is {list(self.betas)}; Adam needs two numbers, as in "
-                "architecture.betas=[0.5,0.999]"
-            )
+        check_betas("architecture", self.betas, "[0.5,0.999]")
 
 
 @dataclass(frozen=True)
