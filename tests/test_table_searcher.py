@@ -2,6 +2,8 @@
 
 import copy
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,10 +79,18 @@ class Descent:
         optimizer.step()
         return loss.detach()
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        before = copy.deepcopy(self.network.state_dict())
+        yield
+        self.network.load_state_dict(before)
 
-def searcher_of(search: TableSearch, network: nn.Module, rate: float = 0.1, standard: Standard = AS_IS) -> Any:
+
+def searcher_of(
+    search: TableSearch, network: nn.Module, rate: float = 0.1, standard: Standard = AS_IS, epochs: int = 1
+) -> Any:
     noise = torch.Generator().manual_seed(1)
-    return TableSearcher(search, network, Descent(network, rate), standard, noise)
+    return TableSearcher(search, network, Descent(network, rate), standard, noise, epochs)
 
 
 def run(searcher: Any, batches: list[Batch], judges: list[Batch]) -> None:
@@ -122,8 +132,8 @@ def test_with_batch_statistics_and_dropout_gains_are_those_of_the_exact_way(scal
     with record_step(network) as record:
         searcher.train_step(normalized(train.images), train.labels)
     direction = {name: torch.randn_like(weight) for name, weight in network.named_parameters()}
-    gains = searcher.measured(record.frozen(), direction, train, 0.1)  # (5, 6)
-    images = [searcher.changed(entry, train) for entry in range(len(gains))]
+    gains = searcher.gauge.of_images(record.frozen(), direction, train, 0.1, searcher.noise)  # (5, 6)
+    images = [searcher.gauge.images(row, train, searcher.noise) for row in range(len(gains))]
     frozen = record.frozen()
     exact = -torch.stack([double_backward(frozen, direction, one, train.labels, 0.1) for one in images]).double()
     if scale == "loss":
@@ -155,7 +165,8 @@ def test_the_weights_are_trained_on_the_starting_policy() -> None:
 def restored(searcher: Any, *gains: list[float], images: tuple[float, ...] = (8, 8)) -> Any:
     rows = torch.tensor(gains, dtype=torch.float64)
     sizes = torch.tensor(images, dtype=torch.float64)
-    searcher.restore({"steps": 1, "cost": 0, "gains": rows, "images": sizes, "owner": searcher.owner})
+    state = searcher.state() | {"steps": 1, "gains": rows, "images": sizes}
+    searcher.restore(state)
     return searcher
 
 
@@ -166,7 +177,7 @@ def test_the_control_trains_the_same_weights_and_deals_the_same_gains_to_other_e
         return searcher
 
     real, control = after("real"), after("shuffled")
-    for one, other in zip(real.network.parameters(), control.network.parameters(), strict=True):
+    for one, other in zip(real.gauge.network.parameters(), control.gauge.network.parameters(), strict=True):
         assert torch.equal(one, other)
     assert sorted(control.owner.tolist()) == list(range(len(real.entries.sub_policies)))
     assert torch.equal(control.gains, real.gains[:, control.owner])

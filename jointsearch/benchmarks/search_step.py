@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jointsearch.benchmarks.plain_supernet import PlainSuperNet
 from jointsearch.benchmarks.timing import time_in_turn
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.loops.search import StepOf
 from jointsearch.networks.create import create_network
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.searchers.differentiable import DifferentiableSearcher
@@ -53,14 +54,11 @@ class Step:
             # The trainer makes every network channels_last, which alone halves the time of this one.
             self.trainer.task.get_trainable_module().to(memory_format=torch.contiguous_format)
         self.trainer.task.train()
+        self.train_step = StepOf(self.trainer, lambda: 0)
         self.searcher = None
         if search is not None:
             start = new_searcher(search, STANDARD, 0)
             self.searcher = start(self.trainer.task.get_trainable_module(), self.train_step, noise)
-
-    def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimizer step."""
-        return self.trainer.step(images, labels, 0)
 
     def __call__(self) -> None:
         """One step of the search, or of plain training on images that are ready."""

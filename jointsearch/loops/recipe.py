@@ -1,5 +1,8 @@
 """How a network is trained: the numbers of a recipe, and timm's optimizer, schedule, loss and mixing made from them."""
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +12,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 from torch import nn
 
+from jointsearch.randomness import kept_global_randomness
 from jointsearch.settings import as_plain, bounded, check_fields, choice, leaves
 from search_spaces.cells.derived import DropPath, set_drop_path
 from search_spaces.errors import InputError, nearest
@@ -171,15 +175,29 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Train inside for a trial: on leaving, all is as it was on entering, also what the global generators drew."""
+        before = copy.deepcopy(self.state())
+        with kept_global_randomness():
+            try:
+                yield
+            finally:
+                self.load(before)
+
     def restore(self, state: dict, done: int) -> None:
         """Go on from a state after `done` steps."""
+        self.load(state)
+        if self.schedule is not None:
+            self.schedule.step_update(done)
+
+    def load(self, state: dict) -> None:
+        """Put back everything that training changes."""
         self.task.get_trainable_module().load_state_dict(state["network"])
         averaged = self.task.get_trainable_module(ema=True)
         if averaged is not None:
             averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.step_update(done)
 
 
 def check_network(network: nn.Module, recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,10 +12,12 @@ from tqdm import tqdm
 
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.loops.evaluate import evaluate
+from jointsearch.loops.recipe import Trainer
 from jointsearch.loops.resumable import Journal, carry_out
 from jointsearch.loops.trial import CPU, Trial, new_trainer
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import replace_file
+from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
@@ -55,8 +58,24 @@ class Searcher(Protocol):
         """Go on from there."""
 
 
-# Network, one optimizer step on (images, labels), and the generator of all draws in; a searcher out.
-NewSearcher = Callable[[nn.Module, Callable[[Tensor, Tensor], Tensor], torch.Generator], Searcher]
+# Network, its training step, and the generator of all draws in; a searcher out.
+NewSearcher = Callable[[nn.Module, TrainStep, torch.Generator], Searcher]
+
+
+@dataclass(frozen=True)
+class StepOf:
+    """The training step of a trainer, as searchers call it."""
+
+    trainer: Trainer
+    done: Callable[[], int]  # optimizer steps since the beginning
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step."""
+        return self.trainer.step(images, labels, self.done())
+
+    def undone(self) -> AbstractContextManager[None]:
+        """A trial that is taken back; within it the schedule stands still."""
+        return self.trainer.undone()
 
 
 @dataclass
@@ -104,7 +123,7 @@ def check_search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher) ->
         batch = Batch(blank, torch.arange(4) % len(splits.train.classes), torch.arange(4))
         searcher = new_searcher(
             trainer.task.get_trainable_module(),
-            lambda images, labels: trainer.step(images, labels, 0),
+            StepOf(trainer, lambda: 0),
             torch.Generator().manual_seed(trial.seed),
         )
         try:
@@ -130,7 +149,7 @@ class _Run:
         self.trainer = new_trainer(trial, splits, trial.device)
         self.searcher = new_searcher(
             self.trainer.task.get_trainable_module(),
-            lambda images, labels: self.trainer.step(images, labels, self.total_steps()),
+            StepOf(self.trainer, self.total_steps),
             journal.generators["noise"],
         )
         self.progress = Progress()

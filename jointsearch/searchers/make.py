@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jointsearch.data.standard import Standard
 from jointsearch.searchers.differentiable import DifferentiableSearcher
@@ -14,6 +14,7 @@ from jointsearch.searchers.random import RandomSearch, RandomSearcher
 from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
 from jointsearch.searchers.table import TableSearch, TableSearcher
 from jointsearch.settings import build
+from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError, nearest
 from search_spaces.policy import Policy
 
@@ -47,7 +48,7 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
 
 def new_searcher(
     settings: AnySearch, standard: Standard, seed: int, epochs: int = 1, start: Policy | None = None
-) -> Callable[[nn.Module, Callable[[Tensor, Tensor], Tensor], torch.Generator], AnySearcher]:
+) -> Callable[[nn.Module, TrainStep, torch.Generator], AnySearcher]:
     """What the search loop calls with its network, its training step and its noise.
 
     `start` takes the place of the starting policy of the settings, where cells are searched under one found before.
@@ -57,7 +58,7 @@ def new_searcher(
     if isinstance(settings, FasterSearch):
         return lambda network, train_step, noise: FasterSearcher(settings, network, standard, noise)
     if isinstance(settings, TableSearch):
-        return lambda network, train_step, noise: TableSearcher(settings, network, train_step, standard, noise)
+        return lambda network, train_step, noise: TableSearcher(settings, network, train_step, standard, noise, epochs)
     if isinstance(settings, FirstOrderSearch):
         return lambda network, train_step, noise: FirstOrderSearcher(
             settings, network, train_step, standard, noise, epochs

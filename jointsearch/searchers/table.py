@@ -1,12 +1,12 @@
-"""Policy search without an estimator: every op at every level is tried on the same images, at a few moments.
+"""Policy search without an estimator: every op is tried on the same images, at a few moments of one training.
 
-A gain is what training on an image takes off the validation loss: the reward f_i with its sign turned, more is better.
+A gain is what training with an op takes off the validation loss, more is better; `gains` says how it is measured.
 """
 
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,11 @@ from torch import Tensor, nn
 
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
-from jointsearch.front_end import augment, augment_with
-from jointsearch.searchers.credit import scaled
+from jointsearch.front_end import augment
+from jointsearch.searchers.gains import Gauge, ManySteps, OneStep, Table
 from jointsearch.searchers.settings import EstimatorSettings, SpaceSettings
 from jointsearch.settings import bounded, check_fields, choice
-from jointsearch.through_step.record import FrozenNetwork, record_step
-from jointsearch.through_step.sides import losses_on_both_sides
-from jointsearch.through_step.validation import validation_gradient
-from search_spaces.augment.apply import apply_draw, draw_of
+from jointsearch.train_step import TrainStep
 from search_spaces.augment.table import OPS
 from search_spaces.controls import MAX_SEQUENCES
 from search_spaces.errors import InputError
@@ -37,10 +34,15 @@ class TableSettings:
     """When the table is measured, and what policy is made of it."""
 
     name: str = choice("table", "table")
-    from_epoch: int = bounded(0, 0, 100_000)  # epochs under the starting policy before anything is measured
+    # Epochs under the starting policy before anything is measured; null takes half of them.
+    from_epoch: int | None = bounded(0, 0, 100_000)
     every: int = bounded(20, 1, 1_000_000)  # steps from one measurement to the next
     validation_batches: int = bounded(4, 1, 1000)
     levels: int = bounded(3, 1, 100)  # magnitudes of an op: 3 takes 1/3, 2/3 and 1
+    # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
+    # every op, this share of the images under it, all its levels together; then the validation loss is compared.
+    trial_steps: int = bounded(0, 0, 100_000)
+    trial_share: float = bounded(0.5, 0.01, 1.0)
     rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
     reward_scale: str = choice("none", "none", "loss", "rank")
     # significant: all but what is surely worse than the plain image. proportional: as likely as it gains.
@@ -49,6 +51,11 @@ class TableSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.trial_steps and self.reward_scale != "none":
+            raise InputError(
+                f"searcher.reward_scale={self.reward_scale} scales rewards of single images, and searcher.trial_steps="
+                f"{self.trial_steps} compares validation losses; use searcher.reward_scale=none or trial_steps=0"
+            )
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,20 @@ class TableSearch:
                 rows.append(SubPolicy((OpChoice(op),)))
         return Policy(tuple(rows), name="table")
 
+    def rows(self) -> tuple[Tensor, ...]:
+        """The entries that are measured together: each by itself, or an op's where many steps are tried."""
+        entries = self.entries().sub_policies
+        groups: defaultdict[object, list[int]] = defaultdict(list)
+        for place, entry in enumerate(entries):
+            groups[entry.ops[0].op if self.searcher.trial_steps and entry.ops else place].append(place)
+        return tuple(torch.tensor(members) for members in groups.values())
+
 
 class TableSearcher:
-    """Trains the weights under the starting policy, and now and then measures the gain of every entry of a table.
+    """Trains the weights under the starting policy, and now and then measures the gain of every row of a table.
 
-    A measurement follows a training step: v is the validation gradient after it, and every entry, the identity among
-    them, is applied to the step's images with the same crops. Entries differ by nothing but their op.
+    A row is an entry, or where many steps are tried, an op at all its levels. A measurement follows a training step,
+    and all rows meet the same images, crops and judges: they differ by nothing but their op.
     """
 
     first_batch_only = False
@@ -100,83 +115,63 @@ class TableSearcher:
         self,
         settings: TableSearch,
         network: nn.Module,
-        train_step: Callable[[Tensor, Tensor], Tensor],
+        train_step: TrainStep,
         standard: Standard,
         noise: torch.Generator,
+        epochs: int = 1,
     ) -> None:
         self.settings, self.standard, self.noise, self.train_step = settings.searcher, standard, noise, train_step
-        self.network = network
-        self.start, self.entries = settings.policy_space.policy(), settings.entries()
-        self.validation_batches = settings.searcher.validation_batches
-        entries = len(self.entries.sub_policies)
-        # Whose gain each entry gets. In the control the policy is as uneven as the real one, and knows as much as dice.
-        shuffled = settings.searcher.rewards == "shuffled"
-        self.owner = torch.randperm(entries, generator=twin(noise)) if shuffled else torch.arange(entries)
+        self.from_epoch = epochs // 2 if self.settings.from_epoch is None else self.settings.from_epoch
+        self.start, self.entries, self.rows = settings.policy_space.policy(), settings.entries(), settings.rows()
+        self.validation_batches = judges = settings.searcher.validation_batches
+        table = Table(self.start, self.entries, self.rows, standard)
+        steps, share = self.settings.trial_steps, self.settings.trial_share
+        self.gauge: Gauge = (
+            ManySteps(table, network, train_step, steps, share, judges)
+            if steps
+            else OneStep(table, network, train_step, self.settings.reward_scale, judges)
+        )
+        # Whose gain each row gets. In the control the policy is as uneven as the real one, and knows as much as dice.
+        shuffled, count = self.settings.rewards == "shuffled", len(self.rows)
+        self.owner = torch.randperm(count, generator=noise.clone_state()) if shuffled else torch.arange(count)
         self.steps = 0  # since from_epoch
         self.cost = 0  # forward-equivalents
-        self.gains = torch.empty(0, len(self.entries.sub_policies), dtype=torch.float64)  # (M, E) means over images
+        self.gains = torch.empty(0, count, dtype=torch.float64)  # (M, R) means over images
         self.images = torch.empty(0, dtype=torch.float64)  # (M,) how many
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the weights on augmented images, and measure where a measurement is due."""
         images = augment(train.images, self.start, self.standard, self.noise)
         self.cost += 3
+        self.gauge.remember(train)
         if not self.is_due(epoch):
             return {"train_loss": self.train_step(images, train.labels), "skipped": torch.tensor(False)}
-        with record_step(self.network) as record:
-            train_loss = self.train_step(images, train.labels)
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
-        direction = validation_gradient(self.network, judges)
-        gains = self.measured(record.frozen(), direction, train, step_size).mean(1)[self.owner]  # (E,)
-        self.cost += self.measurement_cost()
+        train_loss, gains = self.gauge.measure(images, train, judges, step_size, self.noise)
+        self.cost += self.gauge.cost
         usable = bool(gains.isfinite().all())
         if usable:
-            self.gains = torch.cat([self.gains, gains.unsqueeze(0)])
+            self.gains = torch.cat([self.gains, gains[self.owner].unsqueeze(0)])
             self.images = torch.cat([self.images, torch.tensor([len(train.labels)], dtype=torch.float64)])
         return {"train_loss": train_loss, "skipped": torch.tensor(not usable)}
 
     def is_due(self, epoch: int) -> bool:
         """Whether this step is measured; counts it."""
-        if epoch < self.settings.from_epoch:
+        if epoch < self.from_epoch:
             return False
         self.steps += 1
         return (self.steps - 1) % self.settings.every == 0
 
-    def measured(self, frozen: FrozenNetwork, direction: dict[str, Tensor], train: Batch, step_size: float) -> Tensor:
-        """The gain of every entry on every image, (E, B), on the CPU."""
-        # Entry by entry and not in one large batch, so that all of them meet the same dropout noise.
-        sides = [
-            losses_on_both_sides(frozen, direction, self.changed(entry, train), train.labels)
-            for entry in range(len(self.entries.sub_policies))
-        ]
-        rewards = torch.stack([side.rewards(step_size) for side in sides])  # (E, B)
-        losses = torch.stack([side.losses() for side in sides])
-        scale = self.settings.reward_scale
-        return -scaled(rewards.flatten(), losses.flatten(), scale).view_as(rewards).cpu().double()
-
-    def changed(self, entry: int, train: Batch) -> Tensor:
-        """The images under one entry, as the network sees them."""
-        # Every entry gets the same crops and directions, and training goes on as if unmeasured.
-        noise = twin(self.noise)
-        tables, batch = self.entries.tables, len(train.labels)
-        rows = torch.full((batch,), entry)
-
-        def transform(pixels: Tensor) -> Tensor:
-            uniform = torch.rand(4, batch, generator=noise)
-            return apply_draw(pixels, draw_of(rows, tables.op[rows], tables.magnitude[rows], uniform))
-
-        return augment_with(transform, train.images, self.standard, noise)
-
     def means(self) -> Tensor:
-        """The mean gain of every entry over all images that were measured, (E,)."""
+        """The mean gain of every row over all images that were measured, (R,)."""
         return self.images @ self.gains / self.images.sum().clamp(min=1)
 
     def differences(self) -> tuple[Tensor, Tensor]:
-        """What every entry gains beyond the identity on the same images: mean and standard error, (E,) each."""
+        """What every row gains beyond the identity on the same images: mean and standard error, (R,) each."""
         # Images of a measurement share v, and v is noise too. From images as if they were independent, the standard
         # error of 30 measurements on shapes came out 2.4 to 2.8 times too small (3 seeds): measurements are counted.
         count = len(self.gains)
-        paired = self.gains - self.gains[:, :1]  # (M, E)
+        paired = self.gains - self.gains[:, :1]  # (M, R)
         mean = self.images @ paired / self.images.sum().clamp(min=1)
         if count < 2:
             return mean, torch.full_like(mean, torch.inf)
@@ -184,7 +179,7 @@ class TableSearcher:
         return mean, (squares * count / (count - 1)).sqrt() / self.images.sum()
 
     def verdicts(self) -> Tensor:
-        """1 for entries that are surely better than the identity, -1 for surely worse ones, 0 for others, (E,)."""
+        """1 for rows that are surely better than the identity, -1 for surely worse ones, 0 for others, (R,)."""
         mean, error = self.differences()
         # About 2 standard errors, but 12.7 of them where there are only two measurements.
         reach = float(student.ppf(QUANTILE, len(self.gains) - 1)) * error
@@ -194,7 +189,10 @@ class TableSearcher:
         """How likely every entry is in the finished policy, (E,); where nothing gains all ops stay alike."""
         weights = torch.tensor([entry.weight for entry in self.entries.sub_policies], dtype=torch.float64)
         significant = self.settings.form == "significant"
-        kept = weights * (self.verdicts() >= 0 if significant else self.means().clamp(min=0))
+        worth = (self.verdicts() >= 0).double() if significant else self.means().clamp(min=0)  # (R,)
+        kept = weights.clone()
+        for row, members in enumerate(self.rows):
+            kept[members] *= worth[row]
         return kept / kept.sum() if kept.any() else weights / weights.sum()
 
     def genotype(self) -> None:
@@ -211,15 +209,9 @@ class TableSearcher:
             weights[ops] += math.prod(share for _, share in sequence)
         return Policy(tuple(SubPolicy(ops, weight) for ops, weight in weights.items()), name="found")
 
-    def measurement_cost(self) -> int:
-        """What a measurement costs beside its training step: 3 for each validation batch, 2 for each entry."""
-        return 3 * self.validation_batches + 2 * len(self.entries.sub_policies)
-
     def forward_equivalents(self, epoch: int) -> int:
         """What a step costs, on average and rounded; the exact sum of all steps is in `found`."""
-        if epoch < self.settings.from_epoch:
-            return 3
-        return 3 + round(self.measurement_cost() / self.settings.every)
+        return 3 if epoch < self.from_epoch else 3 + round(self.gauge.cost / self.settings.every)
 
     def metrics(self) -> dict[str, float]:
         """How much was measured, what surely differs from the identity, and how wide the policy is."""
@@ -240,18 +232,17 @@ class TableSearcher:
 
     def found(self) -> dict[str, Any]:
         """The table, largest gain first, and the exact cost, which is not the same for every step."""
-        shares = self.shares()
-        columns = zip(self.entries.sub_policies, self.means(), *self.differences(), shares, strict=True)
+        shares, entries = self.shares(), self.entries.sub_policies
+        columns = zip(self.rows, self.means(), *self.differences(), strict=True)
         rows = [
             {
-                "op": entry.ops[0].op if entry.ops else "identity",
-                "magnitude": entry.ops[0].magnitude if entry.ops else None,
+                **named([entries[member] for member in members.tolist()]),
                 "gain": float(gain),
                 "beyond_identity": float(beyond),
                 "standard_error": float(error) if error.isfinite() else None,
-                "share": float(share),
+                "share": float(shares[members].sum()),
             }
-            for entry, gain, beyond, error, share in columns
+            for members, gain, beyond, error in columns
         ]
         return {
             "table": sorted(rows, key=lambda row: -row["gain"]),
@@ -263,15 +254,20 @@ class TableSearcher:
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""
         return {
-            "steps": self.steps, "cost": self.cost, "gains": self.gains, "images": self.images, "owner": self.owner
+            "steps": self.steps, "cost": self.cost, "gains": self.gains, "images": self.images, "owner": self.owner,
+            "gauge": self.gauge.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.steps, self.cost = state["steps"], state["cost"]
         self.gains, self.images, self.owner = state["gains"], state["images"], state["owner"]
+        self.gauge.restore(state["gauge"])
 
 
-def twin(noise: torch.Generator) -> torch.Generator:
-    """A generator of its own in the same state."""
-    return noise.clone_state()
+def named(members: Sequence[SubPolicy]) -> dict[str, Any]:
+    """The op of a row and its magnitude, where it has a single one."""
+    if not members[0].ops:
+        return {"op": "identity", "magnitude": None}
+    (first, *others) = (entry.ops[0] for entry in members)
+    return {"op": first.op, "magnitude": None if others else first.magnitude}

@@ -1,0 +1,180 @@
+"""How much the rows of a table gain: by the reward of one training step, or by training on with each for many steps.
+
+Either way the weights are trained as if nothing were measured, and all rows meet the same noise.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from jointsearch.data.sets import Batch
+from jointsearch.data.standard import Standard
+from jointsearch.front_end import augment_with
+from jointsearch.searchers.credit import scaled
+from jointsearch.through_step.loss import per_image_loss
+from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.sides import losses_on_both_sides
+from jointsearch.through_step.validation import validation_gradient
+from jointsearch.train_step import TrainStep
+from search_spaces.augment.apply import apply_draw, apply_policy, draw_of
+from search_spaces.policy import Policy
+
+Judges = Sequence[tuple[Tensor, Tensor]]  # validation images as the network sees them, and their labels
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is measured: rows of a policy's entries, the first of them the plain image, and how images meet a row."""
+
+    start: Policy  # under which the weights are trained
+    entries: Policy
+    rows: tuple[Tensor, ...]  # of each row the entries, which are equally likely
+    standard: Standard
+
+    def images(self, row: int, share: float, train: Batch, noise: torch.Generator) -> Tensor:
+        """A batch as the network sees it, this share of it under a row and the others under the starting policy.
+
+        Given noise in the same state, every row gets the same crops and directions, and draws as much of it.
+        """
+        batch, tables = len(train.labels), self.entries.tables
+        chosen = (torch.rand(batch, generator=noise) * len(self.rows[row])).long()
+        rows = self.rows[row][chosen]
+        tried = torch.rand(batch, generator=noise) < share
+
+        def transform(pixels: Tensor) -> Tensor:
+            uniform = torch.rand(4, batch, generator=noise)
+            under_row = apply_draw(pixels, draw_of(rows, tables.op[rows], tables.magnitude[rows], uniform))
+            if bool(tried.all()):
+                return under_row
+            others = apply_policy(self.start, pixels, noise)
+            return torch.where(tried.to(pixels.device).view(-1, 1, 1, 1), under_row, others)
+
+        return augment_with(transform, train.images, self.standard, noise)
+
+
+class Gauge(Protocol):
+    """A way to measure."""
+
+    cost: int  # forward-equivalents of a measurement beside its training step
+
+    def remember(self, train: Batch) -> None:
+        """Take note of a batch that is trained on."""
+
+    def measure(
+        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Train on `images`, and measure: the training loss, and what each row takes off the validation loss, (R,)."""
+
+    def state(self) -> Any:
+        """What a checkpoint has to hold."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+
+
+class OneStep:
+    """The gain of an image is what the training step on it takes off the validation loss: the reward f_i, negated."""
+
+    def __init__(self, table: Table, network: nn.Module, train_step: TrainStep, scale: str, judges: int) -> None:
+        self.table, self.network, self.train_step, self.scale = table, network, train_step, scale
+        self.cost = 3 * judges + 2 * len(table.rows)
+
+    def remember(self, train: Batch) -> None:
+        """Nothing is needed."""
+
+    def measure(
+        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The training loss, and the mean gain of each row over the images of the step."""
+        with record_step(self.network) as record:
+            train_loss = self.train_step(images, train.labels)
+        direction = validation_gradient(self.network, judges)
+        return train_loss, self.of_images(record.frozen(), direction, train, step_size, noise).mean(1)
+
+    def of_images(
+        self,
+        frozen: FrozenNetwork,
+        direction: dict[str, Tensor],
+        train: Batch,
+        step_size: float,
+        noise: torch.Generator,
+    ) -> Tensor:
+        """The gain of every row on every image, (R, B), on the CPU."""
+        # Row by row and not in one large batch, so that all of them meet the same dropout noise.
+        sides = [
+            losses_on_both_sides(frozen, direction, self.images(row, train, noise), train.labels)
+            for row in range(len(self.table.rows))
+        ]
+        rewards = torch.stack([side.rewards(step_size) for side in sides])  # (R, B)
+        losses = torch.stack([side.losses() for side in sides])
+        return -scaled(rewards.flatten(), losses.flatten(), self.scale).view_as(rewards).cpu().double()
+
+    def images(self, row: int, train: Batch, noise: torch.Generator) -> Tensor:
+        """The images of the step under one row; training goes on as if nothing had been drawn for it."""
+        return self.table.images(row, 1.0, train, noise.clone_state())
+
+    def state(self) -> None:
+        """Nothing is kept."""
+
+    def restore(self, state: None) -> None:
+        """Nothing is kept."""
+
+
+class ManySteps:
+    """Training goes on from where it stands, with each row, over the last batches, a share of each under the row.
+
+    The gain of a row is the validation loss after going on with plain images, less that after going on with the row.
+    The reward of one step knows only which images help the next step most.
+    """
+
+    def __init__(
+        self, table: Table, network: nn.Module, train_step: TrainStep, steps: int, share: float, judges: int
+    ) -> None:
+        self.table, self.network, self.train_step = table, network, train_step
+        self.steps, self.share = steps, share
+        self.recent: deque[Batch] = deque(maxlen=steps)
+        self.cost = len(table.rows) * (3 * steps + judges)
+
+    def remember(self, train: Batch) -> None:
+        """Keep the last batches."""
+        self.recent.append(train)
+
+    def measure(
+        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The training loss, and the gain of each row; that of the first, the plain image, is 0."""
+        train_loss = self.train_step(images, train.labels)
+        resumed = [Batch(*(part.to(images.device) for part in vars(batch).values())) for batch in self.recent]
+        self.recent = deque(resumed, maxlen=self.steps)
+        losses = torch.stack([self.loss_after(row, judges, noise) for row in range(len(self.table.rows))])
+        return train_loss, (losses[0] - losses).cpu()
+
+    def loss_after(self, row: int, judges: Judges, noise: torch.Generator) -> Tensor:
+        """The validation loss after training on with a row, in double precision; nothing of it remains."""
+        noise = noise.clone_state()
+        with self.train_step.undone():
+            for batch in islice(cycle(self.recent), self.steps):
+                self.train_step(self.table.images(row, self.share, batch, noise), batch.labels)
+            return validation_loss(self.network, judges)
+
+    def state(self) -> list[dict[str, Tensor]]:
+        """The batches."""
+        return [vars(batch) for batch in self.recent]
+
+    def restore(self, state: Sequence[dict[str, Tensor]]) -> None:
+        """Take them back."""
+        self.recent = deque((Batch(**batch) for batch in state), maxlen=self.steps)
+
+
+@torch.no_grad()
+def validation_loss(network: nn.Module, judges: Judges) -> Tensor:
+    """The mean loss over all validation images, in evaluation mode; the network is left in training mode."""
+    network.eval()
+    losses = torch.cat([per_image_loss(network(images), labels) for images, labels in judges])
+    network.train()
+    return losses.double().mean()

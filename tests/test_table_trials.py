@@ -1,0 +1,183 @@
+"""Where a table tries every op for many steps: the gain by hand, the noise that is shared, and nothing that remains."""
+
+import copy
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from jointsearch.data.sets import Batch
+from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.networks.create import create_network
+from jointsearch.plain_state import encode_state
+from jointsearch.searchers.gains import validation_loss
+from search_spaces.errors import InputError
+from tests.test_table_searcher import (
+    MOVED,
+    PLANTED,
+    Descent,
+    convolutional,
+    glyphs,
+    linear,
+    normalized,
+    of_table,
+    run,
+    searcher_of,
+    settings,
+    some,
+)
+
+
+def trained_by_hand(network: nn.Module, batches: list[Batch], changed: Any) -> nn.Module:
+    network = copy.deepcopy(network)
+    descent = Descent(network, 0.1)
+    for batch in batches:
+        descent(normalized(changed(batch.images)), batch.labels)
+    return network
+
+
+@torch.no_grad()
+def judged(network: nn.Module, judges: list[Batch]) -> float:
+    outputs = torch.cat([network(normalized(one.images)) for one in judges])
+    return float(cross_entropy(outputs, torch.cat([one.labels for one in judges])))
+
+
+def test_the_gain_is_the_validation_loss_that_training_on_with_the_op_takes_off() -> None:
+    search = settings("Invert", "HorizontalFlip", start="none", trial_steps=3, trial_share=1.0, every=3)
+    network, batches, judges = linear(), [some(6, seed) for seed in range(6)], [some(10, 12), some(6, 13)]
+    searcher = searcher_of(search, network)
+    run(searcher, batches[:3], judges)  # the first step is measured too
+    before = copy.deepcopy(network)
+    run(searcher, batches[3:4], judges)
+    # Training went on by one step, on plain images; the trials went on from there, over batches 1, 2 and 3.
+    after = trained_by_hand(before, batches[3:4], lambda images: images)
+    assert all(torch.equal(*pair) for pair in zip(after.parameters(), network.parameters(), strict=True))
+    plain = judged(trained_by_hand(after, batches[1:4], lambda images: images), judges)
+    for op, changed in (("Invert", lambda images: 255 - images), ("HorizontalFlip", lambda images: images.flip(-1))):
+        with_op = judged(trained_by_hand(after, batches[1:4], changed), judges)
+        place = [row["op"] for row in settings_rows(searcher)].index(op)
+        assert float(searcher.gains[-1, place]) == pytest.approx(plain - with_op, rel=1e-4)
+    assert searcher.gains[:, 0].tolist() == [0.0, 0.0]
+
+
+def settings_rows(searcher: Any) -> list[dict[str, Any]]:
+    """The rows in the order of the columns of `gains`."""
+    entries = searcher.entries.sub_policies
+    return [{"op": entries[int(row[0])].ops[0].op if entries[int(row[0])].ops else "identity"} for row in searcher.rows]
+
+
+def test_fewer_batches_than_steps_are_gone_through_again() -> None:
+    searcher, batches = searcher_of(settings("Invert", start="none", trial_steps=5), linear()), [some(6, 1)]
+    run(searcher, batches, [some(10, 2)])
+    assert len(searcher.train_step.seen) == 1 + 2 * 5
+
+
+def test_a_row_is_an_op_at_all_its_levels_alike() -> None:
+    searcher = searcher_of(settings("Color", "Invert", levels=3, trial_steps=2), linear())
+    assert [row.tolist() for row in searcher.rows] == [[0], [1, 2, 3], [4]]
+    counts = torch.zeros(5)
+    train, noise = some(3000, 1), torch.Generator().manual_seed(3)
+    table = searcher.gauge.table
+    levels = [table.images(row, 1.0, train, noise.clone_state()) for row in range(3)]
+    single = searcher_of(settings("Color", "Invert", levels=3), linear()).gauge.table
+    for entry in range(5):
+        alone = single.images(entry, 1.0, train, noise.clone_state())
+        counts[entry] = float((alone == levels[(0, 1, 1, 1, 2)[entry]]).flatten(1).all(1).double().mean())
+    assert counts[0] == counts[4] == 1
+    assert counts[1:4].tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert of_table(searcher, "Color")["magnitude"] is None
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_this_share_of_the_images_is_under_the_op_and_the_others_are_under_the_start(share: float) -> None:
+    search = settings("Invert", start="none", trial_steps=1, trial_share=share)
+    searcher, train = searcher_of(search, linear()), some(2000, 1)
+    run(searcher, [train], [some(10, 2)])
+    as_is, plain, inverted = searcher.train_step.seen
+    assert torch.equal(as_is, normalized(train.images))
+    assert torch.equal(plain, as_is)
+    changed, kept = (
+        torch.isclose(inverted, wanted, atol=1e-5).flatten(1).all(1)
+        for wanted in (normalized(255 - train.images), as_is)
+    )
+    assert bool((changed ^ kept).all())
+    assert float(changed.double().mean()) == pytest.approx(share, abs=0.03)
+
+
+def test_all_rows_meet_the_same_crops_and_shares_and_every_step_others() -> None:
+    # At magnitude 1 Solarize inverts every pixel, as Invert does.
+    search = settings("Invert", "Solarize", "TranslateX", levels=1, trial_steps=2)
+    searcher = searcher_of(search, convolutional(), standard=MOVED)
+    run(searcher, [some(16, 1)], [some(10, 2)])
+    seen = searcher.train_step.seen
+    assert len(seen) == 1 + 4 * 2
+    for step in (3, 4):
+        torch.testing.assert_close(seen[step], seen[step + 2], rtol=0, atol=1e-6)
+    assert not torch.equal(seen[3], seen[4])
+
+
+def test_the_op_that_helps_comes_first_and_the_one_that_destroys_is_dropped() -> None:
+    search = settings(*PLANTED, levels=2, every=10, validation_batches=2, trial_steps=10)
+    searcher = searcher_of(search, linear(), rate=0.005)
+    judges = [glyphs((0, 3, 6), 64, seed) for seed in (100, 101)]
+    run(searcher, [glyphs((3,), 32, seed) for seed in range(60)], judges)
+    table = searcher.found()["table"]
+    assert (table[0]["op"], table[-1]["op"]) == ("TranslateY", "HorizontalFlip")
+    shares = {row["op"]: row["share"] for row in table}
+    assert shares == pytest.approx({"TranslateY": 1 / 3, "Color": 1 / 3, "identity": 1 / 3, "HorizontalFlip": 0.0})
+
+
+def test_shares_of_the_forms_by_hand() -> None:
+    search = settings("Color", "Invert", levels=2, trial_steps=2, form="proportional")
+    searcher = searcher_of(search, linear())
+    gains = torch.tensor([[0.0, 0.3, 0.1], [0.0, 0.5, -0.5]], dtype=torch.float64)
+    searcher.restore(searcher.state() | {"gains": gains, "images": torch.ones(2, dtype=torch.float64)})
+    assert searcher.found()["sub_policy_shares"] == pytest.approx([0.0, 0.5, 0.5, 0.0])
+
+
+def test_measuring_begins_with_the_second_half_where_no_epoch_is_named() -> None:
+    made = searcher_of(settings("Invert", from_epoch=None), linear(), epochs=9)
+    assert [made.is_due(epoch) for epoch in (3, 4)] == [False, True]
+    assert [made.forward_equivalents(epoch) for epoch in (3, 4)] == [3, 3 + round((3 * 4 + 2 * 2) / 20)]
+
+
+def test_scaled_rewards_are_none_of_validation_losses() -> None:
+    with pytest.raises(InputError, match=r"reward_scale=rank scales rewards.*searcher\.trial_steps=4 compares"):
+        settings("Invert", trial_steps=4, reward_scale="rank")
+
+
+@pytest.mark.parametrize("changed", [{}, {"optimizer": "adamw"}, {"ema_decay": 0.9}, {"mixup": 0.2, "drop_rate": 0.3}])
+def test_a_trial_leaves_no_trace_in_a_trainer(changed: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=3, batch_size=8, precision="float32", learning_rate=0.01, warmup_epochs=1, **changed)
+    trainer = Trainer(create_network("tiny_cnn", 2, drop_rate=recipe.drop_rate), recipe, torch.device("cpu"), 2, 4)
+    trainer.task.train()
+    batch = some(8, 1)
+
+    def steps(first: int, last: int) -> None:
+        for done in range(first, last):
+            trainer.step(normalized(batch.images), batch.labels, done)
+
+    steps(0, 3)
+    state, rates = encode_state(trainer.state()), [group["lr"] for group in trainer.optimizer.param_groups]
+    noise = torch.random.get_rng_state()
+    with suppress(ZeroDivisionError), trainer.undone():
+        steps(3, 7)
+        assert encode_state(trainer.state()) != state
+        raise ZeroDivisionError
+    assert encode_state(trainer.state()) == state
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == rates
+    assert torch.equal(torch.random.get_rng_state(), noise)
+
+
+def test_the_validation_loss_is_that_of_evaluation_and_leaves_training_mode_on() -> None:
+    network = convolutional()
+    network(normalized(some(32, 0).images))
+    judges = [some(10, 1), some(3, 2)]
+    pairs: list[tuple[Tensor, Tensor]] = [(normalized(one.images), one.labels) for one in judges]
+    loss = validation_loss(network, pairs)
+    assert all(module.training for module in network.modules())
+    assert float(loss) == pytest.approx(judged(network.eval(), judges))
