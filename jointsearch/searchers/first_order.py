@@ -135,10 +135,12 @@ class FirstOrderSearcher:
     def loss(self, batch: Batch, leaves: Mapping[str, Tensor]) -> Tensor:
         """The cross entropy of a batch augmented by the policy, with a graph to all that learns."""
         images = self.augmented(batch)
-        # Copies, so that the running statistics that evaluation uses see training batches only.
+        # Copies, so that the running statistics that evaluation uses see training batches only. Nothing is computed for
+        # the weights, which learn from training images only.
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        held = {name: weight.detach() for name, weight in self.network.named_parameters()}
         with judging(self.network):
-            outputs = functional_call(self.network, {**leaves, **buffers}, (images,))
+            outputs = functional_call(self.network, {**held, **leaves, **buffers}, (images,))
         return cross_entropy(outputs, batch.labels)
 
     def augmented(self, batch: Batch) -> Tensor:
