@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from jointsearch.data.sets import Batch
 from jointsearch.loops.recipe import Recipe, Trainer
 from jointsearch.networks.create import create_network
 from jointsearch.plain_state import encode_state
-from jointsearch.searchers.gains import validation_loss
+from jointsearch.searchers.gains import validation_error
 from search_spaces.errors import InputError
 from tests.test_table_searcher import (
     MOVED,
@@ -42,10 +41,11 @@ def trained_by_hand(network: nn.Module, batches: list[Batch], changed: Any) -> n
 @torch.no_grad()
 def judged(network: nn.Module, judges: list[Batch]) -> float:
     outputs = torch.cat([network(normalized(one.images)) for one in judges])
-    return float(cross_entropy(outputs, torch.cat([one.labels for one in judges])))
+    labels = torch.cat([one.labels for one in judges])
+    return 1 - float(outputs.double().softmax(1)[torch.arange(len(labels)), labels].mean())
 
 
-def test_the_gain_is_the_validation_loss_that_training_on_with_the_op_takes_off() -> None:
+def test_the_gain_is_the_validation_error_that_training_on_with_the_op_takes_off() -> None:
     search = settings("Invert", "HorizontalFlip", start="none", trial_steps=3, trial_share=1.0, every=3)
     network, batches, judges = linear(), [some(6, seed) for seed in range(6)], [some(10, 12), some(6, 13)]
     searcher = searcher_of(search, network)
@@ -144,7 +144,7 @@ def test_measuring_begins_with_the_second_half_where_no_epoch_is_named() -> None
     assert [made.forward_equivalents(epoch) for epoch in (3, 4)] == [3, 3 + round((3 * 4 + 2 * 2) / 20)]
 
 
-def test_scaled_rewards_are_none_of_validation_losses() -> None:
+def test_scaled_rewards_are_none_of_validation_errores() -> None:
     with pytest.raises(InputError, match=r"reward_scale=rank scales rewards.*searcher\.trial_steps=4 compares"):
         settings("Invert", trial_steps=4, reward_scale="rank")
 
@@ -173,11 +173,11 @@ def test_a_trial_leaves_no_trace_in_a_trainer(changed: dict[str, Any]) -> None:
     assert torch.equal(torch.random.get_rng_state(), noise)
 
 
-def test_the_validation_loss_is_that_of_evaluation_and_leaves_training_mode_on() -> None:
+def test_the_validation_error_is_that_of_evaluation_and_leaves_training_mode_on() -> None:
     network = convolutional()
     network(normalized(some(32, 0).images))
     judges = [some(10, 1), some(3, 2)]
     pairs: list[tuple[Tensor, Tensor]] = [(normalized(one.images), one.labels) for one in judges]
-    loss = validation_loss(network, pairs)
+    error = validation_error(network, pairs)
     assert all(module.training for module in network.modules())
-    assert float(loss) == pytest.approx(judged(network.eval(), judges))
+    assert float(error) == pytest.approx(judged(network.eval(), judges))

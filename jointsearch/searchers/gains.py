@@ -68,7 +68,7 @@ class Gauge(Protocol):
     def measure(
         self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Train on `images`, and measure: the training loss, and what each row takes off the validation loss, (R,)."""
+        """Train on `images`, and measure: the training loss, and what each row takes off loss or error, (R,)."""
 
     def state(self) -> Any:
         """What a checkpoint has to hold."""
@@ -128,7 +128,7 @@ class OneStep:
 class ManySteps:
     """Training goes on from where it stands, with each row, over the last batches, a share of each under the row.
 
-    The gain of a row is the validation loss after going on with plain images, less that after going on with the row.
+    The gain of a row is the validation error after going on with plain images, less that after going on with the row.
     The reward of one step knows only which images help the next step most.
     """
 
@@ -151,16 +151,16 @@ class ManySteps:
         train_loss = self.train_step(images, train.labels)
         resumed = [Batch(*(part.to(images.device) for part in vars(batch).values())) for batch in self.recent]
         self.recent = deque(resumed, maxlen=self.steps)
-        losses = torch.stack([self.loss_after(row, judges, noise) for row in range(len(self.table.rows))])
-        return train_loss, (losses[0] - losses).cpu()
+        errors = torch.stack([self.error_after(row, judges, noise) for row in range(len(self.table.rows))])
+        return train_loss, (errors[0] - errors).cpu()
 
-    def loss_after(self, row: int, judges: Judges, noise: torch.Generator) -> Tensor:
-        """The validation loss after training on with a row, in double precision; nothing of it remains."""
+    def error_after(self, row: int, judges: Judges, noise: torch.Generator) -> Tensor:
+        """The validation error after training on with a row; nothing of it remains."""
         noise = noise.clone_state()
         with self.train_step.undone():
             for batch in islice(cycle(self.recent), self.steps):
                 self.train_step(self.table.images(row, self.share, batch, noise), batch.labels)
-            return validation_loss(self.network, judges)
+            return validation_error(self.network, judges)
 
     def state(self) -> list[dict[str, Tensor]]:
         """The batches."""
@@ -172,9 +172,11 @@ class ManySteps:
 
 
 @torch.no_grad()
-def validation_loss(network: nn.Module, judges: Judges) -> Tensor:
-    """The mean loss over all validation images, in evaluation mode; the network is left in training mode."""
+def validation_error(network: nn.Module, judges: Judges) -> Tensor:
+    """The mean of 1 - p(true class), double, in evaluation mode; the network is left in training mode."""
+    # A cross entropy is ruled by the few images that are wrong for sure. On shapes, five trials of 30 steps put
+    # TranslateY at +0.6 and HorizontalFlip at -4.7 standard errors by it, and at +7.0 and -15.1 by this.
     network.eval()
-    losses = torch.cat([per_image_loss(network(images), labels) for images, labels in judges])
+    errors = torch.cat([-torch.expm1(-per_image_loss(network(images).double(), labels)) for images, labels in judges])
     network.train()
-    return losses.double().mean()
+    return errors.mean()

@@ -1,6 +1,6 @@
 """Policy search without an estimator: every op is tried on the same images, at a few moments of one training.
 
-A gain is what training with an op takes off the validation loss, more is better; `gains` says how it is measured.
+A gain is what training with an op takes off the validation loss, or its error, as `gains` says: more is better.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class TableSettings:
     validation_batches: int = bounded(4, 1, 1000)
     levels: int = bounded(3, 1, 100)  # magnitudes of an op: 3 takes 1/3, 2/3 and 1
     # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
-    # every op, this share of the images under it, all its levels together; then the validation loss is compared.
+    # every op, this share of the images under it, all its levels together; then the validation error is compared.
     trial_steps: int = bounded(0, 0, 100_000)
     trial_share: float = bounded(0.5, 0.01, 1.0)
     rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
@@ -54,7 +54,7 @@ class TableSettings:
         if self.trial_steps and self.reward_scale != "none":
             raise InputError(
                 f"searcher.reward_scale={self.reward_scale} scales rewards of single images, and searcher.trial_steps="
-                f"{self.trial_steps} compares validation losses; use searcher.reward_scale=none or trial_steps=0"
+                f"{self.trial_steps} compares validation errors; use searcher.reward_scale=none or trial_steps=0"
             )
 
 
