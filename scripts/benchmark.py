@@ -1,4 +1,4 @@
-"""Measure on this machine: python scripts/benchmark.py augment|search_step|planted"""
+"""Measure on this machine: python scripts/benchmark.py augment|search_step|planted|shapes"""
 
 import sys
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ import torch
 from jointsearch.benchmarks.augmentation import compare_libraries, share_of_step
 from jointsearch.benchmarks.planted import STEPS, planted_outcome
 from jointsearch.benchmarks.search_step import step_costs
+from jointsearch.benchmarks.shapes import OPS, shapes_outcome
+from jointsearch.data.load import DataSettings
 from jointsearch.data.planted import PLANTED_ANSWER
+from jointsearch.data.shapes import SHAPES_ANSWER
 from jointsearch.device import choose_device
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.provenance import birth_certificate
@@ -22,7 +25,7 @@ from jointsearch.settings import bounded, build, choice
 from scripts.door import compose_plain, run
 from scripts.joint_search import GROUPS
 
-TASKS = ("augment", "search_step", "planted")
+TASKS = ("augment", "search_step", "planted", "shapes")
 # What is measured, and what has to be written after joint_search.py to get it.
 SEARCHES = {
     "default": ["search=policy"],
@@ -52,6 +55,18 @@ PLANTED = {
     "random": ["search=policy", "searcher=random"],
 }  # fmt: skip
 
+# With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
+ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
+TRIALS = ["policy_space=trivialaugment", "searcher=trials", "searcher.every=35", "searcher.trial_steps=30"]
+SHAPES = {
+    "default": [*TRIALS, "searcher.validation_batches=7"],
+    "the same, shuffled": [*TRIALS, "searcher.validation_batches=7", "searcher.rewards=shuffled"],
+    "table, rewards of one step": [
+        "policy_space=trivialaugment", "searcher=table", "searcher.from_epoch=30", "searcher.every=4"
+    ],
+    "differentiable": ["policy_space=pairs", "searcher=differentiable"],
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -76,6 +91,8 @@ def main(config: dict[str, Any]) -> None:
             print_search_steps(settings, device)
         case "planted":
             print_planted(settings)
+        case "shapes":
+            print_shapes(settings)
         case _:
             for size, batch in ((32, 128), (224, 64)):
                 print_libraries(size, batch, settings.rounds)
@@ -140,6 +157,34 @@ def print_planted(settings: Settings) -> None:
             f"{f'{fmean(poisons):.2f} ({max(poisons):.2f})' if poisons else '-'} | "
             f"{fmean(outcome.accuracy for outcome in outcomes):.1f} | "
             f"{fmean(outcome.seconds for outcome in outcomes):.1f} |",
+            flush=True,
+        )
+
+
+def print_shapes(settings: Settings) -> None:
+    """Searches on drawn shapes, of which is known what they need and what falsifies their labels."""
+    answer = [op for ops in SHAPES_ANSWER.values() for op in ops]
+    data = build(DataSettings, compose_plain("retrain", ["dataset=shapes"])["dataset"])
+    print(
+        f"{settings.seeds} seeds; {', '.join(SHAPES_ANSWER['recover'])} should have more than an equal share of the "
+        f"{len(OPS)} ops (1), {', '.join(SHAPES_ANSWER['avoid'])} less; mean over seeds (the worst):\n"
+    )
+    print(f"| search | seeds that match | {' | '.join(answer)} | accuracy, % | of the start | forward-equivalents |")
+    print("|---|---|" + "---|" * (len(answer) + 3), flush=True)
+    for name, overrides in SHAPES.items():
+        outcomes = [shapes_outcome(search_of([*ON_SHAPES, *overrides]), seed, data) for seed in range(settings.seeds)]
+        shares = []
+        for op in answer:
+            over = [outcome.over_uniform[op] for outcome in outcomes]
+            worst = min(over) if op in SHAPES_ANSWER["recover"] else max(over)
+            shares.append(f"{fmean(over):.2f} ({worst:.2f})")
+        reached, before = (
+            f"{fmean(values):.1f}"
+            for values in zip(*((outcome.accuracy, outcome.start_accuracy) for outcome in outcomes), strict=True)
+        )
+        print(
+            f"| {name} | {sum(outcome.matches for outcome in outcomes)} of {settings.seeds} | {' | '.join(shares)} | "
+            f"{reached} | {before} | {fmean(outcome.forward_equivalents for outcome in outcomes):,.0f} |",
             flush=True,
         )
 

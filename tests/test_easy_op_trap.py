@@ -69,7 +69,7 @@ def found(overrides: list[str], seed: int, folder: Path) -> tuple[Policy, float]
     config: dict[str, Any] = compose_plain("joint_search", overrides)
     settings = search_settings({group: config[group] for group in GROUPS} | {"search": "policy"})
     start = replace(trial(settings.policy_space.policy(), seed, folder / "search"), search=as_plain(settings))
-    search(start, trap(seed), new_searcher(settings, start.standard, seed))
+    search(start, trap(seed), new_searcher(settings, start.standard, seed, start.recipe.epochs))
     policy = Policy.load(folder / "search" / "found.json")
     return policy, trained(policy, seed, folder / "training")
 

@@ -315,7 +315,7 @@ def test_the_search_loop_finds_a_valid_policy_from_one_half_of_each(tmp_path: Pa
         dataset=as_plain(dataset),
         search=as_plain(settings),
     )
-    result = search(trial, splits, new_searcher(settings, dataset.standard, 0))
+    result = search(trial, splits, new_searcher(settings, dataset.standard, 0, trial.recipe.epochs))
     assert (result["steps"], result["skipped_steps"]) == (2, 0)
     assert result["forward_equivalents"] == 2 * 14
     found = Policy.load(tmp_path / "one" / "found.json")

@@ -50,7 +50,7 @@ def grid_of(
     return SearchGrid(
         start=lambda seed: settings.policy_space.policy(),
         settings=as_plain(settings),
-        new_searcher=lambda seed: new_searcher(settings, Standard(), seed),
+        new_searcher=lambda seed: new_searcher(settings, Standard(), seed, changes.get("recipe", RECIPE).epochs),
         **({"dataset": DIGITS, "seeds": (3,), "network": "tiny_cnn", "recipe": RECIPE} | changes),
     )
 
@@ -235,7 +235,7 @@ def test_a_random_search_trains_nothing_and_finds_the_random_policy_of_its_seed(
     grid = dataclasses.replace(
         grid_of(recipe=QUICK),
         settings=as_plain(settings),
-        new_searcher=lambda seed: new_searcher(settings, Standard(), seed),
+        new_searcher=lambda seed: new_searcher(settings, Standard(), seed, QUICK.epochs),
         seeds=(3, 4),
     )
     results = run_searches(grid, tmp_path)

@@ -51,7 +51,7 @@ def searched(folder: Path, search_of: TableSearch, stop_at: int | None = None) -
     trial = Trial(
         folder, search_of.policy_space.policy(), "tiny_cnn", recipe, MOVED, 5, {}, as_plain(search_of), save_seconds=1e6
     )
-    made = new_searcher(search_of, MOVED, 5)
+    made = new_searcher(search_of, MOVED, 5, recipe.epochs)
 
     def stopping(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> Any:
         return made(network, Stopping(train_step, stop_at), noise)

@@ -48,7 +48,7 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
 def planted_search(settings: AnySearch, seed: int, folder: Path) -> tuple[dict[str, Any], Policy]:
     """The result of a search on the planted data, and the policy it found."""
     trial = replace(_trial(settings.policy_space.policy(), seed, folder), search=as_plain(settings))
-    found = search(trial, planted(seed), new_searcher(settings, STANDARD, seed))
+    found = search(trial, planted(seed), new_searcher(settings, STANDARD, seed, trial.recipe.epochs))
     return found, Policy.load(folder / "found.json")
 
 

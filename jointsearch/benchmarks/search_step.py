@@ -57,7 +57,7 @@ class Step:
         self.train_step = StepOf(self.trainer, lambda: 0)
         self.searcher = None
         if search is not None:
-            start = new_searcher(search, STANDARD, 0)
+            start = new_searcher(search, STANDARD, 0, RECIPE.epochs)
             self.searcher = start(self.trainer.task.get_trainable_module(), self.train_step, noise)
 
     def __call__(self) -> None:

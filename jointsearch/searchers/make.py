@@ -47,7 +47,7 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
 
 
 def new_searcher(
-    settings: AnySearch, standard: Standard, seed: int, epochs: int = 1, start: Policy | None = None
+    settings: AnySearch, standard: Standard, seed: int, epochs: int, start: Policy | None = None
 ) -> Callable[[nn.Module, TrainStep, torch.Generator], AnySearcher]:
     """What the search loop calls with its network, its training step and its noise.
 

@@ -1,0 +1,68 @@
+"""Searches on drawn shapes: do they keep what validation images need, and drop what makes one class of another?"""
+
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from jointsearch.data.load import DataSettings, load_search_splits, load_splits
+from jointsearch.data.shapes import SHAPES_ANSWER
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.retrain import retrain
+from jointsearch.loops.search import search
+from jointsearch.loops.trial import Trial
+from jointsearch.searchers.make import AnySearch, new_searcher
+from jointsearch.settings import as_plain
+from search_spaces.augment.table import DADA_OPS
+from search_spaces.policy import Policy
+
+NETWORK = "tiny_cnn"
+RECIPE = Recipe(epochs=60, batch_size=128, clip_gradient=5.0, precision="float32")
+OPS = (*DADA_OPS, "HorizontalFlip")
+
+
+@dataclass(frozen=True)
+class ShapesOutcome:
+    """What one search came to."""
+
+    over_uniform: dict[str, float]  # what each op of the answer has of all ops that act, over an equal share
+    accuracy: float  # of the network trained with what was found, in percent
+    start_accuracy: float  # and with what the search started from
+    forward_equivalents: int
+    seconds: float
+
+    @property
+    def matches(self) -> bool:
+        """Whether every op to recover has more than an equal share, and every op to avoid less."""
+        recovered = all(self.over_uniform[op] > 1 for op in SHAPES_ANSWER["recover"])
+        return recovered and all(self.over_uniform[op] < 1 for op in SHAPES_ANSWER["avoid"])
+
+
+def shapes_outcome(settings: AnySearch, seed: int, data: DataSettings) -> ShapesOutcome:
+    """Search on the shapes, and train with what was found and with what it started from."""
+    start = settings.policy_space.policy()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "search"
+        trial = Trial(folder, start, NETWORK, RECIPE, data.standard, seed, {}, as_plain(settings))
+        splits = load_search_splits(data, seed)
+        found = search(trial, splits, new_searcher(settings, data.standard, seed, RECIPE.epochs))
+        policy = Policy.load(folder / "found.json")
+        accuracies = [
+            retrain(Trial(Path(scratch) / name, one, NETWORK, RECIPE, data.standard, seed, {}), load_splits(data, seed))
+            for name, one in (("found", policy), ("start", start))
+        ]
+    shares = op_shares(policy)
+    used = {choice.op for sub_policy in start.sub_policies for choice in sub_policy.ops}
+    over_uniform = {op: shares[op] * len(used) for ops in SHAPES_ANSWER.values() for op in ops}
+    reached, before = (one["test_accuracy_last"] for one in accuracies)
+    return ShapesOutcome(over_uniform, reached, before, found["forward_equivalents"], found["seconds"])
+
+
+def op_shares(policy: Policy) -> defaultdict[str, float]:
+    """Which share of the ops that act is this one, for each op; all 0 where none acts."""
+    acting: defaultdict[str, float] = defaultdict(float)
+    for sub_policy in policy.sub_policies:
+        for choice in sub_policy.ops:
+            acting[choice.op] += sub_policy.weight * choice.probability
+    total = sum(acting.values()) or 1.0
+    return defaultdict(float, {op: share / total for op, share in acting.items()})
