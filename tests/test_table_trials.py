@@ -144,6 +144,23 @@ def test_measuring_begins_with_the_second_half_where_no_epoch_is_named() -> None
     assert [made.forward_equivalents(epoch) for epoch in (3, 4)] == [3, 3 + round((3 * 4 + 2 * 2) / 20)]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "due"), [(20, [10, 11, 12, 14, 15, 17, 18]), (60, [30, 34, 38, 42, 47, 51, 55]), (9, [4, 5, 6, 7, 8])]
+)
+def test_measurements_are_spread_over_the_epochs_that_are_left(epochs: int, due: list[int]) -> None:
+    made = searcher_of(settings("Invert", from_epoch=None, every=None, measurements=7), linear(), epochs=epochs)
+    measured = [epoch for epoch in range(epochs) for step in range(3) if made.is_due(epoch)]
+    assert measured == due
+
+
+def test_the_epoch_of_the_last_step_is_kept_in_a_checkpoint() -> None:
+    search = settings("Invert", every=None, measurements=2)
+    first, second = (searcher_of(search, linear(), epochs=2) for _ in range(2))
+    assert [first.is_due(0), first.is_due(0)] == [True, False]
+    second.restore(first.state())
+    assert [second.is_due(0), second.is_due(1)] == [False, True]
+
+
 def test_scaled_rewards_are_none_of_validation_errores() -> None:
     with pytest.raises(InputError, match=r"reward_scale=rank scales rewards.*searcher\.trial_steps=4 compares"):
         settings("Invert", trial_steps=4, reward_scale="rank")

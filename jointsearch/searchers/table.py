@@ -26,6 +26,7 @@ from search_spaces.controls import MAX_SEQUENCES
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
+STATE = ("steps", "epoch", "cost", "gains", "images", "owner")  # of a searcher
 QUANTILE = 0.975  # what is called sure is so at the 5% level, on both sides
 
 
@@ -36,7 +37,9 @@ class TableSettings:
     name: str = choice("table", "table")
     # Epochs under the starting policy before anything is measured; null takes half of them.
     from_epoch: int | None = bounded(0, 0, 100_000)
-    every: int = bounded(20, 1, 1_000_000)  # steps from one measurement to the next
+    # Steps from one measurement to the next; null spreads `measurements` evenly, each at the beginning of an epoch.
+    every: int | None = bounded(20, 1, 1_000_000)
+    measurements: int = bounded(7, 2, 1000)
     validation_batches: int = bounded(4, 1, 1000)
     levels: int = bounded(3, 1, 100)  # magnitudes of an op: 3 takes 1/3, 2/3 and 1
     # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
@@ -122,6 +125,8 @@ class TableSearcher:
     ) -> None:
         self.settings, self.standard, self.noise, self.train_step = settings.searcher, standard, noise, train_step
         self.from_epoch = epochs // 2 if self.settings.from_epoch is None else self.settings.from_epoch
+        left, count = max(0, epochs - self.from_epoch), self.settings.measurements
+        self.epochs_due = [self.from_epoch + place * left // count for place in range(count)]
         self.start, self.entries, self.rows = settings.policy_space.policy(), settings.entries(), settings.rows()
         self.validation_batches = judges = settings.searcher.validation_batches
         table = Table(self.start, self.entries, self.rows, standard)
@@ -135,6 +140,7 @@ class TableSearcher:
         shuffled, count = self.settings.rewards == "shuffled", len(self.rows)
         self.owner = torch.randperm(count, generator=noise.clone_state()) if shuffled else torch.arange(count)
         self.steps = 0  # since from_epoch
+        self.epoch = -1  # of the last step
         self.cost = 0  # forward-equivalents
         self.gains = torch.empty(0, count, dtype=torch.float64)  # (M, R) means over images
         self.images = torch.empty(0, dtype=torch.float64)  # (M,) how many
@@ -157,9 +163,12 @@ class TableSearcher:
 
     def is_due(self, epoch: int) -> bool:
         """Whether this step is measured; counts it."""
+        begins, self.epoch = epoch != self.epoch, epoch
         if epoch < self.from_epoch:
             return False
         self.steps += 1
+        if self.settings.every is None:
+            return begins and epoch in self.epochs_due
         return (self.steps - 1) % self.settings.every == 0
 
     def means(self) -> Tensor:
@@ -210,8 +219,9 @@ class TableSearcher:
         return Policy(tuple(SubPolicy(ops, weight) for ops, weight in weights.items()), name="found")
 
     def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs, on average and rounded; the exact sum of all steps is in `found`."""
-        return 3 if epoch < self.from_epoch else 3 + round(self.gauge.cost / self.settings.every)
+        """What a step costs, on average and rounded where that is known; the exact sum of all steps is in `found`."""
+        every = self.settings.every
+        return 3 if epoch < self.from_epoch or every is None else 3 + round(self.gauge.cost / every)
 
     def metrics(self) -> dict[str, float]:
         """How much was measured, what surely differs from the identity, and how wide the policy is."""
@@ -253,15 +263,13 @@ class TableSearcher:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold."""
-        return {
-            "steps": self.steps, "cost": self.cost, "gains": self.gains, "images": self.images, "owner": self.owner,
-            "gauge": self.gauge.state(),
-        }  # fmt: skip
+        kept = {name: getattr(self, name) for name in STATE}
+        return {**kept, "gauge": self.gauge.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.steps, self.cost = state["steps"], state["cost"]
-        self.gains, self.images, self.owner = state["gains"], state["images"], state["owner"]
+        for name in STATE:
+            setattr(self, name, state[name])
         self.gauge.restore(state["gauge"])
 
 
