@@ -144,6 +144,16 @@ def test_measuring_begins_with_the_second_half_where_no_epoch_is_named() -> None
     assert [made.forward_equivalents(epoch) for epoch in (3, 4)] == [3, 3 + round((3 * 4 + 2 * 2) / 20)]
 
 
+@pytest.mark.parametrize(("margin", "dropped"), [(0.0, {"Color", "Invert"}), (0.1, {"Invert"}), (0.3, set())])
+def test_what_differs_by_less_than_the_margin_is_no_reason(margin: float, dropped: set[str]) -> None:
+    searcher = searcher_of(settings("Rotate", "Color", "Invert", trial_steps=2, margin=margin), linear())
+    # Rotate loses as much as Color in the mean, and is anything but sure.
+    gains = torch.tensor([[0.0, -0.6, -0.05, -0.2], [0.0, 0.5, -0.051, -0.21]], dtype=torch.float64)
+    searcher.restore(searcher.state() | {"gains": gains, "images": torch.ones(2, dtype=torch.float64)})
+    assert {row["op"] for row in searcher.found()["table"] if not row["share"]} == dropped
+    assert searcher.metrics()["entries_below_identity"] == len(dropped)
+
+
 @pytest.mark.parametrize(
     ("epochs", "due"), [(20, [10, 11, 12, 14, 15, 17, 18]), (60, [30, 34, 38, 42, 47, 51, 55]), (9, [4, 5, 6, 7, 8])]
 )

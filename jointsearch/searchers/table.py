@@ -48,6 +48,8 @@ class TableSettings:
     trial_share: float = bounded(0.5, 0.01, 1.0)
     rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
     reward_scale: str = choice("none", "none", "loss", "rank")
+    # What differs from the plain image by less is no reason: another network trained alike may say the opposite.
+    margin: float = bounded(0.0, 0.0, 1000.0)
     # significant: all but what is surely worse than the plain image. proportional: as likely as it gains.
     form: str = choice("significant", "significant", "proportional")
     stages: int = choice(1, 1, 2)  # ops of a sub-policy, drawn independently
@@ -188,10 +190,10 @@ class TableSearcher:
         return mean, (squares * count / (count - 1)).sqrt() / self.images.sum()
 
     def verdicts(self) -> Tensor:
-        """1 for rows that are surely better than the identity, -1 for surely worse ones, 0 for others, (R,)."""
+        """1 for rows that are surely better than the identity by the margin, -1 for worse ones, 0 for others, (R,)."""
         mean, error = self.differences()
         # About 2 standard errors, but 12.7 of them where there are only two measurements.
-        reach = float(student.ppf(QUANTILE, len(self.gains) - 1)) * error
+        reach = (float(student.ppf(QUANTILE, len(self.gains) - 1)) * error).clamp(min=self.settings.margin)
         return (mean > reach).int() - (mean < -reach).int()
 
     def shares(self) -> Tensor:
