@@ -27,10 +27,12 @@ from scripts.joint_search import GROUPS
 
 TASKS = ("augment", "search_step", "planted", "shapes")
 # What is measured, and what has to be written after joint_search.py to get it.
+GRADIENTS = ["search=policy", "searcher=differentiable", "policy_space=pairs"]
+SHUFFLED = ["search=policy", "searcher=shuffled_reward", "policy_space=pairs"]
 SEARCHES = {
-    "default": ["search=policy"],
-    "default, sampled or fixed magnitudes": ["search=policy", "searcher.magnitude_gradient=none"],
-    "shuffled_reward": ["search=policy", "searcher=shuffled_reward"],
+    "gradients, ours": GRADIENTS,
+    "gradients, ours, sampled or fixed magnitudes": [*GRADIENTS, "searcher.magnitude_gradient=none"],
+    "shuffled_reward": SHUFFLED,
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_gumbel": ["preset=dada2020_gumbel"],
     "faster_aa2020": ["preset=faster_aa2020"],
@@ -46,25 +48,23 @@ CELL_SEARCHES = {
 }
 
 PLANTED = {
-    "default": ["search=policy"],
+    "gradients, ours": GRADIENTS,
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_relax, always the same validation batch": [
         "preset=dada2020_relax", "searcher.first_validation_batch_only=true"
     ],
-    "shuffled_reward": ["search=policy", "searcher=shuffled_reward"],
+    "shuffled_reward": SHUFFLED,
     "random": ["search=policy", "searcher=random"],
 }  # fmt: skip
 
 # With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
 ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
-TRIALS = ["policy_space=trivialaugment", "searcher=trials", "searcher.every=35", "searcher.trial_steps=30"]
+TRIALS = ["searcher.measurements=6", "searcher.trial_steps=30", "searcher.validation_batches=7"]
 SHAPES = {
-    "default": [*TRIALS, "searcher.validation_batches=7"],
-    "the same, shuffled": [*TRIALS, "searcher.validation_batches=7", "searcher.rewards=shuffled"],
-    "table, rewards of one step": [
-        "policy_space=trivialaugment", "searcher=table", "searcher.from_epoch=30", "searcher.every=4"
-    ],
-    "differentiable": ["policy_space=pairs", "searcher=differentiable"],
+    "default": TRIALS,
+    "the same, shuffled": [*TRIALS, "searcher.rewards=shuffled"],
+    "table, rewards of one step": ["searcher=table", "searcher.from_epoch=30", "searcher.every=4"],
+    "gradients": ["searcher=differentiable", "policy_space=pairs"],
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from jointsearch.benchmarks.augmentation import compare_libraries, photographs, 
 from jointsearch.benchmarks.search_step import peak_gigabytes, step_costs
 from jointsearch.benchmarks.timing import time_in_turn
 from scripts import door
-from scripts.benchmark import search_of
+from scripts.benchmark import GRADIENTS, search_of
 
 
 def test_calls_take_turns_and_each_is_warmed_up_once() -> None:
@@ -53,8 +53,8 @@ def test_the_script_refuses_an_unknown_task(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_search_step_is_set_beside_the_plain_step_of_the_same_network() -> None:
     searches = {
-        "default": search_of(["search=policy"]),
-        "fixed": search_of(["search=policy", "searcher.magnitude_gradient=none"]),
+        "default": search_of(GRADIENTS),
+        "fixed": search_of([*GRADIENTS, "searcher.magnitude_gradient=none"]),
     }
     costs = step_costs(searches, "tiny_cnn", 16, torch.device("cpu"), rounds=1)
     assert [costs[name].forward_equivalents for name in ("plain", "default", "fixed")] == [3, 10, 8]

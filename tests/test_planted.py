@@ -22,7 +22,7 @@ def outcomes(overrides: list[str]) -> list[PlantedOutcome]:
 
 @pytest.fixture(scope="module")
 def ours() -> list[PlantedOutcome]:
-    return outcomes(PLANTED["default"])
+    return outcomes(PLANTED["gradients, ours"])
 
 
 def test_the_default_ranks_the_planted_op_first(ours: list[PlantedOutcome]) -> None:

@@ -20,6 +20,8 @@ from tests.conftest import REPOSITORY
 QUICK = [
     *(
         "search=policy",
+        "searcher=differentiable",
+        "policy_space=pairs",
         "network=tiny_cnn",
         "seeds=[0]",
         "dataset.reduced=200",
@@ -124,6 +126,14 @@ BAD = [
 ]
 
 
+def quick(*given: str) -> list[str]:
+    """A quick search by gradients in pairs, but for what is given; another searcher chooses its space."""
+    named = {setting.partition("=")[0] for setting in given}
+    if "searcher" in named:
+        named.add("policy_space")
+    return [*(setting for setting in QUICK if setting.partition("=")[0] not in named), *given]
+
+
 def run_script(name: str, *arguments: str) -> int:
     return door.run(importlib.import_module(f"scripts.{name}").main, name, arguments)
 
@@ -141,7 +151,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refusal(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> str:
     """The one line that a bad command gets; it has written nothing."""
     before = sorted(folder.iterdir())
-    assert run_script("joint_search", *QUICK, *command.split()) == 2
+    assert run_script("joint_search", *quick(*command.split())) == 2
     assert sorted(folder.iterdir()) == before
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -180,7 +190,7 @@ def test_all_mistakes_of_a_search_are_told_at_once(folder: Path, capsys: pytest.
 
 
 def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("joint_search", *QUICK, "seeds=[0,1]") == 0
+    assert run_script("joint_search", *quick("seeds=[0,1]")) == 0
     printed = capsys.readouterr().out
     out = folder / "out"
     assert {path.name for path in out.iterdir()} == {
@@ -198,7 +208,7 @@ def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys
         assert len(found.sub_policies) == 25
         # Each seed trains with what it found itself.
         assert Policy.load(out / "found" / f"seed{seed}" / "policy.json") == found
-    assert run_script("joint_search", *QUICK, "seeds=[0,1]") == 0  # and once more, from what is there
+    assert run_script("joint_search", *quick("seeds=[0,1]")) == 0  # and once more, from what is there
     assert capsys.readouterr().out == printed
 
 
@@ -214,14 +224,14 @@ def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder
 
 
 def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("joint_search", *QUICK, "retrain=false", "controls=[]") == 0
+    assert run_script("joint_search", *quick("retrain=false", "controls=[]")) == 0
     assert {path.name for path in (folder / "out").iterdir()} == {"search-seed0", "searches.json", "report.html"}
     assert "out/search-seed{seed}/found.json" in capsys.readouterr().out
 
 
 def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:
     overrides = ["policy_space.start=start.json", "policy_space.top=null", "retrain=false"]
-    assert run_script("joint_search", *QUICK, *overrides) == 0
+    assert run_script("joint_search", *quick(*overrides)) == 0
     found, start = Policy.load("out/search-seed0/found.json"), Policy.load("start.json")
     names = [sorted(tuple(choice.op for choice in each.ops) for each in one.sub_policies) for one in (found, start)]
     assert names[0] == names[1]
@@ -238,7 +248,7 @@ def test_every_configuration_searches_an_epoch_and_finds_a_policy_that_can_be_sh
 ) -> None:
     # A space may serve one searcher only.
     searchers = names_in("searcher") if choice.startswith("policy_space") else []
-    tried = (run_script("joint_search", *QUICK, "retrain=false", *first, choice) for first in ([], *zip(searchers)))
+    tried = (run_script("joint_search", *quick("retrain=false", *first, choice)) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
     assert set(codes) <= {2}
     assert len(codes) <= len(searchers)
@@ -257,7 +267,7 @@ def test_every_configuration_searches_an_epoch_and_finds_a_policy_that_can_be_sh
 
 def test_a_search_is_the_same_twice(folder: Path) -> None:
     for run in ("run=first", "run=second"):
-        assert run_script("joint_search", *QUICK, "retrain=false", "estimator=relax", run) == 0
+        assert run_script("joint_search", *quick("retrain=false", "estimator=relax", run)) == 0
     first, second = (Path(run, "search-seed0", "found.json").read_bytes() for run in ("first", "second"))
     assert first == second
 
