@@ -89,6 +89,23 @@ class Settings:
         if needs_network != (self.network is not None):
             wanted = "needs a network, as in network=wide_resnet40_2" if needs_network else "has its own, the supernet"
             raise InputError(f"network is {self.network or 'null'}, and search={self.search} {wanted}")
+        if self.policy_epochs is not None and self.search != "separate":
+            raise InputError(
+                f"policy_epochs={self.policy_epochs} is of the first of two searches, and search={self.search} makes "
+                "one; set search_recipe.epochs"
+            )
+        if self.search_recipe.evaluate_every != 1:
+            raise InputError(
+                f"search_recipe.evaluate_every is {self.search_recipe.evaluate_every}, and a search looks at its "
+                "validation images after every epoch; leave it at 1"
+            )
+        if self.keep != KEEP[0] and self.supernet.single_path:
+            raise InputError(
+                f"keep={self.keep} goes by the validation accuracy of an epoch, which with supernet.single_path=true "
+                f"is that of one path drawn at random; use keep={KEEP[0]}"
+            )
+        if self.run is not None and SEED in self.run:
+            raise InputError(f"run={self.run} holds {SEED}, which stands for a seed in paths; rename the folder")
 
     @property
     def finds_cells(self) -> bool:
@@ -100,6 +117,9 @@ def main(config: dict[str, Any]) -> None:
     """Search for every seed, train with what was found and with the controls, and print them side by side."""
     groups = {group: config.pop(group, None) for group in GROUPS}
     settings = with_budget(build(Settings, config))
+    for group in (groups["searcher"], groups["architecture"]):
+        if isinstance(group, dict) and isinstance(group.get("from_epoch"), int):
+            group["from_epoch"] = round(group["from_epoch"] * settings.budget)
     stages = searches_of(settings, groups)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -114,6 +134,7 @@ def main(config: dict[str, Any]) -> None:
         check_controls(settings.controls)
         check_grid(trainings(settings, settings.controls or ("none",)), folder)
     for search in stages.values():
+        check_begins(search, grid_of(settings, search).recipe.epochs)
         check_searches(grid_of(settings, search), folder, **options)  # the last one's mistakes before the first begins
     announce(settings, stages, folder)
     for name, search in stages.items():
@@ -187,6 +208,19 @@ def grid_of(settings: Settings, search: AnySearch, folder: Path | None = None) -
         recipe=recipe,
         keep=settings.keep,
     )
+
+
+def check_begins(search: AnySearch, epochs: int) -> None:
+    """Refuse a search that would end before it begins to learn."""
+    searched = getattr(search, "search", "policy")
+    groups = {"searcher": searched != "architecture", "architecture": searched != "policy"}
+    for group in (name for name, learns in groups.items() if learns):
+        begins = getattr(getattr(search, group), "from_epoch", None)
+        if begins is not None and begins >= epochs:
+            raise InputError(
+                f"{group}.from_epoch is {begins} of {epochs} epochs: nothing would be learned; lower it, or raise "
+                "search_recipe.epochs or budget"
+            )
 
 
 def check_controls(controls: tuple[str, ...]) -> None:

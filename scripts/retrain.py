@@ -1,7 +1,7 @@
 """Train a network under a policy and its controls: python scripts/retrain.py policy=FILE|NAME|RUN dataset=NAME"""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, overload
@@ -20,8 +20,10 @@ from jointsearch.report.page import write_report
 from jointsearch.settings import bounded, build, choice
 from scripts.door import run
 from search_spaces.errors import InputError
+from search_spaces.plain_json import read_json
 
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
+RETRAINED = "retrained"  # within the run of a search, what was trained with its finds afterwards
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Settings:
 def main(config: dict[str, Any]) -> None:
     """Train what the configuration asks for, and print it side by side."""
     settings = build(Settings, config)
+    named, settings = settings.run, of_search(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     policy, genotype, seeds = sources(settings)
@@ -64,7 +67,7 @@ def main(config: dict[str, Any]) -> None:
 
     def announce() -> None:
         print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}", flush=True)
-        print(f"To go on after an interruption: the same command with run={folder}", flush=True)
+        print(f"To go on after an interruption: the same command with run={named or folder}", flush=True)
 
     run_grid(
         grid,
@@ -79,12 +82,25 @@ def main(config: dict[str, Any]) -> None:
     print(f"On one page: {write_report(folder, settings.dataset)}")
 
 
+def of_search(settings: Settings) -> Settings:
+    """Where run= alone names a search: its finds, trained in a folder of their own within that run."""
+    folder = settings.run
+    if settings.policy is not None or settings.genotype is not None or folder is None or not found_seeds(folder):
+        return settings
+    trial = Path(folder, FOUND.replace(SEED, str(found_seeds(folder)[0]))).with_name("trial.json")
+    name = read_json(trial, "trial")["dataset"]["name"]
+    if name != settings.dataset.name:
+        raise InputError(
+            f"the search in {folder} was on dataset={name}, and dataset is {settings.dataset.name}; add "
+            f"dataset={name}, or write policy={folder} to use what was found on other images"
+        )
+    genotype = folder if found_seeds(folder, FOUND_CELLS) else None
+    return replace(settings, policy=folder, genotype=genotype, run=f"{folder}/{RETRAINED}")
+
+
 def sources(settings: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     """Policy, genotype and seeds, each of them as it is given or as a search found it."""
     policy, genotype = settings.policy, settings.genotype
-    if policy is None and genotype is None and settings.run is not None and found_seeds(settings.run):
-        policy = settings.run
-        genotype = settings.run if found_seeds(settings.run, FOUND_CELLS) else None
     named = [folder for folder in (policy, genotype) if folder is not None and Path(folder).is_dir()]
     seeds = settings.seeds
     if seeds is None:

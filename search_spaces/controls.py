@@ -64,6 +64,15 @@ def named_policy(name: str, ops: tuple[str, ...] | None = None, seed: int = 0) -
     return _shipped(fixed)
 
 
+def is_control(name: str) -> bool:
+    """Whether this is the name of a control."""
+    try:
+        named_policy(name)
+    except InputError:
+        return False
+    return True
+
+
 def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy | PolicySchedule:
     """A policy from what a user typed: the path of a policy or schedule file, or the name of a control."""
     if not _looks_like_path(text):

@@ -108,3 +108,10 @@ def test_a_cap_takes_the_lightest_skips_of_the_normal_cell_only() -> None:
     assert capped.reduction == free.reduction
     assert skips(derive(space, weights, weights, most_skips=0).normal) == 0
     assert derive(space, weights, weights, most_skips=4) == free
+
+
+def test_cells_that_can_only_skip_cannot_skip_less() -> None:
+    space = CellSpace(("none", "skip_connect"), 1, "skips")
+    weights = torch.full((2, 2), 0.5)
+    with pytest.raises(InputError, match="whose only candidate is skip_connect; leave it out"):
+        derive(space, weights, weights, most_skips=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jointsearch.loops.trials import split_row
 from jointsearch.track import read_metrics
 from scripts import door
 from search_spaces.cells.random import random_genotype
@@ -81,7 +82,10 @@ def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder
     assert run_script("joint_search", *arguments) == 0
     found = Policy.load("out/policy/search-seed0/found.json")
     assert Policy.load("out/search-seed0/policy.json") == found
-    assert Policy.load("out/search-seed0/found.json").sub_policies != ()
+    stayed = Policy.load("out/search-seed0/found.json")
+    for one, other in zip(stayed.sub_policies, found.sub_policies, strict=True):
+        assert one.ops == other.ops
+        assert one.weight == pytest.approx(other.weight)
     assert Genotype.load("out/search-seed0/genotype.json")
     first, second = (json.loads(Path("out", name, "searches.json").read_text()) for name in ("policy", ""))
     assert (first[0]["forward_equivalents"], second[0]["forward_equivalents"]) == (3 * 2 * 8, 3 * 2 * 6)
@@ -93,7 +97,10 @@ def test_policy_and_genotype_of_different_runs_train_together(folder: Path) -> N
         assert run_script("joint_search", *SEARCH, "retrain=false", f"run={run}", seed) == 0
     shared = [*SMALL, *DATA, "controls=[]"]
     assert run_script("retrain", "run=one", *shared, "seeds=null") == 0
-    assert Path("one/found/seed3/genotype.json").read_text() == Path("one/search-seed3/genotype.json").read_text()
+    assert (
+        Path("one/retrained/found/seed3/genotype.json").read_text()
+        == Path("one/search-seed3/genotype.json").read_text()
+    )
     moved = ["policy=one/search-seed3/found.json", "genotype=other", "run=both", "seeds=null"]
     assert run_script("retrain", *shared, *moved) == 0
     assert Path("both/found/seed5/policy.json").read_text() == Path("one/search-seed3/found.json").read_text()
@@ -118,6 +125,14 @@ WRONG = {
     "controls=[none@nowhere]": "neither published nor a file",
     "controls=[none@missing.json]": "is not there",
     "recipe.auxiliary_weight=0.4": "cells.auxiliary=true",
+    "architecture.from_epoch=3": "architecture.from_epoch is 3 of 3 epochs",
+    "searcher.from_epoch=3": "searcher.from_epoch is 3 of 3 epochs",
+    "search=policy network=tiny_cnn searcher.from_epoch=3": "searcher.from_epoch is 3 of 3 epochs",
+    "policy_epochs=3": "search_recipe.epochs",
+    "search_recipe.evaluate_every=2": "leave it at 1",
+    "supernet.single_path=true keep=best": "keep=last",
+    "searcher=first_order architecture.hessian_monitor=true": "set it to false",
+    "run='a{seed}'": "rename the folder",
 }
 
 
@@ -126,6 +141,61 @@ def test_what_makes_no_sense_is_refused_with_a_remedy_before_anything_is_written
     wrong: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert WRONG[wrong] in refusal(capsys, "joint_search", *SEARCH, *wrong.split())
+
+
+def test_a_run_folder_may_have_any_name_and_its_finds_train_once_more(folder: Path) -> None:
+    assert run_script("joint_search", *SEARCH, "run=me@home/a@b", "controls=[none]") == 0
+    assert Path("me@home/a@b/found/seed0/result.json").is_file()
+    again = [*SMALL, *DATA, "controls=[]", "run=me@home/a@b", "recipe.batch_size=40"]
+    for _ in range(2):  # the second time nothing is left to do
+        assert run_script("retrain", *again) == 0
+    (trained,) = Path("me@home/a@b/retrained").glob("*/seed0")
+    assert trained.parent.name == "found"
+    found = Path("me@home/a@b/search-seed0")
+    assert (trained / "genotype.json").read_text() == (found / "genotype.json").read_text()
+    assert (trained / "policy.json").read_text() == (found / "found.json").read_text()
+
+
+def test_finds_on_other_images_are_used_only_when_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script("joint_search", *SEARCH, "retrain=false") == 0
+    capsys.readouterr()
+    other = [*SMALL, "seeds=[0]", "controls=[]", "dataset=shapes", "dataset.reduced=64", "recipe.epochs=1"]
+    assert run_script("retrain", *other, "run=out") == 2
+    assert "was on dataset=digits, and dataset is shapes; add dataset=digits" in capsys.readouterr().err
+    assert not Path("out/retrained").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ("trivialaugment@random", ("trivialaugment", "random")),
+        ("me@home/found.json", ("me@home/found.json", None)),
+        ("me@home/found.json@other@place/genotype.json", ("me@home/found.json", "other@place/genotype.json")),
+        ("nobody@random", ("nobody@random", None)),
+        ("none", ("none", None)),
+    ],
+)
+def test_a_row_is_a_policy_and_perhaps_a_genotype(row: str, parts: tuple[str, str | None]) -> None:
+    assert split_row(row) == parts
+
+
+def test_the_budget_scales_also_where_learning_begins(folder: Path) -> None:
+    begins = ["searcher.from_epoch=2", "architecture.from_epoch=1", "budget=2", "retrain=false"]
+    assert run_script("joint_search", *SEARCH, *begins) == 0
+    settings = json.loads(Path("out/search-seed0/trial.json").read_text())["search"]
+    assert (settings["searcher"]["from_epoch"], settings["architecture"]["from_epoch"]) == (4, 2)
+
+
+def test_the_hessian_is_that_of_the_search_also_after_the_evaluation_and_a_restart(folder: Path) -> None:
+    watched = [*SEARCH, "retrain=false", "architecture.hessian_monitor=true"]
+    assert run_script("joint_search", *watched) == 0
+    path = Path("out/search-seed0/result.json")
+    before = path.read_text()
+    path.unlink()
+    assert run_script("joint_search", *watched) == 0
+    assert json.loads(path.read_text()) | {"seconds": 0} == json.loads(before) | {"seconds": 0}
+    rows = [row["hessian_largest"] for row in read_metrics(path.with_name("metrics.jsonl"))]
+    assert json.loads(before)["hessian_largest"] == rows[-1]
 
 
 def test_without_a_policy_to_learn_no_gradient_through_the_step_is_needed(folder: Path) -> None:

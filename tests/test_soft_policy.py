@@ -201,3 +201,9 @@ def test_the_score_of_a_candidate_is_its_own_image_times_the_gradient(images: to
         op = torch.where(acts[:, n] > 0, soft.op[n], -1)
         one = replace(draw, op=op, magnitude=soft.magnitudes().detach()[n].expand(batch, -1))
         torch.testing.assert_close(scores[:, n], (apply_draw(images, one) * gradient).flatten(1).sum(1))
+
+
+def test_probabilities_that_do_not_learn_are_drawn_as_they_are() -> None:
+    ops = (OpChoice("Rotate", 0.998, 0.5), OpChoice("Color", 0.004, 0.5))
+    soft = SoftPolicy(Policy((SubPolicy(ops),)), learn_probability=False)
+    assert soft.logits().act.sigmoid().tolist()[0] == pytest.approx([0.998, 0.004], rel=1e-4)

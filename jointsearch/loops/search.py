@@ -89,6 +89,7 @@ class Progress:
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     skipped_in_a_row: int = 0
     skipped: int = 0
+    metrics: dict[str, float | str] = field(default_factory=dict)  # of the searcher, after the last epoch
     kept_epoch: int = 0  # whose policy and genotype are the outcome, as the rule has it so far
     kept_accuracy: float = -1.0
     kept_policy: str = ""  # JSON
@@ -211,8 +212,9 @@ class _Run:
         progress.step, progress.order, progress.validation_order = 0, None, None
         scores = evaluate(self.trainer, self.validation, self.trial.standard)
         self.keep_or_not(scores["accuracy"])
+        progress.metrics = dict(self.searcher.metrics())
         metrics: dict[str, float | str] = {"epoch": progress.epoch, "train_loss": train_loss}
-        metrics |= {f"validation_{name}": value for name, value in scores.items()} | dict(self.searcher.metrics())
+        metrics |= {f"validation_{name}": value for name, value in scores.items()} | progress.metrics
         self.journal.tracker.log(progress.epoch * self.steps, metrics)
 
     def keep_or_not(self, accuracy: float) -> None:
@@ -285,6 +287,6 @@ class _Run:
             "skipped_steps": self.progress.skipped,
             "keep": self.keep,
             "kept_epoch": self.progress.kept_epoch,
-            **self.searcher.metrics(),
+            **self.progress.metrics,
             **self.searcher.found(),
         }

@@ -17,7 +17,7 @@ from jointsearch.loops.trial import Trial, check_trial
 from jointsearch.settings import as_plain, bounded, check_fields, choice
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
-from search_spaces.controls import resolve_policy
+from search_spaces.controls import is_control, resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.genotype import resolve_genotype
 from search_spaces.policy import Policy
@@ -90,8 +90,8 @@ class Grid:
 
     def parts(self, row: str) -> tuple[str, str | None]:
         """The policy and the genotype that a row names."""
-        policy, marker, genotype = row.partition("@") if self.network == CELLS else (row, "", "")
-        return policy, genotype if marker else self.genotype
+        policy, genotype = split_row(row) if self.network == CELLS else (row, None)
+        return policy, self.genotype if genotype is None else genotype
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
@@ -151,7 +151,16 @@ def relocatable(dataset: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def split_row(row: str) -> tuple[str, str | None]:
+    """Policy and genotype of policy@genotype: a name or a file stands before the mark, which folders may have too."""
+    for marker in re.finditer("@", row):
+        policy, genotype = row[: marker.start()], row[marker.end() :]
+        if policy.endswith(".json") or is_control(policy):
+            return policy, genotype
+    return row, None
+
+
 def folder_name(policy: str) -> str:
     """The name of a policy, or of its file, as a folder; policy@genotype where the row names both."""
-    stems = (os.path.basename(part).removesuffix(".json") for part in policy.split("@"))
+    stems = (os.path.basename(part).removesuffix(".json") for part in split_row(policy) if part is not None)
     return re.sub(r"[^A-Za-z0-9._@-]+", "_", "@".join(stems))[:100] or "policy"

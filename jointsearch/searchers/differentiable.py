@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
-from jointsearch.searchers.architecture_learner import ArchitectureLearner
+from jointsearch.searchers.architecture_learner import ArchitectureLearner, all_finite
 from jointsearch.searchers.policy_learner import Augmented, PolicyLearner
 from jointsearch.searchers.settings import DifferentiableSearch
 from jointsearch.soft.network import SuperNet
@@ -125,10 +125,10 @@ class DifferentiableSearcher:
         self.policies.optimizer.zero_grad()
         objective.backward()
         learned = [*leaves.values(), *self.policies.soft.parameters()]
-        if not all(bool(one.grad.isfinite().all()) for one in learned if one.grad is not None):
+        if not all_finite(learned):
             return False
         # No reward anywhere, as when v is 0: Adam would still move the policy on its momentum.
-        if self.settings.searcher.entropy_bonus or any(bool(credits.any()) for _, credits in measured):
+        if measured and (self.settings.searcher.entropy_bonus or any(bool(one.any()) for _, one in measured)):
             self.policies.descend(measured)
         if self.cells is not None and leaves:
             self.cells.descend(leaves)
@@ -152,8 +152,10 @@ class DifferentiableSearcher:
         metrics = self.policies.metrics() | ({} if self.cells is None else self.cells.metrics())
         if self.cells is not None and self.judge is not None:
             noise = torch.Generator().manual_seed(0)  # its own, and the same: the search goes on as if unwatched
-            sharpness = largest_eigenvalue(self.network, self.judge, self.cells.logits, noise)
-            metrics["hessian_largest"] = float(sharpness)
+            was_training = self.network.training
+            self.network.train()  # batch statistics, as the search has them, and not those of the evaluation before
+            metrics["hessian_largest"] = float(largest_eigenvalue(self.network, self.judge, self.cells.logits, noise))
+            self.network.train(was_training)
         return metrics
 
     def found(self) -> dict[str, Any]:
@@ -178,4 +180,5 @@ class DifferentiableSearcher:
         self.policies.restore(state["policies"])
         if self.cells is not None:
             self.cells.restore(state["cells"])
-        self.judge = state["judge"]
+        device = next(self.network.parameters()).device
+        self.judge = state["judge"] and tuple(part.to(device) for part in state["judge"])

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
-from jointsearch.searchers.architecture_learner import ArchitectureLearner
+from jointsearch.searchers.architecture_learner import ArchitectureLearner, all_finite
 from jointsearch.searchers.faster_aa import StageSpace
 from jointsearch.searchers.settings import ArchitectureSettings, EstimatorSettings, check_betas
 from jointsearch.settings import bounded, check_fields, choice
@@ -66,6 +66,11 @@ class FirstOrderSearch:
             raise InputError(
                 "architecture.order=second differentiates through the training step, and searcher=first_order never "
                 "does; use architecture.order=first, or searcher=differentiable"
+            )
+        if self.architecture.hessian_monitor:
+            raise InputError(
+                "architecture.hessian_monitor watches the loss of plain validation images, and searcher=first_order "
+                "has none; set it to false, or use searcher=differentiable"
             )
 
 
@@ -125,7 +130,7 @@ class FirstOrderSearcher:
         learned = [*leaves.values(), *self.stages.parameters()]
         self.optimizer.zero_grad()
         objective.backward(inputs=learned)
-        if not all(bool(one.grad.isfinite().all()) for one in learned if one.grad is not None):
+        if not all_finite(learned):
             return False
         self.optimizer.step()
         if self.cells is not None and leaves:

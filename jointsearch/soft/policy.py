@@ -74,7 +74,7 @@ class SoftPolicy(nn.Module):
         fixed = torch.where(self.start_probability > 0, ALWAYS, -ALWAYS)
         learns = (self.start_probability > 0) & (self.start_probability < 1) & (self.op >= 0)
         if not self.learn_probability:
-            return PolicyLogits(self.log_shares(), torch.where(learns, _logit(self.start_probability), fixed))
+            return PolicyLogits(self.log_shares(), torch.where(learns, self.start_probability.logit(), fixed))
         return PolicyLogits(self.log_shares(), torch.where(learns, self.probability_logits, fixed))
 
     def magnitudes(self) -> Tensor:

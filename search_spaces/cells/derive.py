@@ -24,6 +24,8 @@ def derive(
     A normal cell with more than `most_skips` skip connections loses the lightest, one by one, and is derived again.
     """
     normal = _nodes(space, weights_normal, "normal")
+    if most_skips is not None and space.choices == (SKIP,):
+        raise InputError(f"most_skips={most_skips} of cells whose only candidate is {SKIP}; leave it out")
     while most_skips is not None and skips(normal) > most_skips:
         weights_normal = _without_lightest_skip(space, weights_normal, normal)
         normal = _nodes(space, weights_normal, "normal")
