@@ -209,6 +209,41 @@ MUTANTS = (
         "return self.settings.beta_decay * penalty",
         "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
     ),
+    Mutant(
+        "frozen policy moves under an entropy bonus",
+        "jointsearch/searchers/differentiable.py",
+        "if measured and (self.settings.searcher.entropy_bonus or",
+        "if (self.settings.searcher.entropy_bonus or",
+        "tests/test_joint_searcher.py tests/test_through_step_architecture.py",
+    ),
+    Mutant(
+        "gain of a trial has the other sign",
+        "jointsearch/searchers/gains.py",
+        "(errors[0] - errors)",
+        "(errors - errors[0])",
+        "tests/test_table_trials.py",
+    ),
+    Mutant(
+        "steps of a trial are kept",
+        "jointsearch/searchers/gains.py",
+        "with self.train_step.undone():",
+        "if True:",
+        "tests/test_table_trials.py",
+    ),
+    Mutant(
+        "trials are judged in training mode",
+        "jointsearch/searchers/gains.py",
+        "    network.eval()\n    errors",
+        "    errors",
+        "tests/test_table_trials.py",
+    ),
+    Mutant(
+        "rows of a trial meet noise of their own",
+        "jointsearch/searchers/gains.py",
+        "noise = noise.clone_state()\n        with",
+        "with",
+        "tests/test_table_trials.py",
+    ),
 )
 
 
