@@ -20,10 +20,29 @@ def describe_searches(results: Sequence[dict[str, Any]]) -> str:
             f"{_number(result, 'effective_sub_policies', '.1f')} | {_number(result, 'idle_share', '.1%')} | "
             f"{_number(result, 'visits_mean', '.0f')} | {result['skipped_steps']} |"
         )
-    agreement = rank_agreement([result["sub_policy_shares"] for result in results if "sub_policy_shares" in result])
+    tables = [result["table"] for result in results if "table" in result]
+    for result in results if tables else []:
+        dropped = ", ".join(named(row) for row in result["table"] if not row["share"] and row["op"] != "identity")
+        lines += ["", f"Seed {result['seed']} drops {dropped or 'nothing'}."]
+    if tables:  # shares of entries that are kept say only how many levels their ops have
+        compared, values = "gains", [gains_in_order(table) for table in tables]
+    else:
+        compared = "sub-policies' shares"
+        values = [result["sub_policy_shares"] for result in results if "sub_policy_shares" in result]
+    agreement = rank_agreement(values)
     if agreement is not None:
-        lines += ["", f"Rank correlation of the sub-policies' shares between seeds: {agreement:+.2f} on average."]
+        lines += ["", f"Rank correlation of the {compared} between seeds: {agreement:+.2f} on average."]
     return "\n".join(lines) + "\n"
+
+
+def named(row: dict[str, Any]) -> str:
+    """A row of a table: its op, and its magnitude where it has a single one."""
+    return row["op"] if row["magnitude"] is None else f"{row['op']} at {row['magnitude']:.2f}"
+
+
+def gains_in_order(table: Sequence[dict[str, Any]]) -> list[float]:
+    """The gains of a table, which lies there with the largest first, in an order that all seeds share."""
+    return [row["gain"] for row in sorted(table, key=named)]
 
 
 def rank_agreement(shares: Sequence[Sequence[float]]) -> float | None:

@@ -1,0 +1,31 @@
+"""What searches say of themselves, by hand."""
+
+from typing import Any
+
+import pytest
+
+from jointsearch.report.searches import describe_searches, rank_agreement
+
+
+def result(seed: int, *rows: tuple[str, float | None, float, float]) -> dict[str, Any]:
+    table = [{"op": op, "magnitude": level, "gain": gain, "share": share} for op, level, gain, share in rows]
+    return {"seed": seed, "seconds": 1.0, "forward_equivalents": 10, "skipped_steps": 0, "table": table}
+
+
+def test_a_table_says_what_every_seed_drops_and_whether_their_gains_agree() -> None:
+    one = result(0, ("Rotate", None, 0.2, 0.5), ("identity", None, 0.0, 0.0), ("Invert", None, -0.4, 0.0))
+    other = result(3, ("identity", None, 0.0, 0.5), ("Rotate", None, -0.1, 0.5), ("Invert", None, -0.2, 0.0))
+    printed = describe_searches([one, other])
+    assert "Seed 0 drops Invert.\n" in printed
+    assert "Seed 3 drops Invert.\n" in printed
+    # Ranks of Invert, Rotate, identity: 1 3 2 and 1 2 3; 1 - 6 * (0 + 1 + 1) / (3 * 8).
+    assert "Rank correlation of the gains between seeds: +0.50 on average." in printed
+    assert rank_agreement([[-0.4, 0.2, 0.0], [-0.2, -0.1, 0.0]]) == pytest.approx(0.5)
+
+
+def test_levels_that_were_tried_by_themselves_are_named_with_their_magnitude() -> None:
+    kept = result(1, ("Rotate", 1 / 3, 0.2, 1.0))
+    dropped = result(2, ("Rotate", 1 / 3, -0.2, 0.0))
+    printed = describe_searches([kept, dropped])
+    assert "Seed 1 drops nothing." in printed
+    assert "Seed 2 drops Rotate at 0.33." in printed
