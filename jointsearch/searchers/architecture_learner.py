@@ -1,6 +1,6 @@
 """What a search learns about cells: the architecture weights of a supernet, and their optimizer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,12 +14,6 @@ from search_spaces.genotype import Genotype
 # Of single-path draws, as GDAS lets it fall. Which candidate is drawn does not depend on it, only how sharply the
 # gradient tells that one from the others.
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 10.0, 0.1
-
-
-def all_finite(learned: Iterable[Tensor]) -> bool:
-    """Whether every gradient is a number throughout; asked of the device once."""
-    checks = [one.grad.isfinite().all().cpu() for one in learned if one.grad is not None]
-    return not checks or bool(torch.stack(checks).all())
 
 
 class ArchitectureLearner:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
-from jointsearch.searchers.architecture_learner import ArchitectureLearner, all_finite
+from jointsearch.searchers.architecture_learner import ArchitectureLearner
+from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.policy_learner import Augmented, PolicyLearner
 from jointsearch.searchers.settings import DifferentiableSearch
 from jointsearch.soft.network import SuperNet

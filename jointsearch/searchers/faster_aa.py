@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
+from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.settings import EstimatorSettings, check_betas
 from jointsearch.settings import bounded, check_fields, choice
 from jointsearch.soft.stages import FASTER_AA_OPS, SoftStages
@@ -196,7 +197,7 @@ class FasterSearcher:
         learned = list(self.stages.parameters())
         self.optimizer.zero_grad()
         objective.backward(inputs=learned)
-        if not all(bool(one.grad.isfinite().all()) for one in learned if one.grad is not None):
+        if not all_finite(learned):
             return False
         self.optimizer.step()
         return True

@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
-from jointsearch.searchers.architecture_learner import ArchitectureLearner, all_finite
+from jointsearch.searchers.architecture_learner import ArchitectureLearner
 from jointsearch.searchers.faster_aa import StageSpace
+from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.settings import ArchitectureSettings, EstimatorSettings, check_betas
 from jointsearch.settings import bounded, check_fields, choice
 from jointsearch.soft.network import SuperNet
