@@ -1,7 +1,9 @@
 """Where a table tries every op for many steps: the gain by hand, the noise that is shared, and nothing that remains."""
 
 import copy
+from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from jointsearch.networks.create import create_network
 from jointsearch.plain_state import encode_state
 from jointsearch.searchers.gains import validation_error
 from search_spaces.errors import InputError
+from search_spaces.policy import OpChoice, Policy, SubPolicy
 from tests.test_table_searcher import (
     MOVED,
     PLANTED,
@@ -46,9 +49,10 @@ def judged(network: nn.Module, judges: list[Batch]) -> float:
 
 
 def test_the_gain_is_the_validation_error_that_training_on_with_the_op_takes_off() -> None:
-    search = settings("Invert", "HorizontalFlip", start="none", trial_steps=3, trial_share=1.0, every=3)
+    search = settings("Invert", "HorizontalFlip", start="none", trial_steps=3, every=3)
     network, batches, judges = linear(), [some(6, seed) for seed in range(6)], [some(10, 12), some(6, 13)]
     searcher = searcher_of(search, network)
+    searcher.gauge.share = 1.0
     run(searcher, batches[:3], judges)  # the first step is measured too
     before = copy.deepcopy(network)
     run(searcher, batches[3:4], judges)
@@ -91,10 +95,26 @@ def test_a_row_is_an_op_at_all_its_levels_alike() -> None:
     assert of_table(searcher, "Color")["magnitude"] is None
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_this_share_of_the_images_is_under_the_op_and_the_others_are_under_the_start(share: float) -> None:
-    search = settings("Invert", start="none", trial_steps=1, trial_share=share)
-    searcher, train = searcher_of(search, linear()), some(2000, 1)
+def test_entries_of_a_row_are_drawn_by_their_weights(tmp_path: Path) -> None:
+    weak, strong = (SubPolicy((OpChoice("Brightness", 1.0, magnitude),), magnitude) for magnitude in (0.25, 0.75))
+    Policy((weak, SubPolicy((OpChoice("Invert"),)), strong)).save(tmp_path / "start.json")
+    searcher = searcher_of(settings(start=str(tmp_path / "start.json"), levels=None, trial_steps=2), linear())
+    assert [row.tolist() for row in searcher.rows] == [[0], [1, 3], [2]]
+    train = some(2000, 1)
+    seen = searcher.gauge.table.images(1, 1.0, train, torch.Generator().manual_seed(3))
+    single = searcher_of(settings(start=str(tmp_path / "start.json"), levels=None), linear()).gauge.table
+    alone = single.images(3, 1.0, train, torch.Generator().manual_seed(3))
+    assert float((seen == alone).flatten(1).all(1).double().mean()) == pytest.approx(0.75, abs=0.03)
+    assert torch.equal(
+        searcher.gauge.table.images(0, 1.0, train, torch.Generator().manual_seed(3)), normalized(train.images)
+    )
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 1.0])
+def test_half_of_the_images_or_any_share_is_under_the_op_and_the_others_are_under_the_start(share: float) -> None:
+    searcher, train = searcher_of(settings("Invert", start="none", trial_steps=1), linear()), some(2000, 1)
+    if share != 0.5:
+        searcher.gauge.share = share
     run(searcher, [train], [some(10, 2)])
     as_is, plain, inverted = searcher.train_step.seen
     assert torch.equal(as_is, normalized(train.images))
@@ -152,6 +172,43 @@ def test_what_differs_by_less_than_the_margin_is_no_reason(margin: float, droppe
     searcher.restore(searcher.state() | {"gains": gains, "images": torch.ones(2, dtype=torch.float64)})
     assert {row["op"] for row in searcher.found()["table"] if not row["share"]} == dropped
     assert searcher.metrics()["entries_below_identity"] == len(dropped)
+
+
+def of_weights(policy: Policy) -> dict[tuple[OpChoice, ...], float]:
+    """The share of each sequence of ops."""
+    total = sum(one.weight for one in policy.sub_policies)
+    shares: defaultdict[tuple[OpChoice, ...], float] = defaultdict(float)
+    for one in policy.sub_policies:
+        shares[one.ops] += one.weight / total
+    return shares
+
+
+def test_the_start_is_found_where_nothing_is_dropped_and_else_the_start_without_the_op() -> None:
+    search = settings("Rotate", "Invert", levels=None, trial_steps=2)
+    searcher, start = searcher_of(search, linear()), search.policy_space.policy()
+    assert of_weights(searcher.policy()) == pytest.approx(of_weights(start))
+    assert len(start.sub_policies) == 1 + 31 + 1
+    gains = torch.tensor([[0.0, 0.1, -0.2], [0.0, 0.1, -0.21]], dtype=torch.float64)  # of identity, Rotate, Invert
+    searcher.restore(searcher.state() | {"gains": gains, "images": torch.ones(2, dtype=torch.float64)})
+    expected = of_weights(Policy(start.sub_policies[:-1]))
+    assert of_weights(searcher.policy()) == pytest.approx(expected)
+    assert sum(expected.values()) == pytest.approx(1)
+
+
+def test_a_start_that_never_leaves_images_alone_does_so_after_no_search_either(tmp_path: Path) -> None:
+    Policy((SubPolicy((OpChoice("Invert"),)), SubPolicy((OpChoice("Equalize"),), 0.0))).save(tmp_path / "start.json")
+    searcher = searcher_of(settings(start=str(tmp_path / "start.json"), levels=None, trial_steps=2), linear())
+    assert of_weights(searcher.policy()) == {(OpChoice("Invert"),): 1.0}
+    run(searcher, [some(8, 1)], [some(10, 2)])
+    assert [row["op"] for row in settings_rows(searcher)] == ["identity", "Invert"]
+
+
+@pytest.mark.parametrize(("start", "held"), [("pairs", "a sub-policy of several ops"), ("none", "no op to measure")])
+def test_a_start_that_is_no_table_is_refused_with_a_remedy(start: str, held: str) -> None:
+    with pytest.raises(InputError, match=rf"start={start} has {held}.*levels=null.*use searcher\.levels=30 or pol"):
+        settings(start=start, levels=None, trial_steps=2)
+    with pytest.raises(InputError, match=r"searcher\.levels=null makes .* entries, and with searcher\.stages=2"):
+        settings(levels=None, stages=2)
 
 
 @pytest.mark.parametrize(

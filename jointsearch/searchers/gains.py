@@ -6,6 +6,7 @@ Either way the weights are trained as if nothing were measured, and all rows mee
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from jointsearch.train_step import TrainStep
 from search_spaces.augment.apply import apply_draw, apply_policy, draw_of
 from search_spaces.policy import Policy
 
+TRIED = 0.5  # share of the images of a trial that are under its op
 Judges = Sequence[tuple[Tensor, Tensor]]  # validation images as the network sees them, and their labels
 
 
@@ -33,7 +35,7 @@ class Table:
 
     start: Policy  # under which the weights are trained
     entries: Policy
-    rows: tuple[Tensor, ...]  # of each row the entries, which are equally likely
+    rows: tuple[Tensor, ...]  # of each row the entries, drawn by their weights
     standard: Standard
 
     def images(self, row: int, share: float, train: Batch, noise: torch.Generator) -> Tensor:
@@ -42,8 +44,9 @@ class Table:
         Given noise in the same state, every row gets the same crops and directions, and draws as much of it.
         """
         batch, tables = len(train.labels), self.entries.tables
-        chosen = (torch.rand(batch, generator=noise) * len(self.rows[row])).long()
-        rows = self.rows[row][chosen]
+        cumulative = self.cumulative[row]
+        place = torch.searchsorted(cumulative, cumulative[-1] * torch.rand(batch, generator=noise), right=True)
+        rows = self.rows[row][place.clamp_(max=len(cumulative) - 1)]
         tried = torch.rand(batch, generator=noise) < share
 
         def transform(pixels: Tensor) -> Tensor:
@@ -55,6 +58,12 @@ class Table:
             return torch.where(tried.to(pixels.device).view(-1, 1, 1, 1), under_row, others)
 
         return augment_with(transform, train.images, self.standard, noise)
+
+    @cached_property
+    def cumulative(self) -> tuple[Tensor, ...]:
+        """The running weights of the entries of each row."""
+        weights = torch.tensor([entry.weight for entry in self.entries.sub_policies], dtype=torch.float64)
+        return tuple(weights[members].cumsum(0) for members in self.rows)
 
 
 class Gauge(Protocol):
@@ -133,7 +142,7 @@ class ManySteps:
     """
 
     def __init__(
-        self, table: Table, network: nn.Module, train_step: TrainStep, steps: int, share: float, judges: int
+        self, table: Table, network: nn.Module, train_step: TrainStep, steps: int, judges: int, share: float = TRIED
     ) -> None:
         self.table, self.network, self.train_step = table, network, train_step
         self.steps, self.share = steps, share

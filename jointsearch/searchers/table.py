@@ -41,11 +41,12 @@ class TableSettings:
     every: int | None = bounded(20, 1, 1_000_000)
     measurements: int = bounded(7, 2, 1000)
     validation_batches: int = bounded(4, 1, 1000)
-    levels: int = bounded(3, 1, 100)  # magnitudes of an op: 3 takes 1/3, 2/3 and 1
+    # Magnitudes of an op: 3 takes 1/3, 2/3 and 1. null takes the start's own sub-policies, of one op each, so that the
+    # start is the outcome where nothing is dropped.
+    levels: int | None = bounded(3, 1, 100)
     # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
-    # every op, this share of the images under it, all its levels together; then the validation error is compared.
+    # every op, half of the images under it, all its levels together; then the validation error is compared.
     trial_steps: int = bounded(0, 0, 100_000)
-    trial_share: float = bounded(0.5, 0.01, 1.0)
     rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
     reward_scale: str = choice("none", "none", "loss", "rank")
     # What differs from the plain image by less is no reason: another network trained alike may say the opposite.
@@ -75,28 +76,25 @@ class TableSearch:
         entries, stages = len(self.entries().sub_policies), self.searcher.stages
         if entries**stages > MAX_SEQUENCES:
             raise InputError(
-                f"searcher.levels={self.searcher.levels} makes {entries} entries, and with searcher.stages={stages} a "
-                f"policy file of {entries**stages:,} sub-policies; at most {MAX_SEQUENCES:,} are allowed, lower "
-                "searcher.levels or name fewer policy_space.ops"
+                f"searcher.levels={self.searcher.levels or 'null'} makes {entries} entries, and with searcher.stages="
+                f"{stages} a policy file of {entries**stages:,} sub-policies; at most {MAX_SEQUENCES:,} are allowed, "
+                "lower searcher.levels or name fewer policy_space.ops"
             )
 
     def entries(self) -> Policy:
-        """The table as a policy of one op each, the identity first; as in TrivialAugment every op is equally likely."""
-        start, levels = self.policy_space.policy(), self.searcher.levels
-        used = (choice.op for sub_policy in start.sub_policies for choice in sub_policy.ops)
-        ops = self.policy_space.ops or tuple(dict.fromkeys(used))
-        if not ops:
+        """The table as a policy of one op each, the identity first."""
+        start, space, levels = self.policy_space.policy(), self.policy_space, self.searcher.levels
+        likely = [sub_policy for sub_policy in start.sub_policies if sub_policy.weight]
+        used = tuple(dict.fromkeys(choice.op for sub_policy in likely for choice in sub_policy.ops))
+        if levels is None and (start.stages > 1 or not used):
+            held = "a sub-policy of several ops" if used else "no op to measure"
             raise InputError(
-                f"policy_space.start={self.policy_space.start} names no op to measure; name some in policy_space.ops"
+                f"policy_space.start={space.start} has {held}, and searcher.levels=null measures the start's own "
+                "sub-policies, of one op each; use searcher.levels=30 or policy_space=trivialaugment"
             )
-        rows = [SubPolicy()]
-        for op in ops:
-            if OPS[op].has_magnitude:
-                choices = (OpChoice(op, 1.0, level / levels) for level in range(1, levels + 1))
-                rows += [SubPolicy((choice,), 1 / levels) for choice in choices]
-            else:
-                rows.append(SubPolicy((OpChoice(op),)))
-        return Policy(tuple(rows), name="table")
+        if not (ops := space.ops or used):
+            raise InputError(f"policy_space.start={space.start} names no op to measure; name some in policy_space.ops")
+        return Policy(own_entries(start) if levels is None else even_entries(ops, levels), name="table")
 
     def rows(self) -> tuple[Tensor, ...]:
         """The entries that are measured together: each by itself, or an op's where many steps are tried."""
@@ -132,10 +130,9 @@ class TableSearcher:
         self.start, self.entries, self.rows = settings.policy_space.policy(), settings.entries(), settings.rows()
         self.validation_batches = judges = settings.searcher.validation_batches
         table = Table(self.start, self.entries, self.rows, standard)
-        steps, share = self.settings.trial_steps, self.settings.trial_share
         self.gauge: Gauge = (
-            ManySteps(table, network, train_step, steps, share, judges)
-            if steps
+            ManySteps(table, network, train_step, self.settings.trial_steps, judges)
+            if self.settings.trial_steps
             else OneStep(table, network, train_step, self.settings.reward_scale, judges)
         )
         # Whose gain each row gets. In the control the policy is as uneven as the real one, and knows as much as dice.
@@ -273,6 +270,24 @@ class TableSearcher:
         for name in STATE:
             setattr(self, name, state[name])
         self.gauge.restore(state["gauge"])
+
+
+def own_entries(start: Policy) -> tuple[SubPolicy, ...]:
+    """The sub-policies of a start, those that do nothing as one, the identity."""
+    idle = math.fsum(one.weight for one in start.sub_policies if not one.ops)
+    return SubPolicy((), idle), *(one for one in start.sub_policies if one.ops and one.weight)
+
+
+def even_entries(ops: Sequence[str], levels: int) -> tuple[SubPolicy, ...]:
+    """The ops at so many levels; as in TrivialAugment, every op is as likely as the identity."""
+    entries = [SubPolicy()]
+    for op in ops:
+        if OPS[op].has_magnitude:
+            choices = (OpChoice(op, 1.0, level / levels) for level in range(1, levels + 1))
+            entries += [SubPolicy((choice,), 1 / levels) for choice in choices]
+        else:
+            entries.append(SubPolicy((OpChoice(op),)))
+    return tuple(entries)
 
 
 def named(members: Sequence[SubPolicy]) -> dict[str, Any]:
