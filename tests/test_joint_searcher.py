@@ -20,6 +20,7 @@ from jointsearch.searchers.settings import (
     SpaceSettings,
 )
 from jointsearch.soft.network import SuperNet
+from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
@@ -297,7 +298,9 @@ def test_watching_the_hessian_changes_nothing_else_and_survives_a_restart() -> N
     watched.network.eval()  # as an evaluation leaves it
     assert watched.metrics()["hessian_largest"] == sharpness
     assert not watched.network.training
-    watched.network.train()
+    watched.network.train()  # in which a search measures
+    noise = torch.Generator().manual_seed(0)
+    assert sharpness == float(largest_eigenvalue(watched.network, watched.judge, watched.cells.logits, noise))
     assert isinstance(sharpness, float)
     assert sharpness != 0
     assert_same(snapshot(watched), snapshot(plain))
