@@ -203,7 +203,9 @@ def test_the_score_of_a_candidate_is_its_own_image_times_the_gradient(images: to
         torch.testing.assert_close(scores[:, n], (apply_draw(images, one) * gradient).flatten(1).sum(1))
 
 
-def test_probabilities_that_do_not_learn_are_drawn_as_they_are() -> None:
-    ops = (OpChoice("Rotate", 0.998, 0.5), OpChoice("Color", 0.004, 0.5))
-    soft = SoftPolicy(Policy((SubPolicy(ops),)), learn_probability=False)
-    assert soft.logits().act.sigmoid().tolist()[0] == pytest.approx([0.998, 0.004], rel=1e-4)
+def test_what_does_not_learn_is_drawn_and_found_as_it_is() -> None:
+    ops = (OpChoice("Rotate", 0.998, 2 / 7), OpChoice("Color", 1 / 300, 0.5))
+    start = Policy((SubPolicy(ops),))
+    soft = SoftPolicy(start, learn_probability=False, learn_magnitude=False)
+    assert soft.logits().act.sigmoid().tolist()[0] == pytest.approx([0.998, 1 / 300], rel=1e-4)
+    assert soft.harden() == start

@@ -115,14 +115,13 @@ class SoftPolicy(nn.Module):
         return Policy(tuple(sub_policies), name=name)
 
     def _choice(self, n: int, k: int, probability: float, magnitude: float) -> OpChoice:
+        """What was learned, rounded; what was not, as it began."""
         began = self.start.sub_policies[n].ops[k]
-        if not self.learn_probability or began.probability in (0, 1):
-            probability = began.probability
-        if began.magnitude is None:
-            return OpChoice(began.op, round(probability, FINEST))
-        if not self.learn_magnitude:
-            return OpChoice(began.op, round(probability, FINEST), began.magnitude)
-        return OpChoice(began.op, round(probability, FINEST), round(magnitude, FINEST))
+        stays = not self.learn_probability or began.probability in (0, 1)
+        probability = began.probability if stays else round(probability, FINEST)
+        if began.magnitude is None or not self.learn_magnitude:
+            return OpChoice(began.op, probability, began.magnitude)
+        return OpChoice(began.op, probability, round(magnitude, FINEST))
 
 
 def _logit(share: Tensor) -> Tensor:
