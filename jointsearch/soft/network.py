@@ -79,7 +79,18 @@ class SuperNet(nn.Module):
 
     def mixtures(self) -> tuple[Mixture, Mixture]:
         """What the logits say normal and reduction cells do; `forward` takes others as well."""
-        normal, reduction = (self._mixture(kind, noise) for kind, noise in zip(KINDS, self.noise, strict=True))
+        logits = torch.stack([self.logits[kind] for kind in KINDS])  # (2, E, O)
+        single_path = self.settings.single_path
+        ops = torch.softmax((logits + self.noise) / self.temperature if single_path else logits, dim=2)
+        chosen: tuple[tuple[int, ...] | None, ...] = (None, None)
+        if single_path:
+            places = ops.argmax(dim=2)
+            ops = straight_through(one_hot(places, len(self.space.ops)), ops)
+            chosen = tuple(tuple(edges) for edges in places.tolist())  # both at once: a GPU is waited for once
+        skip = self.skip_weight if self.settings.auxiliary_skip else None
+        normal, reduction = (
+            Mixture(ops[place], self._edge_shares(kind), chosen[place], skip) for place, kind in enumerate(KINDS)
+        )
         return normal, reduction
 
     def forward(self, images: Tensor, mixtures: tuple[Mixture, Mixture] | None = None) -> Tensor:
@@ -103,16 +114,6 @@ class SuperNet(nn.Module):
         edges = self._edge_shares(kind)
         ops = torch.softmax(self.logits[kind], dim=1)
         return ops if edges is None else ops * edges.unsqueeze(1)
-
-    def _mixture(self, kind: str, noise: Tensor) -> Mixture:
-        skip = self.skip_weight if self.settings.auxiliary_skip else None
-        edges = self._edge_shares(kind)
-        if not self.settings.single_path:
-            return Mixture(torch.softmax(self.logits[kind], dim=1), edges, None, skip)
-        soft = torch.softmax((self.logits[kind] + noise) / self.temperature, dim=1)
-        chosen = soft.argmax(dim=1)
-        ops = straight_through(one_hot(chosen, len(self.space.ops)), soft)
-        return Mixture(ops, edges, tuple(chosen.tolist()), skip)
 
     def _edge_shares(self, kind: str) -> Tensor | None:
         """(E,) a softmax over the edges of every node; None where edges have no logits."""
