@@ -24,6 +24,7 @@ from jointsearch.searchers.make import AnySearch, search_settings
 from jointsearch.settings import bounded, build, choice
 from scripts.door import compose_plain, run
 from scripts.joint_search import GROUPS
+from search_spaces.errors import InputError
 
 TASKS = ("augment", "search_step", "planted", "shapes")
 # What is measured, and what has to be written after joint_search.py to get it.
@@ -84,6 +85,8 @@ def main(config: dict[str, Any]) -> None:
     """Print the tables of a task as Markdown, under their birth certificate."""
     settings = build(Settings, config)
     device = choose_device(settings.device)
+    if settings.task in ("planted", "shapes") and device.type != "cpu" and settings.device != "auto":
+        raise InputError(f"device={settings.device}, and task={settings.task} runs on the CPU; leave device out")
     birth = birth_certificate()
     print(f"{birth['command']} at {birth['commit']}: {birth['hardware']}, torch {birth['torch']}, {birth['date']}\n")
     match settings.task:

@@ -23,6 +23,7 @@ from jointsearch.report.page import write_report
 from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
+from jointsearch.searchers.table_settings import TableSearch
 from jointsearch.settings import as_plain, bounded, build, check_fields, choice
 from scripts.door import run
 from search_spaces.cells.space import CELL_SPACES
@@ -135,6 +136,7 @@ def main(config: dict[str, Any]) -> None:
         check_grid(trainings(settings, settings.controls or ("none",)), folder)
     for search in stages.values():
         check_begins(search, grid_of(settings, search).recipe.epochs)
+        check_keep(search, settings.keep)
         check_searches(grid_of(settings, search), folder, **options)  # the last one's mistakes before the first begins
     announce(settings, stages, folder)
     for name, search in stages.items():
@@ -221,6 +223,15 @@ def check_begins(search: AnySearch, epochs: int) -> None:
                 f"{group}.from_epoch is {begins} of {epochs} epochs: nothing would be learned; lower it, or raise "
                 "search_recipe.epochs or budget"
             )
+
+
+def check_keep(search: AnySearch, keep: str) -> None:
+    """Refuse to keep what a table says before it is complete."""
+    if keep != KEEP[0] and isinstance(search, TableSearch):
+        raise InputError(
+            f"keep={keep} could keep an epoch before the last measurement, and searcher.name=table gets surer with "
+            f"every one; use keep={KEEP[0]}"
+        )
 
 
 def check_controls(controls: tuple[str, ...]) -> None:

@@ -37,9 +37,12 @@ def test_every_search_of_the_benchmark_has_all_ops_of_the_answer_to_choose_from(
     assert [shares[op] * len(OPS) for op in GOOD] == pytest.approx([1.0] * len(GOOD))
 
 
+EVERY_OTHER = ["searcher.every=2", "searcher.measurements=null"]
+
+
 def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=2))
-    settings = search_of([*ON_SHAPES, *SHAPES["default"], "searcher.trial_steps=1", "searcher.every=2"])
+    settings = search_of([*ON_SHAPES, *SHAPES["default"], "searcher.trial_steps=1", *EVERY_OTHER])
     outcome = shapes_outcome(settings, 0, DataSettings("shapes", reduced=96))
     assert outcome.over_uniform.keys() == GOOD.keys()
     assert 0 < outcome.accuracy < 100

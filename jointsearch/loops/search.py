@@ -34,7 +34,7 @@ class Searcher(Protocol):
     first_batch_only: bool  # whether every step gets the same ones
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
-        """Train the weights by one step, and learn from it; "train_loss" and "skipped" are among the metrics."""
+        """Train the weights by one step, and perhaps learn from it: then "skipped" stands beside "train_loss"."""
 
     def forward_equivalents(self, epoch: int) -> int:
         """What a step of this epoch costs, in forward passes of the batch; a backward pass counts as two."""
@@ -196,7 +196,8 @@ class _Run:
             step_size = self.trainer.optimizer.param_groups[0]["lr"]
             metrics = self.searcher.step(batch, judges, step_size, progress.epoch)
             progress.loss_sum = progress.loss_sum + metrics["train_loss"] * len(batch.labels)
-            self.count_skipped(bool(metrics["skipped"]))
+            if "skipped" in metrics:
+                self.count_skipped(bool(metrics["skipped"]))
             progress.step += 1
             if self.journal.is_due():
                 self.check_loss()

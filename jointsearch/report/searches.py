@@ -23,7 +23,8 @@ def describe_searches(results: Sequence[dict[str, Any]]) -> str:
     tables = [result["table"] for result in results if "table" in result]
     for result in results if tables else []:
         dropped = ", ".join(named(row) for row in result["table"] if not row["share"] and row["op"] != "identity")
-        lines += ["", f"Seed {result['seed']} drops {dropped or 'nothing'}."]
+        alone = ", measured once, which is no evidence" if result.get("measurements") == 1 else ""
+        lines += ["", f"Seed {result['seed']} drops {dropped or 'nothing'}{alone}."]
     if tables:  # shares of entries that are kept say only how many levels their ops have
         compared, values = "gains", [gains_in_order(table) for table in tables]
     else:

@@ -13,8 +13,10 @@ def scaled(rewards: Tensor, losses: Tensor | None, scale: str) -> Tensor:
         return rewards / losses.clamp(min=SMALLEST_LOSS)
     if scale == "rank":
         # Large losses make large rewards, whatever the op: a rank counts every image the same.
-        below, above = (rewards.unsqueeze(1) > rewards).sum(1), (rewards.unsqueeze(1) < rewards).sum(1)
-        # Nothing is above or below what is no number; the last term keeps it one that is left out.
+        ordered = rewards.sort().values  # what is no number comes last, and is above and below nothing
+        below = torch.searchsorted(ordered, rewards)
+        above = (~rewards.isnan()).sum() - torch.searchsorted(ordered, rewards, right=True)
+        # The last term keeps what is no number one that is left out.
         return (below - above) / max(len(rewards) - 1, 1) + 0 * rewards
     return rewards
 

@@ -48,14 +48,16 @@ class Table:
         place = torch.searchsorted(cumulative, cumulative[-1] * torch.rand(batch, generator=noise), right=True)
         rows = self.rows[row][place.clamp_(max=len(cumulative) - 1)]
         tried = torch.rand(batch, generator=noise) < share
+        acts = (torch.rand(batch, generator=noise) < tables.probability[rows, 0]).unsqueeze(1)
+        op = torch.where(acts, tables.op[rows], -1)
 
         def transform(pixels: Tensor) -> Tensor:
             uniform = torch.rand(4, batch, generator=noise)
-            under_row = apply_draw(pixels, draw_of(rows, tables.op[rows], tables.magnitude[rows], uniform))
+            under_row = apply_draw(pixels, draw_of(rows, op, tables.magnitude[rows], uniform))
             if bool(tried.all()):
                 return under_row
             others = apply_policy(self.start, pixels, noise)
-            return torch.where(tried.to(pixels.device).view(-1, 1, 1, 1), under_row, others)
+            return torch.where(tried.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1), under_row, others)
 
         return augment_with(transform, train.images, self.standard, noise)
 
@@ -160,8 +162,9 @@ class ManySteps:
         train_loss = self.train_step(images, train.labels)
         resumed = [Batch(*(part.to(images.device) for part in vars(batch).values())) for batch in self.recent]
         self.recent = deque(resumed, maxlen=self.steps)
-        errors = torch.stack([self.error_after(row, judges, noise) for row in range(len(self.table.rows))])
-        return train_loss, (errors[0] - errors).cpu()
+        errors = torch.stack([self.error_after(row, judges, noise) for row in range(len(self.table.rows))]).cpu()
+        errors[1:] = errors[1:].nan_to_num(nan=1.0)  # an op that makes training diverge has lost all there is
+        return train_loss, errors[0] - errors
 
     def error_after(self, row: int, judges: Judges, noise: torch.Generator) -> Tensor:
         """The validation error after training on with a row; nothing of it remains."""

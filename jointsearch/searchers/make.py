@@ -11,8 +11,9 @@ from jointsearch.searchers.differentiable import DifferentiableSearcher
 from jointsearch.searchers.faster_aa import FasterSearch, FasterSearcher
 from jointsearch.searchers.first_order import FirstOrderSearch, FirstOrderSearcher
 from jointsearch.searchers.random import RandomSearch, RandomSearcher
-from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
-from jointsearch.searchers.table import TableSearch, TableSearcher
+from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch, EstimatorSettings
+from jointsearch.searchers.table import TableSearcher
+from jointsearch.searchers.table_settings import TableSearch
 from jointsearch.settings import build
 from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError, nearest
@@ -37,11 +38,18 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
         raise InputError(f"searcher.name is {name!r}; {nearest(str(name), SEARCHES)}")
     if SEARCHES[name] not in (DifferentiableSearch, FirstOrderSearch):
         if searched != "policy":
-            raise InputError(f"searcher={name} searches policies only, and search is {searched}; use search=policy")
+            raise InputError(
+                f"searcher.name={name} searches policies only, and search is {searched}; use search=policy"
+            )
         # There are no cells, and a mistake in their settings is one all the same.
         build(ArchitectureSettings, groups.get("architecture") or {}, "architecture")
         groups = {key: value for key, value in groups.items() if key not in ("search", "architecture")}
     settings = build(SEARCHES[name], groups)
+    if not isinstance(settings, DifferentiableSearch) and settings.estimator != EstimatorSettings():
+        raise InputError(
+            f"estimator.name={settings.estimator.name} with changed settings, and searcher.name={name} estimates no "
+            "gradient of a draw; leave estimator out, or use searcher=differentiable"
+        )
     settings.policy_space.policy()  # a space that cannot be made is told now
     return settings
 

@@ -7,7 +7,6 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,91 +17,12 @@ from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.front_end import augment
 from jointsearch.searchers.gains import Gauge, ManySteps, OneStep, Table
-from jointsearch.searchers.settings import EstimatorSettings, SpaceSettings
-from jointsearch.settings import bounded, check_fields, choice
+from jointsearch.searchers.table_settings import TableSearch, epochs_due
 from jointsearch.train_step import TrainStep
-from search_spaces.augment.table import OPS
-from search_spaces.controls import MAX_SEQUENCES
-from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 STATE = ("steps", "epoch", "cost", "gains", "images", "owner")  # of a searcher
 QUANTILE = 0.975  # what is called sure is so at the 5% level, on both sides
-
-
-@dataclass(frozen=True)
-class TableSettings:
-    """When the table is measured, and what policy is made of it."""
-
-    name: str = choice("table", "table")
-    # Epochs under the starting policy before anything is measured; null takes half of them.
-    from_epoch: int | None = bounded(0, 0, 100_000)
-    # Steps from one measurement to the next; null spreads `measurements` evenly, each at the beginning of an epoch.
-    every: int | None = bounded(20, 1, 1_000_000)
-    measurements: int = bounded(7, 2, 1000)
-    validation_batches: int = bounded(4, 1, 1000)
-    # Magnitudes of an op: 3 takes 1/3, 2/3 and 1. null takes the start's own sub-policies, of one op each, so that the
-    # start is the outcome where nothing is dropped.
-    levels: int | None = bounded(3, 1, 100)
-    # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
-    # every op, half of the images under it, all its levels together; then the validation error is compared.
-    trial_steps: int = bounded(0, 0, 100_000)
-    rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
-    reward_scale: str = choice("none", "none", "loss", "rank")
-    # What differs from the plain image by less is no reason: another network trained alike may say the opposite.
-    margin: float = bounded(0.0, 0.0, 1000.0)
-    # significant: all but what is surely worse than the plain image. proportional: as likely as it gains.
-    form: str = choice("significant", "significant", "proportional")
-    stages: int = choice(1, 1, 2)  # ops of a sub-policy, drawn independently
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.trial_steps and self.reward_scale != "none":
-            raise InputError(
-                f"searcher.reward_scale={self.reward_scale} scales rewards of single images, and searcher.trial_steps="
-                f"{self.trial_steps} compares validation errors; use searcher.reward_scale=none or trial_steps=0"
-            )
-
-
-@dataclass(frozen=True)
-class TableSearch:
-    """A search by table; of the space only the start and its ops are read, of the estimator nothing."""
-
-    searcher: TableSettings = field(default_factory=TableSettings)
-    policy_space: SpaceSettings = field(default_factory=SpaceSettings)
-    estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
-
-    def __post_init__(self) -> None:
-        entries, stages = len(self.entries().sub_policies), self.searcher.stages
-        if entries**stages > MAX_SEQUENCES:
-            raise InputError(
-                f"searcher.levels={self.searcher.levels or 'null'} makes {entries} entries, and with searcher.stages="
-                f"{stages} a policy file of {entries**stages:,} sub-policies; at most {MAX_SEQUENCES:,} are allowed, "
-                "lower searcher.levels or name fewer policy_space.ops"
-            )
-
-    def entries(self) -> Policy:
-        """The table as a policy of one op each, the identity first."""
-        start, space, levels = self.policy_space.policy(), self.policy_space, self.searcher.levels
-        likely = [sub_policy for sub_policy in start.sub_policies if sub_policy.weight]
-        used = tuple(dict.fromkeys(choice.op for sub_policy in likely for choice in sub_policy.ops))
-        if levels is None and (start.stages > 1 or not used):
-            held = "a sub-policy of several ops" if used else "no op to measure"
-            raise InputError(
-                f"policy_space.start={space.start} has {held}, and searcher.levels=null measures the start's own "
-                "sub-policies, of one op each; use searcher.levels=30 or policy_space=trivialaugment"
-            )
-        if not (ops := space.ops or used):
-            raise InputError(f"policy_space.start={space.start} names no op to measure; name some in policy_space.ops")
-        return Policy(own_entries(start) if levels is None else even_entries(ops, levels), name="table")
-
-    def rows(self) -> tuple[Tensor, ...]:
-        """The entries that are measured together: each by itself, or an op's where many steps are tried."""
-        entries = self.entries().sub_policies
-        groups: defaultdict[object, list[int]] = defaultdict(list)
-        for place, entry in enumerate(entries):
-            groups[entry.ops[0].op if self.searcher.trial_steps and entry.ops else place].append(place)
-        return tuple(torch.tensor(members) for members in groups.values())
 
 
 class TableSearcher:
@@ -125,8 +45,9 @@ class TableSearcher:
     ) -> None:
         self.settings, self.standard, self.noise, self.train_step = settings.searcher, standard, noise, train_step
         self.from_epoch = epochs // 2 if self.settings.from_epoch is None else self.settings.from_epoch
-        left, count = max(0, epochs - self.from_epoch), self.settings.measurements
-        self.epochs_due = [self.from_epoch + place * left // count for place in range(count)]
+        self.epochs_due = epochs_due(self.settings, epochs)
+        if not self.settings.trial_steps:
+            self.epochs_due += (epochs,)  # which comes in the check before a search only, and is cheap enough there
         self.start, self.entries, self.rows = settings.policy_space.policy(), settings.entries(), settings.rows()
         self.validation_batches = judges = settings.searcher.validation_batches
         table = Table(self.start, self.entries, self.rows, standard)
@@ -135,13 +56,15 @@ class TableSearcher:
             if self.settings.trial_steps
             else OneStep(table, network, train_step, self.settings.reward_scale, judges)
         )
-        # Whose gain each row gets. In the control the policy is as uneven as the real one, and knows as much as dice.
-        shuffled, count = self.settings.rewards == "shuffled", len(self.rows)
-        self.owner = torch.randperm(count, generator=noise.clone_state()) if shuffled else torch.arange(count)
+        # Whose gain each row gets. In the control the policy is as uneven as the real one, and knows as much as dice:
+        # the plain image, which the others are compared with, keeps its own.
+        self.owner = torch.arange(len(self.rows))
+        if self.settings.rewards == "shuffled":
+            self.owner[1:] = 1 + torch.randperm(len(self.rows) - 1, generator=noise.clone_state())
         self.steps = 0  # since from_epoch
         self.epoch = -1  # of the last step
         self.cost = 0  # forward-equivalents
-        self.gains = torch.empty(0, count, dtype=torch.float64)  # (M, R) means over images
+        self.gains = torch.empty(0, len(self.rows), dtype=torch.float64)  # (M, R) means over images
         self.images = torch.empty(0, dtype=torch.float64)  # (M,) how many
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
@@ -150,7 +73,7 @@ class TableSearcher:
         self.cost += 3
         self.gauge.remember(train)
         if not self.is_due(epoch):
-            return {"train_loss": self.train_step(images, train.labels), "skipped": torch.tensor(False)}
+            return {"train_loss": self.train_step(images, train.labels)}
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
         train_loss, gains = self.gauge.measure(images, train, judges, step_size, self.noise)
         self.cost += self.gauge.cost
@@ -187,9 +110,9 @@ class TableSearcher:
         return mean, (squares * count / (count - 1)).sqrt() / self.images.sum()
 
     def verdicts(self) -> Tensor:
-        """1 for rows that are surely better than the identity by the margin, -1 for worse ones, 0 for others, (R,)."""
+        """(R,): 1 for rows surely better than the identity, their mean by the margin; -1 for worse, 0 for others."""
         mean, error = self.differences()
-        # About 2 standard errors, but 12.7 of them where there are only two measurements.
+        # About 2 standard errors, but 12.7 of them where there are only two measurements; at least the margin.
         reach = (float(student.ppf(QUANTILE, len(self.gains) - 1)) * error).clamp(min=self.settings.margin)
         return (mean > reach).int() - (mean < -reach).int()
 
@@ -255,6 +178,7 @@ class TableSearcher:
         ]
         return {
             "table": sorted(rows, key=lambda row: -row["gain"]),
+            "measurements": len(self.gains),
             "images_measured": int(self.images.sum()),
             "sub_policy_shares": shares.tolist(),
             "forward_equivalents": self.cost,
@@ -270,24 +194,6 @@ class TableSearcher:
         for name in STATE:
             setattr(self, name, state[name])
         self.gauge.restore(state["gauge"])
-
-
-def own_entries(start: Policy) -> tuple[SubPolicy, ...]:
-    """The sub-policies of a start, those that do nothing as one, the identity."""
-    idle = math.fsum(one.weight for one in start.sub_policies if not one.ops)
-    return SubPolicy((), idle), *(one for one in start.sub_policies if one.ops and one.weight)
-
-
-def even_entries(ops: Sequence[str], levels: int) -> tuple[SubPolicy, ...]:
-    """The ops at so many levels; as in TrivialAugment, every op is as likely as the identity."""
-    entries = [SubPolicy()]
-    for op in ops:
-        if OPS[op].has_magnitude:
-            choices = (OpChoice(op, 1.0, level / levels) for level in range(1, levels + 1))
-            entries += [SubPolicy((choice,), 1 / levels) for choice in choices]
-        else:
-            entries.append(SubPolicy((OpChoice(op),)))
-    return tuple(entries)
 
 
 def named(members: Sequence[SubPolicy]) -> dict[str, Any]:
