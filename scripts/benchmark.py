@@ -79,6 +79,11 @@ class Settings:
     batch_size: int = bounded(128, 2, 65_536)
     rounds: int = bounded(7, 1, 1000)
     seeds: int = bounded(10, 1, 1000)
+    first_seed: int = bounded(0, 0, 1_000_000)
+
+    def range_of_seeds(self) -> range:
+        """The seeds of planted and shapes."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 def main(config: dict[str, Any]) -> None:
@@ -147,12 +152,15 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
 def print_planted(settings: Settings) -> None:
     """Searches where the answer is known."""
     names = ", ".join(PLANTED_ANSWER["recover"])
-    print(f"105 pairs, {STEPS} steps, {settings.seeds} seeds; {names} helps, {PLANTED_ANSWER['avoid'][0]} harms:\n")
+    print(
+        f"105 pairs, {STEPS} steps, {settings.seeds} seeds from {settings.first_seed} on; {names} helps, "
+        f"{PLANTED_ANSWER['avoid'][0]} harms:\n"
+    )
     print("| search | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | seconds |")
     print("|---|---|---|---|---|", flush=True)
     for name, overrides in PLANTED.items():
         search = search_of(overrides)
-        outcomes = [planted_outcome(search, seed) for seed in range(settings.seeds)]
+        outcomes = [planted_outcome(search, seed) for seed in settings.range_of_seeds()]
         aucs = [outcome.auc for outcome in outcomes if outcome.auc is not None]
         poisons = [outcome.poison for outcome in outcomes if outcome.poison is not None]
         print(
@@ -169,13 +177,16 @@ def print_shapes(settings: Settings) -> None:
     answer = [op for ops in SHAPES_ANSWER.values() for op in ops]
     data = build(DataSettings, compose_plain("retrain", ["dataset=shapes"])["dataset"])
     print(
-        f"{settings.seeds} seeds; {', '.join(SHAPES_ANSWER['recover'])} should have more than an equal share of the "
-        f"{len(OPS)} ops (1), {', '.join(SHAPES_ANSWER['avoid'])} less; mean over seeds (the worst):\n"
+        f"{settings.seeds} seeds from {settings.first_seed} on; {', '.join(SHAPES_ANSWER['recover'])} should have more "
+        f"than an equal share of the {len(OPS)} ops (1), {', '.join(SHAPES_ANSWER['avoid'])} less; mean over seeds "
+        "(the worst):\n"
     )
     print(f"| search | seeds that match | {' | '.join(answer)} | accuracy, % | of the start | forward-equivalents |")
     print("|---|---|" + "---|" * (len(answer) + 3), flush=True)
     for name, overrides in SHAPES.items():
-        outcomes = [shapes_outcome(search_of([*ON_SHAPES, *overrides]), seed, data) for seed in range(settings.seeds)]
+        outcomes = [
+            shapes_outcome(search_of([*ON_SHAPES, *overrides]), seed, data) for seed in settings.range_of_seeds()
+        ]
         shares = []
         for op in answer:
             over = [outcome.over_uniform[op] for outcome in outcomes]
