@@ -13,9 +13,9 @@ def scaled(rewards: Tensor, losses: Tensor | None, scale: str) -> Tensor:
         return rewards / losses.clamp(min=SMALLEST_LOSS)
     if scale == "rank":
         # Large losses make large rewards, whatever the op: a rank counts every image the same.
-        ordered = rewards.sort().values  # what is no number comes last, and is above and below nothing
+        ordered = rewards.sort().values
         below = torch.searchsorted(ordered, rewards)
-        above = (~rewards.isnan()).sum() - torch.searchsorted(ordered, rewards, right=True)
+        above = len(rewards) - torch.searchsorted(ordered, rewards, right=True)
         # The last term keeps what is no number one that is left out.
         return (below - above) / max(len(rewards) - 1, 1) + 0 * rewards
     return rewards
