@@ -14,6 +14,7 @@ from jointsearch.settings import build
 from scripts import door, joint_search
 from tests.conftest import REPOSITORY
 
+CONFIGS = REPOSITORY / "configs"
 QUICK = ["recipe.epochs=1", "seeds=[0]", "network=tiny_cnn", "controls=[none]", "recipe.batch_size=100"]
 
 BAD_RETRAIN = [
@@ -169,7 +170,7 @@ def test_help_lists_settings_and_groups(capsys: pytest.CaptureFixture[str]) -> N
     assert "dataset: cifar10" in printed
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "configs").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_every_main_configuration_has_its_script_and_composes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (REPOSITORY / "scripts" / f"{name}.py").is_file()
     required = {
@@ -181,16 +182,24 @@ def test_every_main_configuration_has_its_script_and_composes(name: str, capsys:
     assert door.run(lambda config: None, name, required) == 0
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "configs" / "preset").glob("*.yaml")))
-def test_every_preset_is_valid_under_the_script_that_its_command_names(preset: str) -> None:
-    text = (REPOSITORY / "configs" / "preset" / f"{preset}.yaml").read_text(encoding="utf-8")
-    found = re.search(r"^# python scripts/(\w+)\.py (preset=\S+)", text, re.MULTILINE)
+def whole_configurations() -> list[str]:
+    """Papers' settings and our results'."""
+    groups = ("preset", "experiment")
+    return [f"{group}={path.stem}" for group in groups for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("choice", whole_configurations())
+def test_every_whole_configuration_is_valid_under_the_command_that_it_names(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    text = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"^# python scripts/(\w+)\.py (.*)", text, re.MULTILINE)
     assert found is not None
-    assert found[2] == f"preset={preset}"
-    config = door.compose_plain(found[1], [found[2], "dataset=cifar10"])
-    if found[1] == "joint_search":
+    script, overrides = found[1], found[2].split()
+    assert overrides[0] == choice
+    config = door.compose_plain(script, overrides)
+    if script == "joint_search":
         search_settings({group: config.pop(group) for group in joint_search.GROUPS})
-    settings = build(importlib.import_module(f"scripts.{found[1]}").Settings, config)
+    settings = build(importlib.import_module(f"scripts.{script}").Settings, config)
     assert settings.recipe.epochs > 1
 
 
