@@ -87,10 +87,12 @@ def _check_choices(overrides: Sequence[str]) -> None:
 def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     first = _first_line(error)
     key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
-    for override in overrides:
-        name = override.lstrip("+~").partition("=")[0]
+    names = {override: override.lstrip("+~").partition("=")[0] for override in overrides}
+    for override in sorted(overrides, key=lambda one: -len(names[one])):  # searcher.name is not meant by search
+        name = names[override]
         if key == name or name in first:
-            known = _keys(OmegaConf.to_container(_defaults(config_name)))
+            choices = [one for one in overrides if (CONFIGS / one.partition("=")[0]).is_dir()]
+            known = _keys(OmegaConf.to_container(_composed(config_name, choices)))
             return f"{override} cannot be set ({first}); {nearest(name, known)}"
     return f"{first}; see --help"
 
@@ -99,9 +101,9 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split("\n")[0].split())
 
 
-def _defaults(config_name: str) -> Any:
+def _composed(config_name: str, overrides: list[str]) -> Any:
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-        return compose(config_name=config_name)
+        return compose(config_name=config_name, overrides=overrides)
 
 
 def _keys(data: Any, prefix: str = "") -> list[str]:

@@ -61,7 +61,10 @@ WRONG_TOGETHER = {
     "searcher=trials search_recipe.epochs=12": "raise search_recipe.epochs",
     "searcher=trials search_recipe.epochs=14 keep=best": "keep=last",
     "searcher=trials searcher.every=3": "set the other one to null",
-    "searcher=trials policy_space=pairs": "policy_space.top is not a setting",
+    "searcher=trials policy_space=pairs": "policy_space.start, policy_space.ops",
+    "searcher=faster_aa policy_space=pairs": "leave policy_space out",
+    "search=policy searcher.marginn=1": "searcher.marginn=1 cannot be set",
+    "searcher=trials policy_space.top=5": "did you mean policy_space.ops",
 }
 BAD = [
     "search=both",

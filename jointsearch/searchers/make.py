@@ -1,7 +1,8 @@
 """One door to every search algorithm, by the name in its settings."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from dataclasses import fields
+from typing import Any, TypeAlias, get_type_hints
 
 import torch
 from torch import nn
@@ -44,6 +45,7 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
         # There are no cells, and a mistake in their settings is one all the same.
         build(ArchitectureSettings, groups.get("architecture") or {}, "architecture")
         groups = {key: value for key, value in groups.items() if key not in ("search", "architecture")}
+    check_space(name, groups.get("policy_space"))
     settings = build(SEARCHES[name], groups)
     if not isinstance(settings, DifferentiableSearch) and settings.estimator != EstimatorSettings():
         raise InputError(
@@ -52,6 +54,17 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
         )
     settings.policy_space.policy()  # a space that cannot be made is told now
     return settings
+
+
+def check_space(name: str, space: Any) -> None:
+    """Refuse the space of another searcher in one sentence, and not setting by setting."""
+    names = [field.name for field in fields(get_type_hints(SEARCHES[name])["policy_space"])]
+    if isinstance(space, Mapping) and len(set(space) - set(names)) > 1:
+        settings = ", ".join(f"policy_space.{one}" for one in names)
+        raise InputError(
+            f"policy_space is one that searcher.name={name} does not search; leave policy_space out, its settings are "
+            f"{settings}"
+        )
 
 
 def new_searcher(
