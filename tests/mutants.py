@@ -219,8 +219,8 @@ MUTANTS = (
     Mutant(
         "gain of a trial has the other sign",
         "jointsearch/searchers/gains.py",
-        "(errors[0] - errors)",
-        "(errors - errors[0])",
+        "errors[0] - errors",
+        "errors - errors[0]",
         "tests/test_table_trials.py",
     ),
     Mutant(
