@@ -44,7 +44,7 @@ class TableSearcher:
         epochs: int = 1,
     ) -> None:
         self.settings, self.standard, self.noise, self.train_step = settings.searcher, standard, noise, train_step
-        self.from_epoch = epochs // 2 if self.settings.from_epoch is None else self.settings.from_epoch
+        self.from_epoch = self.settings.first_epoch(epochs)
         self.epochs_due = epochs_due(self.settings, epochs)
         if not self.settings.trial_steps:
             self.epochs_due += (epochs,)  # which comes in the check before a search only, and is cheap enough there

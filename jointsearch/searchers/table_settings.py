@@ -72,6 +72,10 @@ class TableSettings:
                 f"{self.trial_steps} compares validation errors; use searcher.reward_scale=none or trial_steps=0"
             )
 
+    def first_epoch(self, epochs: int) -> int:
+        """The first one in which anything may be measured."""
+        return epochs // 2 if self.from_epoch is None else self.from_epoch
+
 
 @dataclass(frozen=True)
 class TableSearch:
@@ -134,9 +138,9 @@ def even_entries(ops: Sequence[str], levels: int) -> tuple[SubPolicy, ...]:
 
 def epochs_due(settings: TableSettings, epochs: int) -> tuple[int, ...]:
     """The epochs that begin with a measurement; none where steps are counted."""
-    begin = epochs // 2 if settings.from_epoch is None else settings.from_epoch
     if settings.measurements is None:
         return ()
+    begin = settings.first_epoch(epochs)
     left, count = epochs - begin, settings.measurements
     if left < count:
         raise InputError(
