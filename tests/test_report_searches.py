@@ -29,3 +29,10 @@ def test_levels_that_were_tried_by_themselves_are_named_with_their_magnitude() -
     printed = describe_searches([kept, dropped])
     assert "Seed 1 drops nothing." in printed
     assert "Seed 2 drops Rotate at 0.33." in printed
+
+
+def test_a_table_measured_once_says_that_this_is_no_evidence() -> None:
+    once, twice = (result(seed, ("Rotate", None, 0.2, 1.0)) | {"measurements": seed} for seed in (1, 2))
+    printed = describe_searches([once, twice])
+    assert "Seed 1 drops nothing, measured once, which is no evidence." in printed
+    assert "Seed 2 drops nothing.\n" in printed

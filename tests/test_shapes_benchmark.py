@@ -3,11 +3,13 @@
 import dataclasses
 
 import pytest
+import torch
 
 from jointsearch.benchmarks import shapes
 from jointsearch.benchmarks.shapes import OPS, ShapesOutcome, op_shares, shapes_outcome
 from jointsearch.data.load import DataSettings
 from jointsearch.data.shapes import SHAPES_ANSWER
+from scripts import benchmark, door
 from scripts.benchmark import ON_SHAPES, SHAPES, search_of
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
@@ -49,3 +51,13 @@ def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < outcome.start_accuracy < 100
     # 2 steps, of which the second epoch's one is measured: 17 rows, a step and 7 validation batches each.
     assert outcome.forward_equivalents == 2 * 3 + 17 * (3 + 7)
+
+
+@pytest.mark.parametrize("task", ["planted", "shapes"])
+def test_a_device_that_a_benchmark_would_not_use_is_refused(
+    task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "choose_device", torch.device)
+    monkeypatch.setattr(benchmark, f"print_{task}", lambda settings: None)
+    assert door.run(benchmark.main, "benchmark", [f"task={task}", "device=cuda"]) == 2
+    assert f"task={task} runs on the CPU" in capsys.readouterr().err
