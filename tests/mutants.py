@@ -278,7 +278,7 @@ def noticed(copy: Path, mutant: Mutant) -> bool:
 
 def fails(copy: Path, tests: str) -> bool:
     """Whether a test fails; anything else that ends pytest early is no answer."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with code {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")

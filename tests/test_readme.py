@@ -1,4 +1,4 @@
-"""What the README says is so: its table is the one the folders give, its Python runs, its files exist."""
+"""What the README and its page of measurements say is so: tables are their folders', Python runs, files exist."""
 
 import re
 import runpy
@@ -10,13 +10,15 @@ from jointsearch.report.comparison import compare
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+MEASUREMENTS = (REPOSITORY / "docs" / "measurements.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-MENTIONED = sorted(set(re.findall(r"`((?:search_spaces|jointsearch|results|scripts)/[\w/.]+)`", README)))
+FILES = r"`((?:search_spaces|jointsearch|results|scripts|tests|docs)/[\w/.]+)`"
+MENTIONED = sorted(set(re.findall(FILES, README + MEASUREMENTS)))
 
 
 @pytest.mark.parametrize(
     ("folder", "baseline", "written"),
-    re.findall(r"<!-- (results/\w+) minus (\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL),
+    re.findall(r"<!-- (results/\w+) minus (\S+) -->\n(.*?)<!-- end -->", MEASUREMENTS, re.DOTALL),
 )
 def test_a_table_is_what_its_folder_gives(folder: str, baseline: str, written: str) -> None:
     assert written == compare([REPOSITORY / folder], baseline=baseline).to_markdown()
@@ -24,7 +26,7 @@ def test_a_table_is_what_its_folder_gives(folder: str, baseline: str, written: s
 
 def test_every_folder_of_trainings_has_its_table() -> None:
     trained = {f"results/{path.parents[2].name}" for path in (REPOSITORY / "results").glob("*/*/seed*/result.json")}
-    assert trained == set(re.findall(r"<!-- (results/\w+) minus", README))
+    assert trained == set(re.findall(r"<!-- (results/\w+) minus", MEASUREMENTS))
 
 
 @pytest.mark.parametrize("place", range(len(PYTHON)))
