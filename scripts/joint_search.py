@@ -23,8 +23,9 @@ from jointsearch.report.page import write_report
 from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
+from jointsearch.searchers.settings import ArchitectureSettings
 from jointsearch.searchers.table_settings import TableSearch
-from jointsearch.settings import as_plain, bounded, build, check_fields, choice
+from jointsearch.settings import as_plain, bounded, build, check_fields, choice, leaves
 from scripts.door import run
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
@@ -121,6 +122,7 @@ def main(config: dict[str, Any]) -> None:
     for group in (groups["searcher"], groups["architecture"]):
         if isinstance(group, dict) and isinstance(group.get("from_epoch"), int):
             group["from_epoch"] = round(group["from_epoch"] * settings.budget)
+    check_read(settings, groups)
     stages = searches_of(settings, groups)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -175,6 +177,21 @@ def with_budget(settings: Settings) -> Settings:
         search_recipe=scaled(settings.search_recipe),
         recipe=scaled(settings.recipe),
     )
+
+
+def check_read(settings: Settings, groups: dict[str, Any]) -> None:
+    """Refuse settings of cells where none are searched."""
+    if settings.finds_cells:
+        return
+    architecture = build(ArchitectureSettings, groups["architecture"] or {}, "architecture")
+    given = leaves({"architecture": as_plain(architecture), "supernet": as_plain(settings.supernet)})
+    unchanged = leaves({"architecture": as_plain(ArchitectureSettings()), "supernet": as_plain(SupernetSettings())})
+    changed = sorted(key for key, _ in given ^ unchanged)
+    if changed:
+        raise InputError(
+            f"{', '.join(dict.fromkeys(changed))} has no effect, as search=policy searches no cells; leave it "
+            "out, or choose search=joint"
+        )
 
 
 def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySearch]:

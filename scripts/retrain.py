@@ -14,10 +14,10 @@ from jointsearch.data.load import DataSettings
 from jointsearch.device import choose_device
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.searches import FOUND, FOUND_CELLS
-from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, run_grid
+from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, relocatable, run_grid
 from jointsearch.report.comparison import write_summary
 from jointsearch.report.page import write_report
-from jointsearch.settings import bounded, build, choice
+from jointsearch.settings import as_plain, bounded, build, choice
 from scripts.door import run
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
@@ -88,12 +88,14 @@ def of_search(settings: Settings) -> Settings:
     if settings.policy is not None or settings.genotype is not None or folder is None or not found_seeds(folder):
         return settings
     trial = Path(folder, FOUND.replace(SEED, str(found_seeds(folder)[0]))).with_name("trial.json")
-    name = read_json(trial, "trial")["dataset"]["name"]
-    if name != settings.dataset.name:
-        raise InputError(
-            f"the search in {folder} was on dataset={name}, and dataset is {settings.dataset.name}; add "
-            f"dataset={name}, or write policy={folder} to use what was found on other images"
-        )
+    searched, given = read_json(trial, "trial")["dataset"], relocatable(as_plain(settings.dataset))
+    for name in ("name", "path", "test_path"):
+        if searched[name] != given[name]:
+            setting = "dataset" if name == "name" else f"dataset.{name}"
+            raise InputError(
+                f"the search in {folder} was on {setting}={searched[name]}, and {setting} is {given[name]}; add "
+                f"{setting}={searched[name]}, or write policy={folder} to use what was found on other images"
+            )
     genotype = folder if found_seeds(folder, FOUND_CELLS) else None
     return replace(settings, policy=folder, genotype=genotype, run=f"{folder}/{RETRAINED}")
 
@@ -105,7 +107,7 @@ def sources(settings: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     seeds = settings.seeds
     if seeds is None:
         seeds = next((found_seeds(folder) for folder in named), DEFAULT_SEEDS)
-    return found_in(policy or "trivialaugment", FOUND), found_in(genotype, FOUND_CELLS), seeds
+    return found_in("trivialaugment" if policy is None else policy, FOUND), found_in(genotype, FOUND_CELLS), seeds
 
 
 @overload

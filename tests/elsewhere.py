@@ -61,8 +61,7 @@ class _Elsewhere(TorchDispatchMode):
             kwargs["device"] = "cpu"
         if away and name not in MOVES:
             _refuse_strangers(name, args, tensors)
-        crosses = name == "_to_copy" and goes is not None and away != (goes == ELSEWHERE)
-        if (away and name in WAITS) or (crosses and not kwargs.get("non_blocking")):
+        if (away and _waits(name, args)) or (_crosses(name, args, goes) and not kwargs.get("non_blocking")):
             self.waits[name] += 1
         done = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         if func._schema.is_mutable and tensors and isinstance(done, Tensor):
@@ -78,6 +77,19 @@ def _held(value: Any) -> Any:
 
 def _away(value: Any) -> Any:
     return Away(value) if isinstance(value, Tensor) else value
+
+
+def _crosses(name: str, args: Sequence[Any], goes: torch.device | None) -> bool:
+    if name == "copy_":
+        return isinstance(args[0], Away) != isinstance(args[1], Away)
+    return name == "_to_copy" and goes is not None and isinstance(args[0], Away) != (goes == ELSEWHERE)
+
+
+def _waits(name: str, args: Sequence[Any]) -> bool:
+    # How many pixels a mask chooses has to be known; indices from the CPU are sent.
+    if name in INDEXES:
+        return any(one is not None and (one.dtype == torch.bool or not isinstance(one, Away)) for one in args[1])
+    return name in WAITS
 
 
 def _refuse_strangers(name: str, args: Sequence[Any], tensors: list[Tensor]) -> None:

@@ -251,9 +251,8 @@ def test_a_step_passes_the_network_twice_and_costs_six() -> None:
     assert searcher.forward_equivalents(0) == 3 * len(passes) == 6
 
 
-@pytest.mark.parametrize("option", [None, "single_path", "auxiliary_skip"])
-def test_a_searcher_restored_from_its_state_goes_on_with_the_same_bits(option: str | None) -> None:
-    options = {} if option is None else {option: True}
+@pytest.mark.parametrize("options", [{}, {"single_path": True}, {"auxiliary_skip": True}, {"channel_share": 2}])
+def test_a_searcher_restored_from_its_state_goes_on_with_the_same_bits(options: dict[str, Any]) -> None:
     straight = steps(new_searcher(network=new_network(**options)), 2)
     other = new_searcher(network=new_network(**options), seed=7)
     other.restore(decode_state(*encode_state(straight.state())))

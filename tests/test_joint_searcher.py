@@ -24,6 +24,7 @@ from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
+from search_spaces.cells.derive import derive
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from tests.search_bench import CLASSES, STEP_SIZE, batch_of, trained
@@ -32,9 +33,9 @@ STANDARD = Standard()
 NEVER = 1000  # an epoch that does not come
 
 
-def new_network() -> SuperNet:
+def new_network(**options: Any) -> SuperNet:
     torch.manual_seed(4)
-    return supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1)
+    return supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1, **options)
 
 
 def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
@@ -279,6 +280,18 @@ def test_a_loss_that_is_no_number_moves_neither_policy_nor_cells() -> None:
         assert torch.equal(before[name], after[name])
 
 
+@pytest.mark.parametrize("channel_share", [None, 2])
+def test_the_weights_it_tells_are_those_that_the_cells_are_derived_from(channel_share: int | None) -> None:
+    network = new_network(channel_share=channel_share)
+    for number, logits in enumerate(network.architecture().values()):
+        with torch.no_grad():
+            logits.copy_(torch.randn(logits.shape, generator=torch.Generator().manual_seed(number)))
+    searcher = new_searcher(network=network)
+    found = searcher.found()
+    weights = (torch.tensor(found[f"weights/{kind}"]) for kind in ("normal", "reduction"))
+    assert derive(network.space, *weights) == searcher.genotype()
+
+
 @pytest.mark.parametrize("option", ["single_path", "auxiliary_skip"])
 def test_what_a_supernet_draws_or_fades_follows_the_search(option: str) -> None:
     torch.manual_seed(4)
@@ -319,4 +332,4 @@ def test_a_cap_on_skip_connections_holds_for_what_is_found() -> None:
     genotype = searcher.genotype()
     assert genotype is not None
     assert sum(edge.op == "skip_connect" for node in genotype.normal for edge in node) == 1
-    assert searcher.metrics()["normal_skips"] == 1
+    assert searcher.metrics()["normal_skips"] == 4  # the monitor sees what the cap hides

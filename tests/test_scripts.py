@@ -58,6 +58,7 @@ BAD_RETRAIN = [
     "dataset.path=somewhere",
     "policy=trivialaugmnt",
     "policy=missing.json",
+    "policy=",
     "policy=randaugment-n9-m9",
     "controls=none",
     "controls=[nonne]",

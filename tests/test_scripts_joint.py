@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from jointsearch.loops.trials import split_row
 from jointsearch.track import read_metrics
 from scripts import door
+from search_spaces.cells.derive import derive
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.genotype import PUBLISHED, Genotype
@@ -59,16 +61,24 @@ def test_the_main_command_leaves_policy_cells_and_a_table_with_its_controls(
     assert trained["trivialaugment@random"] == random_genotype(CELL_SPACES["small"], 0)
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
-def test_what_is_kept_is_of_the_epoch_that_the_rule_names(keep: str, folder: Path) -> None:
+@pytest.mark.parametrize(("keep", "epoch"), [("last", 6), ("best", 4)])
+def test_what_is_kept_is_of_the_epoch_that_the_rule_names(
+    keep: str, epoch: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([50.0, 60.0, 70.0, 70.0, 65.0, 60.0])
+    monkeypatch.setattr("jointsearch.loops.search.evaluate", lambda *_: {"loss": 1.0, "accuracy": next(accuracies)})
     assert run_script("joint_search", *SEARCH, "retrain=false", f"keep={keep}", "search_recipe.epochs=6") == 0
     found = folder / "out" / "search-seed0"
     rows = read_metrics(found / "metrics.jsonl")
-    accuracies = [row["validation_accuracy"] for row in rows]
-    best = max(range(6), key=lambda epoch: (accuracies[epoch], epoch)) + 1
     result = json.loads((found / "result.json").read_text())
-    assert (result["keep"], result["kept_epoch"]) == (keep, best if keep == "best" else 6)
-    assert Genotype.load(found / "genotype.json") == Genotype.from_darts(rows[result["kept_epoch"] - 1]["genotype"])
+    assert (result["keep"], result["kept_epoch"]) == (keep, epoch)
+    kept = rows[epoch - 1]
+    assert Genotype.load(found / "genotype.json") == Genotype.from_darts(kept["genotype"])
+    # All that the result says of what was found is of that epoch, too.
+    assert {"idle_share", "genotype", "effective_candidates"} <= (said := kept.keys() & result.keys())
+    assert [result[name] for name in said] == [kept[name] for name in said]
+    weights = (torch.tensor(result[f"weights/{kind}"]) for kind in ("normal", "reduction"))
+    assert derive(CELL_SPACES["small"], *weights) == Genotype.load(found / "genotype.json")
 
 
 def test_the_budget_scales_both_kinds_of_epochs(folder: Path) -> None:
@@ -125,9 +135,11 @@ WRONG = {
     "controls=[none@nowhere]": "neither published nor a file",
     "controls=[none@missing.json]": "is not there",
     "recipe.auxiliary_weight=0.4": "cells.auxiliary=true",
+    "search_recipe.auxiliary_weight=0.4": "set it to 0 in search_recipe",
     "architecture.from_epoch=3": "architecture.from_epoch is 3 of 3 epochs",
     "searcher.from_epoch=3": "searcher.from_epoch is 3 of 3 epochs",
-    "search=policy network=tiny_cnn searcher.from_epoch=3": "searcher.from_epoch is 3 of 3 epochs",
+    "search=policy network=tiny_cnn": "architecture.learning_rate, supernet.channels, supernet.layers has no effect",
+    "search=architecture searcher=shuffled_reward": "controls=[trivialaugment@random]",
     "policy_epochs=3": "search_recipe.epochs",
     "search_recipe.evaluate_every=2": "leave it at 1",
     "supernet.single_path=true keep=best": "keep=last",
@@ -154,6 +166,19 @@ def test_a_run_folder_may_have_any_name_and_its_finds_train_once_more(folder: Pa
     found = Path("me@home/a@b/search-seed0")
     assert (trained / "genotype.json").read_text() == (found / "genotype.json").read_text()
     assert (trained / "policy.json").read_text() == (found / "found.json").read_text()
+
+
+def test_finds_on_images_of_another_folder_are_used_only_when_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script("joint_search", *SEARCH, "retrain=false") == 0
+    trial = Path("out/search-seed0/trial.json")
+    searched = json.loads(trial.read_text())
+    searched["dataset"] |= {"path": "other.tar"}
+    trial.write_text(json.dumps(searched))
+    capsys.readouterr()
+    assert run_script("retrain", *SMALL, *DATA, "controls=[]", "run=out") == 2
+    assert "was on dataset.path=other.tar, and dataset.path is None" in capsys.readouterr().err
 
 
 def test_finds_on_other_images_are_used_only_when_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

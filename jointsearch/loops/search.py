@@ -89,7 +89,7 @@ class Progress:
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     skipped_in_a_row: int = 0
     skipped: int = 0
-    metrics: dict[str, float | str] = field(default_factory=dict)  # of the searcher, after the last epoch
+    kept: dict[str, Any] = field(default_factory=dict)  # what the searcher said in the epoch that is kept
     kept_epoch: int = 0  # whose policy and genotype are the outcome, as the rule has it so far
     kept_accuracy: float = -1.0
     kept_policy: str = ""  # JSON
@@ -212,19 +212,20 @@ class _Run:
         progress.epoch += 1
         progress.step, progress.order, progress.validation_order = 0, None, None
         scores = evaluate(self.trainer, self.validation, self.trial.standard)
-        self.keep_or_not(scores["accuracy"])
-        progress.metrics = dict(self.searcher.metrics())
+        said = dict(self.searcher.metrics())
+        self.keep_or_not(scores["accuracy"], said)
         metrics: dict[str, float | str] = {"epoch": progress.epoch, "train_loss": train_loss}
-        metrics |= {f"validation_{name}": value for name, value in scores.items()} | progress.metrics
+        metrics |= {f"validation_{name}": value for name, value in scores.items()} | said
         self.journal.tracker.log(progress.epoch * self.steps, metrics)
 
-    def keep_or_not(self, accuracy: float) -> None:
-        """Take this epoch's policy and genotype for the outcome, if the rule says so."""
+    def keep_or_not(self, accuracy: float, said: dict[str, float | str]) -> None:
+        """Take this epoch's policy and genotype, and all that describes them, for the outcome, if the rule says so."""
         progress = self.progress
         if self.keep == "best" and accuracy < progress.kept_accuracy:
             return
         genotype = self.searcher.genotype()
         progress.kept_epoch, progress.kept_accuracy = progress.epoch, accuracy
+        progress.kept = {**said, **self.searcher.found()}
         progress.kept_policy = self.searcher.policy().to_json()
         progress.kept_genotype = "" if genotype is None else genotype.to_json()
 
@@ -278,7 +279,7 @@ class _Run:
         return loss
 
     def result(self) -> dict[str, Any]:
-        """What the search cost and where it stood at its end."""
+        """What the search cost, and where it stood in the epoch that is kept."""
         costs = sum(self.searcher.forward_equivalents(epoch) for epoch in range(self.progress.epoch))
         return {
             "epochs": self.progress.epoch,
@@ -288,6 +289,5 @@ class _Run:
             "skipped_steps": self.progress.skipped,
             "keep": self.keep,
             "kept_epoch": self.progress.kept_epoch,
-            **self.progress.metrics,
-            **self.searcher.found(),
+            **self.progress.kept,
         }

@@ -46,6 +46,11 @@ class SearchGrid:
                 f"search_recipe.precision is {self.recipe.precision}; rewards are differences of nearly equal losses, "
                 "which bf16 cannot tell apart; use search_recipe.precision=float32"
             )
+        if self.recipe.auxiliary_weight:
+            raise InputError(
+                f"search_recipe.auxiliary_weight is {self.recipe.auxiliary_weight:g}, and a searched network has no "
+                "second classifier; set it to 0 in search_recipe (recipe may have it)"
+            )
         if self.recipe.mixup or self.recipe.cutmix:
             raise InputError(
                 "search_recipe.mixup and cutmix blend images that drew different policies, so that no reward belongs "

@@ -14,6 +14,7 @@ from jointsearch.data.load import DataSettings, load_splits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.trial import Trial, check_trial
+from jointsearch.networks.supernet import SUPERNET
 from jointsearch.settings import as_plain, bounded, check_fields, choice
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -62,6 +63,11 @@ class Grid:
             raise InputError(
                 f"genotype is {self.genotype} and network is {self.network}; network={CELLS} needs a genotype, and no "
                 "other network takes one"
+            )
+        if self.network == SUPERNET:
+            raise InputError(
+                f"network={SUPERNET} is what cells are searched in, and its own are never chosen; search them with "
+                f"joint_search.py, and train network={CELLS} with the genotype found"
             )
         names: dict[str, str] = {}
         for row in self.policies:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jointsearch.searchers.settings import ArchitectureSettings
-from jointsearch.soft.network import SuperNet, beta_decay
+from jointsearch.soft.network import KINDS, SuperNet, beta_decay
 from search_spaces.cells.derive import skips
 from search_spaces.genotype import Genotype
 
@@ -59,26 +59,23 @@ class ArchitectureLearner:
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float | str]:
-        """The finished cells as things stand, how decided the edges are, and how many skips the normal cell has.
+        """The finished cells as things stand, how decided the edges are, and how many skips the normal cell would have.
 
-        Skip connections that crowd out all else are the known way in which such searches collapse.
+        Skip connections that crowd out all else are the known way in which such searches collapse; a cap on them hides
+        that from the finished cells, and not from their count.
         """
-        genotype = self.genotype()
-        entropy = torch.cat([torch.special.entr(one).sum(1) for one in self.weights().values()]).mean()
+        of_edges = [logits.softmax(1) for logits in self.network.logits.values()]
+        entropy = torch.cat([torch.special.entr(one).sum(1) for one in of_edges]).mean()
         return {
             "effective_candidates": float(entropy.exp()),
-            "normal_skips": float(skips(genotype.normal)),
-            "genotype": genotype.to_darts(),
+            "normal_skips": float(skips(self.network.harden().normal)),
+            "genotype": self.genotype().to_darts(),
         }
 
     @torch.no_grad()
     def found(self) -> dict[str, Any]:
-        """The weight of every candidate of every edge."""
-        return {f"weights/{kind}": weights.tolist() for kind, weights in self.weights().items()}
-
-    def weights(self) -> dict[str, Tensor]:
-        """The softmax over the candidates of every edge (E, O), of normal and of reduction cells."""
-        return {kind: logits.softmax(1) for kind, logits in self.network.logits.items()}
+        """The weight of every candidate of every edge, from which the finished cells are derived."""
+        return {f"weights/{kind}": self.network.shares(kind).tolist() for kind in KINDS}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to hold beside the network, which holds the architecture weights."""

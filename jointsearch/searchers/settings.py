@@ -170,6 +170,11 @@ class DifferentiableSearch:
                 f"architecture.order=second takes the losses of a finite difference, and searcher.through_step is "
                 f"{self.searcher.through_step}; use searcher.through_step=finite_difference or architecture.order=first"
             )
+        if self.search == "architecture" and self.searcher.rewards == "shuffled":
+            raise InputError(
+                "searcher.rewards=shuffled is a control of policies, and search=architecture leaves the policy as it "
+                "is; the control of cells is a random genotype, as in controls=[trivialaugment@random]"
+            )
         if self.architecture.order == "second" and self.searcher.rewards == "shuffled":
             raise InputError(
                 "architecture.order=second learns from the same rewards that searcher.rewards=shuffled deals to other "

@@ -133,6 +133,6 @@ def _checked_share(settings: SuperNetSettings, skeleton: Skeleton) -> int:
     if not isinstance(share, int) or share < 1 or skeleton.channels % share:
         raise InputError(
             f"channel_share={share!r} of a supernet of {skeleton.channels} channels; wanted a divisor of its channels, "
-            "such as 4, or None"
+            "such as 4, or null for all of them"
         )
     return share

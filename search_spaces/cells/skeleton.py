@@ -235,7 +235,7 @@ class AuxiliaryHead(nn.Module):
         if min(height, width) < self.smallest:
             raise InputError(
                 f"the auxiliary head got {height}x{width} maps and needs {self.smallest}x{self.smallest} or more; "
-                "give larger images, or build the network with auxiliary=False"
+                "give larger images, or leave it out (auxiliary=False; in a script cells.auxiliary=false)"
             )
         return self.classifier(self.layers(features).mean((2, 3)))
 
