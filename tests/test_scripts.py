@@ -59,6 +59,7 @@ BAD_RETRAIN = [
     "policy=trivialaugmnt",
     "policy=missing.json",
     "policy=",
+    "genotype=",
     "policy=randaugment-n9-m9",
     "controls=none",
     "controls=[nonne]",
