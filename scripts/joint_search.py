@@ -91,6 +91,8 @@ class Settings:
         if needs_network != (self.network is not None):
             wanted = "needs a network, as in network=wide_resnet40_2" if needs_network else "has its own, the supernet"
             raise InputError(f"network is {self.network or 'null'}, and search={self.search} {wanted}")
+        if self.network == SUPERNET:
+            raise InputError(f"network={SUPERNET} is that of search=joint, which names it itself; leave network out")
         if self.policy_epochs is not None and self.search != "separate":
             raise InputError(
                 f"policy_epochs={self.policy_epochs} is of the first of two searches, and search={self.search} makes "

@@ -67,6 +67,7 @@ BAD_RETRAIN = [
     "ops=[Rotate,Rotate]",
     "ops=[]",
     "network=wide_resnet17",
+    "network=supernet",
     "network=3",
     "seeds=[]",
     "seeds=[-1]",

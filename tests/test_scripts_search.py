@@ -35,7 +35,7 @@ QUICK = [
 WRONG_TOGETHER = {
     "searcher.from_epoch=100": "searcher.from_epoch is 100 of",
     "architecture.order=second": "architecture.order has no effect, as search=policy searches no cells",
-    "network=supernet": "network=jointsearch_cells with the genotype found",
+    "network=supernet retrain=false": "leave network out",
     "searcher.through_step=none": "searcher=random",
     "searcher.through_step=jvp searcher.estimate_on=sides": "searcher.estimate_on=difference",
     "searcher.through_step=jvp searcher.reward_scale=loss": "searcher.reward_scale=rank",

@@ -66,8 +66,8 @@ class Grid:
             )
         if self.network == SUPERNET:
             raise InputError(
-                f"network={SUPERNET} is what cells are searched in, and its own are never chosen; search them with "
-                f"joint_search.py, and train network={CELLS} with the genotype found"
+                f"network={SUPERNET} is what cells are searched in, and its own are never chosen; use "
+                f"joint_search.py to search them, and network={CELLS} to train with the genotype found"
             )
         names: dict[str, str] = {}
         for row in self.policies:
