@@ -60,9 +60,16 @@ def leaves(data: Any, name: str = "") -> set[tuple[str, str]]:
     return {(name, repr(data))}
 
 
+def changed(settings: Any, where: str) -> list[str]:
+    """The dotted names of what is not at its default; `where` is the name of the group."""
+    given, usual = (leaves(as_plain(one), where) for one in (settings, type(settings)()))
+    return sorted({name for name, _ in given ^ usual})
+
+
 def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(data, Mapping):
-        problems.append(f"{where} is {shown(data)}; wanted a group of settings")
+        first = dataclasses.fields(cls)[0].name
+        problems.append(f"{where} is {shown(data)}; wanted a group of settings, as in {where}.{first}=")
         return None
     prefix = f"{where}." if where else ""
     told = len(problems)

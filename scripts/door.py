@@ -93,8 +93,19 @@ def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> s
         if key == name or name in first:
             choices = [one for one in overrides if (CONFIGS / one.partition("=")[0]).is_dir()]
             known = _keys(OmegaConf.to_container(_composed(config_name, choices)))
-            return f"{override} cannot be set ({first}); {nearest(name, known)}"
+            inside = [one for one in known if one.startswith(f"{name}.")]
+            if inside:
+                return f"{override} would replace a group of settings; set one of them, as in {inside[0]}="
+            return f"{override} cannot be set ({first}); {_remedy(name, known, config_name)}"
     return f"{first}; see --help"
+
+
+def _remedy(name: str, known: list[str], config_name: str) -> str:
+    others = [path.stem for path in sorted(CONFIGS.glob("*.yaml")) if path.stem != config_name]
+    knowing = [other for other in others if name in OmegaConf.load(CONFIGS / f"{other}.yaml")]
+    if knowing:
+        return f"it is a setting of {' and '.join(f'scripts/{other}.py' for other in knowing)}"
+    return nearest(name, known)
 
 
 def _first_line(error: Exception) -> str:

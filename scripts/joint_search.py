@@ -25,7 +25,7 @@ from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
 from jointsearch.searchers.settings import ArchitectureSettings
 from jointsearch.searchers.table_settings import TableSearch
-from jointsearch.settings import as_plain, bounded, build, check_fields, choice, leaves
+from jointsearch.settings import as_plain, bounded, build, changed, check_fields, choice
 from scripts.door import run
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
@@ -186,13 +186,11 @@ def check_read(settings: Settings, groups: dict[str, Any]) -> None:
     if settings.finds_cells:
         return
     architecture = build(ArchitectureSettings, groups["architecture"] or {}, "architecture")
-    given = leaves({"architecture": as_plain(architecture), "supernet": as_plain(settings.supernet)})
-    unchanged = leaves({"architecture": as_plain(ArchitectureSettings()), "supernet": as_plain(SupernetSettings())})
-    changed = sorted(key for key, _ in given ^ unchanged)
-    if changed:
+    unread = changed(architecture, "architecture") + changed(settings.supernet, "supernet")
+    if unread:
         raise InputError(
-            f"{', '.join(dict.fromkeys(changed))} has no effect, as search=policy searches no cells; leave it "
-            "out, or choose search=joint"
+            f"{', '.join(unread)} has no effect, as search=policy searches no cells; leave it out, or choose "
+            "search=joint"
         )
 
 

@@ -29,6 +29,7 @@ SEARCHES: dict[str, type[AnySearch]] = {
     "faster_aa": FasterSearch,
     "table": TableSearch,
 }
+POLICY_ONLY = ("policy",)
 
 
 def search_settings(groups: Mapping[str, Any]) -> AnySearch:
@@ -37,11 +38,12 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
     name = searcher.get("name") if isinstance(searcher, Mapping) else searcher
     if name not in SEARCHES:
         raise InputError(f"searcher.name is {name!r}; {nearest(str(name), SEARCHES)}")
-    if SEARCHES[name] not in (DifferentiableSearch, FirstOrderSearch):
-        if searched != "policy":
-            raise InputError(
-                f"searcher.name={name} searches policies only, and search is {searched}; use search=policy"
-            )
+    if searched not in searched_by(name):
+        raise InputError(
+            f"searcher.name={name} does not know search={searched}; use search={' or '.join(searched_by(name))}, or "
+            "searcher=differentiable"
+        )
+    if searched_by(name) == POLICY_ONLY:
         # There are no cells, and a mistake in their settings is one all the same.
         build(ArchitectureSettings, groups.get("architecture") or {}, "architecture")
         groups = {key: value for key, value in groups.items() if key not in ("search", "architecture")}
@@ -54,6 +56,11 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
         )
     settings.policy_space.policy()  # a space that cannot be made is told now
     return settings
+
+
+def searched_by(name: str) -> tuple[str, ...]:
+    """What this searcher can search, as written in search=."""
+    return next((field.metadata["options"] for field in fields(SEARCHES[name]) if field.name == "search"), POLICY_ONLY)
 
 
 def check_space(name: str, space: Any) -> None:
