@@ -170,16 +170,18 @@ def restored(searcher: Any, *gains: list[float], images: tuple[float, ...] = (8,
     return searcher
 
 
-def test_the_control_trains_the_same_weights_and_deals_the_same_gains_to_other_entries() -> None:
+@pytest.mark.parametrize("trial_steps", [0, 2])
+def test_the_control_trains_the_same_weights_and_deals_the_same_gains_to_other_entries(trial_steps: int) -> None:
     def after(rewards: str) -> Any:
-        searcher = searcher_of(settings(*PLANTED, rewards=rewards, every=2), linear())
+        search = settings(*PLANTED, rewards=rewards, every=2, trial_steps=trial_steps)
+        searcher = searcher_of(search, linear())
         run(searcher, [glyphs((3,), 16, seed) for seed in range(4)], [glyphs((0, 6), 16, 9)])
         return searcher
 
     real, control = after("real"), after("shuffled")
     for one, other in zip(real.gauge.network.parameters(), control.gauge.network.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert sorted(control.owner.tolist()) == list(range(len(real.entries.sub_policies)))
+    assert sorted(control.owner.tolist()) == list(range(len(real.rows)))
     assert torch.equal(control.gains[:, 0], real.gains[:, 0])  # with which the others are compared
     assert torch.equal(control.gains, real.gains[:, control.owner])
     assert not torch.equal(control.gains, real.gains)
