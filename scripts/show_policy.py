@@ -11,7 +11,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scripts find each other
 
 from jointsearch.data.load import DataSettings, load_splits
-from jointsearch.report.contact_sheet import IMAGES, evenly_spread, folder_images, photo_images, write_contact_sheet
+from jointsearch.report.contact_sheet import (
+    IMAGES,
+    check_picture,
+    evenly_spread,
+    folder_images,
+    photo_images,
+    write_contact_sheet,
+)
 from jointsearch.settings import bounded, build
 from scripts.door import run
 from search_spaces.controls import resolve_policy
@@ -48,11 +55,16 @@ def main(config: dict[str, Any]) -> None:
     else:
         sheets = [(policy, out.with_stem(f"{out.stem}_from_epoch_{start}")) for start, policy in found.spans]
     images = _images(settings, dataset)
-    if settings.save:
-        _save(found, settings.save)
-    for policy, path in sheets:
-        write_contact_sheet(policy, images, path, settings.seed, settings.rows)
-        print(path)
+    check_picture(out)
+    try:
+        if settings.save:
+            _save(found, settings.save)
+        for policy, path in sheets:
+            write_contact_sheet(policy, images, path, settings.seed, settings.rows)
+            print(path)
+    except OSError as error:
+        where = shown_path(error.filename or out)
+        raise InputError(f"{where} cannot be written ({error.strerror}); give another in save or out") from None
 
 
 def _found(settings: Settings) -> Policy | PolicySchedule:

@@ -104,7 +104,7 @@ def _refuse_number(digits: str, where: str) -> NoReturn:
 
 def shown(value: Any, limit: int = 60) -> str:
     """A value as it may stand in a one-line error: escaped, and cut when long."""
-    text = ascii(value)
+    text = " ".join(line.strip() for line in ascii(value).splitlines())
     return text if len(text) <= limit else text[:limit] + "..."
 
 

@@ -372,6 +372,26 @@ def test_an_op_that_needs_a_batch_is_left_out_when_asked_for_and_listed(target: 
     torch.testing.assert_close(changed, (1 - images[0]).expand(4, -1, -1, -1), rtol=0, atol=1e-6)
 
 
+def test_what_is_never_drawn_needs_no_batch(target: str) -> None:
+    never = replace(PAIR, weight=0.0)
+    assert TARGETS[target].export(Policy((never, SubPolicy()))).approximations == ()
+
+
+@pytest.mark.parametrize("weights", [(1, 3), (10**29, 3 * 10**29), (1e-46, 3e-46), (1e39, 3e39)])
+def test_weights_of_any_size_are_drawn_in_proportion(weights: tuple[float, float], target: str, images: Tensor) -> None:
+    policy = Policy(tuple(SubPolicy((OpChoice("Invert"),) * n, weight) for n, weight in enumerate(weights)))
+    changed = TARGETS[target].drawn(TARGETS[target].export(policy).value, images[0], 200)
+    share = (changed - images[0]).abs().amax((1, 2, 3)).gt(0.1).float().mean()
+    assert abs(float(share) - 0.75) < 0.11  # 3.6 standard deviations
+
+
+@pytest.mark.parametrize("op", sorted(MOVING | {"Contrast", "Cutout"}))
+def test_a_magnitude_that_no_pixel_can_tell_changes_nothing(op: str, target: str, images: Tensor) -> None:
+    exported = TARGETS[target].export(Policy((SubPolicy((OpChoice(op, 1.0, 1e-12),)),)))
+    assert exported.approximations == ()
+    assert torch.allclose(TARGETS[target].drawn(exported.value, images[0], 2), images[0], rtol=0, atol=1e-6)
+
+
 def test_a_policy_that_does_nothing_changes_nothing(target: str, images: Tensor) -> None:
     exported = TARGETS[target].export(named_policy("none"))
     assert exported.approximations == ()

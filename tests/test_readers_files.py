@@ -1,41 +1,23 @@
 """Files of DeepAA and AutoAlbument give the policy computed by hand; whatever else lies in them, one line."""
 
-import io
 import json
 import time
-import tracemalloc
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jointsearch.export.policy_albumentations import albumentations_json
 from scripts.door import run
 from scripts.show_policy import main
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.readers.layered import MAX_SUB_POLICIES, Branch, listed
-from search_spaces.readers.npz import read_npz
 from search_spaces.readers.read import read_policy
+from tests.policy_files import assert_one_line, deepaa, written
 
 ROTATE, INVERT = OpChoice("Rotate", 1.0, 0.5), OpChoice("Invert")
-
-
-def deepaa(path: Path, **changes: object) -> Path:
-    """Two layers over four entries: nothing, rotation at level 9 of 12 and at level 0, and a flip."""
-    arrays = {
-        "policy_probs": np.array([[0.5, 0.5, 0, 0], [0.25, 0, 0.25, 0.5]], dtype=np.float32),
-        "l_ops": 3,
-        "l_mags": 13,
-        "ops": np.array([[0], [1], [1], [2]], dtype=np.int32),
-        "mags": np.array([[6], [9], [0], [6]], dtype=np.int32),
-        "op_names": np.array(["Identity:(0.0,,1.0)", "Rotate:(-30.0,,30.0)", "RandFlip:(0.0,,1.0)"]),
-        **changes,
-    }
-    np.savez(path, **{name: value for name, value in arrays.items() if value is not ...})  # type: ignore[arg-type]
-    return path
 
 
 def shares(policy: Policy) -> dict[tuple[OpChoice, ...], float]:
@@ -128,11 +110,6 @@ def pipeline(*children: object) -> str:
     return json.dumps({"__version__": "1.0.0", "transform": op("Compose", transforms=list(children))})
 
 
-def written(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
 def turned(degrees: float, p: float = 1.0, **changes: object) -> dict[str, Any]:
     fields = {"shift_limit_x": [0, 0], "shift_limit_y": [0, 0], "scale_limit": [0.0, 0.0], **changes}
     return op("ShiftScaleRotate", p, rotate_limit=[degrees, degrees], **fields)
@@ -177,7 +154,10 @@ def test_what_stands_outside_a_choice_acts_with_its_own_probability(tmp_path: Pa
             op("RandomBrightnessContrast", contrast_limit=[0.45, 0.45], brightness_limit=0),
             [OpChoice("Brightness", 1.0, 0.5)],
         ),
-        (op("RandomBrightnessContrast", brightness_limit=[-0.18, -0.18]), [OpChoice("Brightness", 1.0, 0.4)]),
+        (
+            op("RandomBrightnessContrast", contrast_limit=0, brightness_limit=[-0.18, -0.18]),
+            [OpChoice("Brightness", 1.0, 0.4)],
+        ),
         # Nine holes of 1 x 1 have the area of one of 3 x 3: 3 of 32 pixels, of a fifth.
         (op("CoarseDropout", max_holes=9, max_height=1, max_width=1), [OpChoice("Cutout", 1.0, 0.46875)]),
     ],
@@ -187,6 +167,17 @@ def test_an_op_of_albumentations_becomes_what_was_computed_by_hand(
 ) -> None:
     imported = read_policy(written(tmp_path / "a.json", pipeline(transform)))
     assert imported.policy.sub_policies == (SubPolicy(tuple(ours), 1.0),)
+
+
+def test_an_op_that_is_always_applied_ignores_its_probability(tmp_path: Path) -> None:
+    imported = read_policy(written(tmp_path / "a.json", pipeline(op("HorizontalFlip", 0.5, always_apply=True))))
+    assert shares(imported.policy) == {(OpChoice("HorizontalFlip"),): 1.0}
+
+
+def test_what_we_export_for_version_2_is_refused_and_not_misread(tmp_path: Path) -> None:
+    exported = albumentations_json(Policy((SubPolicy((OpChoice("Solarize", 0.5, 0.25),)),)))
+    with pytest.raises(InputError, match="has no threshold, which AutoAlbument writes"):
+        read_policy(written(tmp_path / "a.json", exported.value))
 
 
 def test_albumentations_ops_without_a_counterpart_are_refused_or_left_out(tmp_path: Path) -> None:
@@ -230,80 +221,6 @@ def test_the_script_converts_a_table_by_its_name_and_says_what_differs(
     assert "name and skip_unknown are for files of others" in capsys.readouterr().err
 
 
-def zipped(*members: tuple[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
-def npy(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
-    """An .npz whose first array has this header."""
-    text = header.encode("latin-1")
-    return zipped(("policy_probs.npy", b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data))
-
-
-def with_array(**changes: object) -> Callable[[Path], object]:
-    return lambda path: deepaa(path, **changes)
-
-
-FLOATS = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}"
-PROBABILITIES = np.full((2, 4), 0.25)
-# What is in the file, and what the one line must say.
-MALFORMED_NPZ: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
-    "empty": (b"", "is no readable .npz"),
-    "text": (b"policy", "is no readable .npz"),
-    "half": (zipped(("a", b"1" * 1000))[:60], "is no readable .npz"),
-    "too long": (bytes(1_000_001), "more than 1,000,000 bytes"),
-    "no arrays": (zipped(), "holds 0 arrays named policy_probs; wanted one, it holds nothing"),
-    "other arrays": (zipped(("w.npy", b"")), "it holds 'w.npy'"),
-    "no array": (zipped(("policy_probs.npy", b"\x80\x04.")), "policy_probs is no .npy array"),
-    "cut header": (npy(FLOATS[:20]), "policy_probs has the header"),
-    "code in the header": (npy("__import__('os').system('touch marker')"), "policy_probs has the header"),
-    "deep header": (npy("[" * 900), "policy_probs has the header"),
-    "objects": (with_array(policy_probs=np.array([[None]])), "policy_probs has the type '|O'"),
-    "complex": (npy(FLOATS.replace("f4", "c8")), "has the type '<c8'; wanted numbers or words"),
-    "record": (npy(FLOATS.replace("'<f4'", "[('a', '<f4')]")), "has the type [('a'"),
-    "one byte float": (npy(FLOATS.replace("f4", "f1")), "has the type '<f1'"),
-    "negative size": (npy(FLOATS.replace("(2, 2)", "(2, -2)")), "has the shape (2, -2)"),
-    "huge size": (npy(FLOATS.replace("(2, 2)", "(10**9,)")), "policy_probs has the header"),
-    "other size": (npy(FLOATS, bytes(15)), "has 15 bytes of data for the shape (2, 2); it is damaged"),
-    "columns": (npy(FLOATS.replace("False", "True"), bytes(16)), "numpy.ascontiguousarray"),
-    "no text": (with_array(op_names=np.array([0x110000], dtype="<u4").view("<U1")), "words that are not text"),
-    "flat": (with_array(policy_probs=PROBABILITIES[0]), "policy_probs has the shape (4,); wanted (layers, entries)"),
-    "deep": (with_array(policy_probs=np.full((17, 4), 0.25)), "at most 16 layers"),
-    "no distribution": (with_array(policy_probs=PROBABILITIES * 2), "policy_probs[0] is no distribution"),
-    "words": (with_array(policy_probs=np.full((1, 4), "a")), "policy_probs[0] is no distribution"),
-    "not finite": (with_array(policy_probs=np.full((1, 4), np.nan)), "policy_probs[0] is no distribution"),
-    "one level": (with_array(l_mags=1), "l_mags is (1,); wanted the number of levels"),
-    "half a level": (with_array(l_mags=2.5), "l_mags is (2.5,)"),
-    "short ops": (with_array(ops=np.array([0])), "ops has 1 values, (0,); wanted 4 whole numbers"),
-    "op too high": (with_array(ops=np.array([0, 1, 2, 3])), "one for each entry of policy_probs, from 0 to 2"),
-    "level too high": (with_array(mags=np.array([0, 1, 2, 13])), "mags has 4 values"),
-    "unknown op": (with_array(op_names=np.array(["Identity", "Warp", "RandFlip"])), "op_names: op is 'Warp', which"),
-}
-
-
-@pytest.mark.parametrize(("content", "said"), MALFORMED_NPZ.values(), ids=MALFORMED_NPZ.keys())
-def test_a_malformed_npz_gives_one_line(
-    content: bytes | Callable[[Path], object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "policy.npz"
-    path.write_bytes(content) if isinstance(content, bytes) else content(path)
-    assert_one_line(path, said, monkeypatch)
-
-
-def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    path = tmp_path / "policy.npz"
-    path.write_bytes(zipped(("policy_probs.npy", bytes(50_000_000))))
-    tracemalloc.start()
-    with pytest.raises(InputError, match=r"policy_probs unpacks to more than 1,000,000 bytes"):
-        read_policy(path)
-    assert tracemalloc.get_traced_memory()[1] < 10_000_000
-    tracemalloc.stop()
-
-
 SEVEN = one_of(*(sequence(op("NoOp")) for _ in range(7)))
 ANY = op("NoOp")
 MALFORMED_JSON = {
@@ -320,6 +237,11 @@ MALFORMED_JSON = {
     "a child that is none": (pipeline(one_of(ANY, 3)), "transforms[0].transforms[1] is 3; wanted an object"),
     "nothing likely": (pipeline(one_of(op("NoOp", 0))), "p of all transforms of this OneOf is 0"),
     "unknown": (pipeline(op("Rotat")), "transforms[0]: op is 'Rotat', which has no counterpart here"),
+    "wide holes": (
+        pipeline(op("CoarseDropout", max_holes=8, min_holes=1, max_height=8, max_width=8)),
+        "min_holes is 1; wanted 8, as max_holes is",
+    ),
+    "fields of version 2": (pipeline(op("Solarize", threshold_range=[0.5, 0.5])), "transforms[0] has no threshold"),
     "wide limits": (pipeline(turned(0, shift_limit_x=[-0.1, 0.1])), "shift_limit_x is [-0.1, 0.1]; wanted two equal"),
     "three limits": (pipeline(turned(0, shift_limit_x=[1, 1, 1])), "shift_limit_x is [1, 1, 1]"),
     "a limit of text": (pipeline(op("Solarize", threshold="high")), "threshold is 'high'; wanted two equal numbers"),
@@ -336,18 +258,6 @@ def test_a_malformed_json_gives_one_line(
     assert_one_line(written(tmp_path / "policy.json", content), said, monkeypatch)
 
 
-def assert_one_line(path: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(path.parent)
-    start = time.process_time()
-    with pytest.raises(InputError) as error:
-        read_policy(path)
-    assert time.process_time() - start < 1
-    assert said in str(error.value)
-    assert "policy" in str(error.value)
-    assert "\n" not in str(error.value)
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-
-
 @pytest.mark.parametrize(
     ("file", "name", "said"),
     [
@@ -362,12 +272,3 @@ def test_a_wrong_path_or_name_gives_one_line(file: str, name: str | None, said: 
     deepaa(tmp_path / "policy.npz")
     with pytest.raises(InputError, match=said.replace(".", r"\.")):
         read_policy(tmp_path / file, name)
-
-
-def test_numbers_of_every_kind_are_what_numpy_reads(tmp_path: Path) -> None:
-    kinds = ("<f4", ">f8", "<f8", "|i1", ">i2", "<i4", ">i8", "|u1", "<u2", ">u4", "<u8", "<U3", ">U5")
-    arrays = {f"a{n}": np.arange(6).reshape(2, 3).astype(kind) for n, kind in enumerate(kinds)}
-    np.savez_compressed(tmp_path / "all.npz", **arrays)  # type: ignore[arg-type]
-    for name, array in read_npz(tmp_path / "all.npz", tuple(arrays), "test").items():
-        assert array.shape == (2, 3)
-        assert list(array.values) == arrays[name].ravel().tolist()

@@ -21,11 +21,14 @@ from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice
-from search_spaces.readers.conversion import CLIPPED, nearest_choice
+from search_spaces.readers.conversion import CLIPPED, NEAREST_PIXEL, nearest_choice
 from search_spaces.readers.presets import (
+    BICUBIC,
+    FILLED,
     KORNIA,
     TIMM,
     TORCHVISION,
+    VARIES,
     policy_from_kornia,
     policy_from_timm,
     policy_from_torchvision,
@@ -206,6 +209,25 @@ def test_kornias_lists_are_read_and_what_differs_is_said(name: str) -> None:
     assert "one fixed direction there, drawn per image here" in said
 
 
+def moved(read: Callable[[Any], Any], source: object) -> set[str]:
+    """What is said of how ops that move are drawn."""
+    lines = read(source).approximations
+    return {line.partition(": ")[2] for line in lines if line.startswith(("Rotate x", "Shear"))} - {VARIES}
+
+
+def test_how_images_are_moved_is_told_as_it_is_set() -> None:
+    cifar10, bilinear = AutoAugmentPolicy.CIFAR10, InterpolationMode.BILINEAR
+    for kind in (AutoAugment, v2.AutoAugment):
+        assert moved(policy_from_torchvision, kind(cifar10)) == {NEAREST_PIXEL}
+        assert moved(policy_from_torchvision, kind(cifar10, bilinear)) == set()
+        assert moved(policy_from_torchvision, kind(cifar10, bilinear, [0.0, 0.0, 0.0])) == set()
+        assert moved(policy_from_torchvision, kind(cifar10, bilinear, [128.0] * 3)) == {FILLED}
+    assert moved(policy_from_timm, auto_augment_transform("original", {})) == {BICUBIC, FILLED}
+    plain = {"interpolation": 2, "img_mean": (0, 0, 0)}
+    assert moved(policy_from_timm, auto_augment_transform("original", plain)) == set()
+    assert moved(policy_from_timm, auto_augment_transform("original", {"interpolation": 2})) == {FILLED}
+
+
 OP = AugmentOp("Rotate", 0.5, 3)
 WIDE = AugmentOp("TranslateXRel", 0.5, 3, {"translate_pct": 0.3})
 
@@ -214,7 +236,7 @@ WIDE = AugmentOp("TranslateXRel", 0.5, 3, {"translate_pct": 0.3})
     ("read", "source", "said"),
     [
         (policy_from_torchvision, None, "table torchvision is None; wanted [["),
-        (policy_from_torchvision, v2.Identity(), "table torchvision is Identity()"),
+        (policy_from_torchvision, v2.Compose([v2.Identity()] * 2), "table torchvision is Compose( Identity() "),
         (
             policy_from_torchvision,
             [(("Rotate", 0.5, 2.5),)],

@@ -44,14 +44,13 @@ class Differences:
 def drawable(policy: Policy, differences: Differences, leave_out: bool) -> tuple[SubPolicy, ...]:
     """The sub-policies that can be drawn, each with the ops that can act and that one image is enough for."""
     found = []
-    for sub_policy in policy.sub_policies:
+    for sub_policy in (one for one in policy.sub_policies if one.weight > 0):
         ops = [choice for choice in sub_policy.ops if choice.probability > 0 and not _is_idle(choice)]
         for choice in ops:
             if OPS[choice.op].uses == "partner":
                 _leave_out(choice.op, differences, leave_out)
         kept = tuple(choice for choice in ops if OPS[choice.op].uses != "partner")
-        if sub_policy.weight > 0:
-            found.append(SubPolicy(kept, sub_policy.weight))
+        found.append(SubPolicy(kept, sub_policy.weight))
     return tuple(found)
 
 
@@ -83,7 +82,7 @@ def _is_idle(choice: OpChoice) -> bool:
         return posterize_bits(amounts(choice)[0]) >= 8
     if choice.op == "Solarize":
         return solarize_level(amounts(choice)[0]) > 255
-    return choice.magnitude == 0
+    return choice.magnitude is not None and set(amounts(choice)) == {OPS[choice.op].identity}
 
 
 def _leave_out(op: str, differences: Differences, leave_out: bool) -> None:

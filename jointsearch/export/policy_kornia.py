@@ -81,7 +81,9 @@ class KorniaPolicy(nn.Module):
     def __init__(self, sub_policies: list[PolicySequential], weights: list[float]) -> None:
         super().__init__()
         self.sub_policies = nn.ModuleList(sub_policies)
-        self.register_buffer("weights", torch.tensor(weights))  # (N,)
+        total = math.fsum(weights)
+        shares = torch.tensor([weight / total for weight in weights], dtype=torch.float64)
+        self.register_buffer("weights", shares)  # (N,)
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment (B, C, H, W) images in [0, 1]; draws from torch's global generator, as all of kornia does."""

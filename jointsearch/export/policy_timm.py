@@ -68,14 +68,14 @@ def timm_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[AutoA
 
 
 def _their_op(choice: OpChoice, differences: Differences) -> AugmentOp | OurOp:
+    if OPS[choice.op].gradient == "pathwise":
+        differences.note(choice.op, ROUNDED)
     if choice.op not in THEIR_NAMES:
         return OurOp(choice)
     if OPS[choice.op].matrix is not None:
         differences.note(choice.op, BORDER)
     if choice.op == "AutoContrast":
         differences.note(choice.op, STRETCH)
-    if OPS[choice.op].gradient == "pathwise":
-        differences.note(choice.op, ROUNDED)
     return AugmentOp(THEIR_NAMES[choice.op], choice.probability, _level(choice), HPARAMS)
 
 

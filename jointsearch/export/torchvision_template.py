@@ -6,7 +6,7 @@
 
 It takes one image with 1 or 3 channels: a PIL image, or a tensor (C, H, W) of uint8 or of floating point in [0, 1].
 Each call draws one sub-policy, from torch's global generator or from `generator=`, and gives back what it was given: a
-PIL image or a tensor of the same type. Place it before normalization. Ops do not round in between.
+PIL image or a plain tensor of the same type. Place it before normalization. Ops do not round in between.
 """
 
 import math

@@ -97,13 +97,18 @@ def amount_text(choice: OpChoice) -> str:
     return f"{form.format(scale * (op.identity - step))} or {scale * (op.identity + step):.2f}"
 
 
+def check_picture(path: Path | str) -> None:
+    """Refuse a file that cannot be a picture of ours."""
+    path = Path(path)
+    if path.suffix.lower() != ".png" or path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"picture {path} cannot be written; give a name that ends in .png, in a folder that exists")
+
+
 def write_contact_sheet(
     policy: Policy, images: Tensor, path: Path | str, seed: int = 0, rows: int | None = None
 ) -> None:
     """Write the contact sheet as a PNG file."""
-    path = Path(path)
-    if path.suffix.lower() != ".png" or path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"picture {path} cannot be written; give a name that ends in .png, in a folder that exists")
+    check_picture(path)
     figure = contact_sheet(policy, images, torch.Generator().manual_seed(seed), rows)
     figure.savefig(path)
 

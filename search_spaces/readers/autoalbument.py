@@ -1,7 +1,8 @@
 """AutoAlbument's policies: Albumentations pipelines as JSON, one of many sub-policies, each a sequence of stages.
 
 A stage is a OneOf: it applies one of its ops, as likely as its `p` says among theirs. What an op does is fixed there,
-its limits are equal; pipelines that somebody wrote by hand, with wide limits, are refused.
+its limits are equal; pipelines that somebody wrote by hand, with wide limits, or with the names of fields that
+Albumentations has since version 2, are refused.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from search_spaces.errors import InputError
 from search_spaces.plain_json import shown
 from search_spaces.policy import OpChoice
 from search_spaces.readers.conversion import (
-    IN_PIXELS,
     LEFT_OUT,
     PIXELS_OF_A_SIDE,
     Differences,
@@ -31,6 +31,8 @@ ADDS = "its brightness adds to every pixel, which here multiplies; equal on midd
 FROM_BLACK = "its contrast multiplies every pixel, which is Brightness here"
 REFLECTS = "mirrors the picture at its border, black here"
 HOLES = "black holes inside the image there, one gray square of their area here, cut off at the border"
+# The file does not hold the size of the images that were searched on.
+HOLES_IN_PIXELS = f"in pixels there, here a share of the side, of {PIXELS_OF_A_SIDE} pixels as is assumed"
 PIPELINE = "belongs to the data pipeline, left out"
 
 SEQUENCES = ("Compose", "Sequential")
@@ -60,7 +62,7 @@ class _Reader:
     def branches(self, node: Any, place: str, reach: float, forced: bool = False) -> list[Branch]:
         """What a node may do; a OneOf forces the child that it has chosen."""
         kind, probability = _kind(node, place)
-        probability = 1.0 if forced else probability
+        probability = 1.0 if forced or node.get("always_apply") is True else probability
         if kind not in (*SEQUENCES, "OneOf"):
             ops = self._leaf(node, kind, place, reach * probability)
             return [Branch(1.0, (((probability, ops), (1 - probability, ())),))]
@@ -71,7 +73,7 @@ class _Reader:
         inner = self._one_of if kind == "OneOf" else self._sequence
         found = inner(children, places, reach * probability)
         if len(found) > MAX_BRANCHES:
-            raise InputError(f"{place} has more than {MAX_BRANCHES:,} ways through it; take OneOf of fewer sequences")
+            raise _too_many(place)
         if probability < 1:
             found = [Branch(probability * branch.weight, branch.stages) for branch in found]
             found.append(Branch(1 - probability, ()))
@@ -81,9 +83,9 @@ class _Reader:
         found = [Branch(1.0, ())]
         for child, place in zip(children, places, strict=True):
             after = self.branches(child, place, reach)
+            if len(found) * len(after) > MAX_BRANCHES:
+                raise _too_many(place.rpartition(".transforms[")[0])
             found = [Branch(a.weight * b.weight, a.stages + b.stages) for a in found for b in after]
-            if len(found) > MAX_BRANCHES:
-                break
         return found
 
     def _one_of(self, children: list[Any], places: list[str], reach: float) -> list[Branch]:
@@ -145,13 +147,22 @@ def _kind(node: Any, place: str) -> tuple[str, float]:
     return name.rpartition(".")[2], probability
 
 
+def _too_many(place: str) -> InputError:
+    return InputError(f"{place} has more than {MAX_BRANCHES:,} ways through it; take OneOf of fewer sequences")
+
+
 def _is_leaf(node: dict[str, Any]) -> bool:
     return "transforms" not in node
 
 
 def _fixed(node: dict[str, Any], field: str, place: str) -> float:
-    """A number, or two equal ones; 0 where it is not given."""
-    value = node.get(field, 0)
+    """A number, or two equal ones."""
+    if field not in node:
+        raise InputError(
+            f"{place} has no {field}, which AutoAlbument writes and Albumentations calls otherwise since version 2; "
+            "convert the file that AutoAlbument wrote"
+        )
+    value = node[field]
     both = value if isinstance(value, list) else [value, value]
     numbers = all(isinstance(entry, int | float) and not isinstance(entry, bool) for entry in both)
     if len(both) != 2 or not numbers or both[0] != both[1]:
@@ -176,9 +187,14 @@ def _shift_scale_rotate(node: dict[str, Any], place: str) -> list[Step]:
 
 
 def _coarse_dropout(node: dict[str, Any], place: str) -> list[Step]:
-    holes, height, width = (_fixed(node, f"max_{name}", place) for name in ("holes", "height", "width"))
+    names = ("holes", "height", "width")
+    holes, height, width = (_fixed(node, f"max_{name}", place) for name in names)
+    for name, most in zip(names, (holes, height, width), strict=True):
+        least = node.get(f"min_{name}")
+        if least is not None and least != most:
+            raise InputError(f"{place}.min_{name} is {shown(least)}; wanted {most:g}, as max_{name} is")
     side = max(holes * height * width, 0) ** 0.5
-    return [("Cutout", side / PIXELS_OF_A_SIDE, (HOLES, IN_PIXELS))]
+    return [("Cutout", side / PIXELS_OF_A_SIDE, (HOLES, HOLES_IN_PIXELS))]
 
 
 LEAVES: dict[str, Callable[[dict[str, Any], str], list[Step]]] = {

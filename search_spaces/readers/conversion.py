@@ -10,7 +10,7 @@ from search_spaces.plain_json import shown
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 FORM = "[[(op, probability, level), ...], ...]"
-# Ops in pixels (TranslateXAbs, CutoutAbs, RandCrop, CoarseDropout) were written for CIFAR.
+# Ops in pixels (TranslateXAbs, CutoutAbs, RandCrop) were written for CIFAR.
 PIXELS_OF_A_SIDE = 32
 
 NEAREST_PIXEL = "takes the nearest pixel there, bilinear here"

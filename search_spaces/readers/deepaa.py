@@ -6,6 +6,7 @@ level mags[k] / (l_mags - 1), in Fast AutoAugment's ranges.
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from search_spaces.errors import InputError
@@ -32,6 +33,7 @@ WIDER = "up to a pixel wider there"
 GRAY = "fills with gray there, black here"
 # The rest of the entries are Fast AutoAugment's.
 CUTOUTS = {
+    "Cutout": replace(TUPLES.ops["Cutout"], differs=(WIDER,)),
     "RandCutout": TheirOp("Cutout", lambda _: 16 / 32, differs=(WIDER, IN_PIXELS)),
     "RandCutout60": TheirOp("Cutout", lambda _: 60 / 224, differs=(WIDER,)),
 }

@@ -40,7 +40,9 @@ def read_npz(path: Path | str, names: tuple[str, ...], what: str) -> dict[str, A
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             return {name: _member(archive, name, where) for name in names}
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
         raise InputError(f"{where} is no readable .npz ({shown(str(error))}); save it again with numpy.savez") from None
 
 
@@ -49,7 +51,10 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> Array:
     if len(found) != 1:
         known = ", ".join(shown(info.filename) for info in archive.infolist()[:10])
         raise InputError(f"{where} holds {len(found)} arrays named {name}; wanted one, it holds {known or 'nothing'}")
-    # The size is read from the archive and not to be trusted: no more than the limit is unpacked.
+    # The size is read from the archive and not to be trusted: no more than the limit is unpacked. Only of these two
+    # methods, which are all that numpy writes: others are unpacked whole, whatever is asked for.
+    if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{where}: {name} is packed by another method than numpy's; save it again with numpy.savez")
     with archive.open(found[0]) as stream:
         raw = stream.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""AutoAugment as torchvision, timm and kornia hold it: their object or list in, our policy out.
+"""AutoAugment as torchvision, timm and kornia hold it: their object, or of kornia its list, in, our policy out.
 
 None of them is imported here: what is read are names, probabilities and levels, and what these mean is written below.
 """
@@ -22,7 +22,8 @@ SWITCHES = ("AutoContrast", "Invert", "Equalize")
 ENHANCE = ("Contrast", "Color", "Brightness", "Sharpness")
 
 WHOLE_PIXELS = "shifts by whole pixels there"
-GRAY_BORDER = "bilinear or bicubic by chance and gray outside there, bilinear and black here"
+BICUBIC = "bilinear or bicubic by chance, or as set, there, bilinear here"
+FILLED = "filled with another color outside there, black here"
 TO_GRAY = "only loses color there; the other direction here gains color"
 INTERVAL = "drawn from an interval there, its middle here"
 ABOUT_CENTER = "about the centre there, about the top left corner here"
@@ -37,27 +38,32 @@ def _linear(op: str, strongest: float, mirrored: bool = True, *differs: str) -> 
     return TheirOp(op, lambda level: strongest * level / 9, mirrored, differs)
 
 
-TORCHVISION = Dialect(
-    {
-        "ShearX": _linear("ShearX", 0.3, True, NEAREST_PIXEL),
-        "ShearY": _linear("ShearY", 0.3, True, NEAREST_PIXEL),
-        "TranslateX": _linear("TranslateX", 150 / 331, True, WHOLE_PIXELS),
-        "TranslateY": _linear("TranslateY", 150 / 331, True, WHOLE_PIXELS),
-        "Rotate": _linear("Rotate", 30, True, NEAREST_PIXEL),
-        **{name: TheirOp(name, lambda level: 1 + 0.1 * level, True) for name in ENHANCE},
-        "Solarize": TheirOp("Solarize", lambda level: 1 - level / 9),
-        "Posterize": TheirOp("Posterize", lambda level: 8 - round(level * 4 / 9)),
-        **{name: TheirOp(name) for name in SWITCHES},
-    },
-    top=9,
-    whole=True,
-)
+def torchvision_dialect(nearest: bool = True, filled: bool = False) -> Dialect:
+    """torchvision's table; `nearest` and `filled` say how images are moved, as they are by default."""
+    border = (FILLED,) * filled
+    warped = (*((NEAREST_PIXEL,) * nearest), *border)
+    return Dialect(
+        {
+            "ShearX": _linear("ShearX", 0.3, True, *warped),
+            "ShearY": _linear("ShearY", 0.3, True, *warped),
+            "TranslateX": _linear("TranslateX", 150 / 331, True, WHOLE_PIXELS, *border),
+            "TranslateY": _linear("TranslateY", 150 / 331, True, WHOLE_PIXELS, *border),
+            "Rotate": _linear("Rotate", 30, True, *warped),
+            **{name: TheirOp(name, lambda level: 1 + 0.1 * level, True) for name in ENHANCE},
+            "Solarize": TheirOp("Solarize", lambda level: 1 - level / 9),
+            "Posterize": TheirOp("Posterize", lambda level: 8 - round(level * 4 / 9)),
+            **{name: TheirOp(name) for name in SWITCHES},
+        },
+        top=9,
+        whole=True,
+    )
 
 
 def _tenths(op: str, strongest: float) -> TheirOp:
-    return TheirOp(op, lambda level: strongest * level / 10, True, (GRAY_BORDER,))
+    return TheirOp(op, lambda level: strongest * level / 10, True)
 
 
+TORCHVISION = torchvision_dialect()
 TIMM = Dialect(
     {
         "ShearX": _tenths("ShearX", 0.3),
@@ -78,6 +84,7 @@ TIMM = Dialect(
     top=10,
 )
 TRANSLATE_SHARE = 0.45
+BILINEAR = 2  # as PIL, and so timm, numbers it
 
 
 def _bins(op: str, low: float, high: float, *differs: str, to_ours: Callable[[float], float] = lambda x: x) -> TheirOp:
@@ -114,7 +121,10 @@ KORNIA = Dialect(
 def policy_from_torchvision(source: Any, name: str = "torchvision", skip_unknown: bool = False) -> ImportedPolicy:
     """From torchvision's AutoAugment transform, of its first or second version, or from the list that it holds."""
     rows = getattr(source, "policies", getattr(source, "_policies", source))
-    return policy_from_rows(rows, TORCHVISION, name, skip_unknown)
+    how = getattr(source, "interpolation", "nearest")
+    nearest = getattr(how, "value", how) in ("nearest", 0)
+    dialect = torchvision_dialect(nearest, _is_filled(getattr(source, "fill", None)))
+    return policy_from_rows(rows, dialect, name, skip_unknown)
 
 
 def policy_from_kornia(rows: Any, name: str = "kornia", skip_unknown: bool = False) -> ImportedPolicy:
@@ -128,17 +138,21 @@ def policy_from_timm(source: Any, name: str = "timm", skip_unknown: bool = False
     source = getattr(source, "policy", source)
     if not isinstance(source, list | tuple) or not all(isinstance(ops, list | tuple) for ops in source):
         raise InputError(f"timm policy {name} is {shown(source)}; give an AutoAugment, or lists of AugmentOp")
-    varied = Differences()
+    differences = Differences()
     rows = []
     for n, ops in enumerate(source):
         rows.append(
-            [_timm_entry(op, f"timm policy {name}: sub-policy {n}, op {k}", varied) for k, op in enumerate(ops)]
+            [_timm_entry(op, f"timm policy {name}: sub-policy {n}, op {k}", differences) for k, op in enumerate(ops)]
         )
     imported = policy_from_rows(rows, TIMM, name, skip_unknown)
-    return ImportedPolicy(imported.policy, (*varied.lines(), *imported.approximations))
+    return ImportedPolicy(imported.policy, (*differences.lines(), *imported.approximations))
 
 
-def _timm_entry(op: Any, where: str, varied: Differences) -> tuple[str, float, float]:
+def _is_filled(color: Any) -> bool:
+    return any(color) if isinstance(color, list | tuple) else bool(color)
+
+
+def _timm_entry(op: Any, where: str, differences: Differences) -> tuple[str, float, float]:
     fields: list[Any] = [getattr(op, field, None) for field in ("name", "prob", "magnitude", "hparams")]
     if None in fields:
         raise InputError(f"{where} is {shown(op)}; wanted an AugmentOp with name, prob, magnitude and hparams")
@@ -147,5 +161,11 @@ def _timm_entry(op: Any, where: str, varied: Differences) -> tuple[str, float, f
     if name.startswith("Translate") and share != TRANSLATE_SHARE:
         raise InputError(f"{where}: translate_pct is {shown(share)}; only {TRANSLATE_SHARE}, timm's own, can be read")
     if getattr(op, "magnitude_std", 0):
-        varied.add(VARIES, name)
+        differences.add(VARIES, name)
+    how = getattr(op, "kwargs", {})
+    if name.startswith(("Shear", "Translate", "Rotate")) and magnitude:
+        if how.get("resample") != BILINEAR:
+            differences.add(BICUBIC, name)
+        if _is_filled(how.get("fillcolor", True)):
+            differences.add(FILLED, name)
     return name, probability, min(magnitude, getattr(op, "magnitude_max", None) or 10)
