@@ -50,6 +50,7 @@ CELL_SEARCHES = {
 
 PLANTED = {
     "gradients, ours": GRADIENTS,
+    "gradients, ours, estimator=relax": [*GRADIENTS, "estimator=relax"],
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_relax, always the same validation batch": [
         "preset=dada2020_relax", "searcher.first_validation_batch_only=true"

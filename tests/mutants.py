@@ -244,6 +244,27 @@ MUTANTS = (
         "with",
         "tests/test_table_trials.py",
     ),
+    Mutant(
+        "surrogates guess rewards as small as they are",
+        "jointsearch/estimators/relax.py",
+        "return torch.where(mean_square > 0, mean_square, 1.0).sqrt()",
+        "return torch.ones_like(mean_square)",
+        "tests/test_estimators_variance.py",
+    ),
+    Mutant(
+        "a running baseline that never sees a reward",
+        "jointsearch/searchers/policy_learner.py",
+        "self.estimator.observe(credits)",
+        "pass",
+        "tests/test_searcher.py",
+    ),
+    Mutant(
+        "dealt gradients of magnitudes have the other sign",
+        "jointsearch/searchers/policy_learner.py",
+        "return (gradient[owner.to(gradient.device)] * batch.changed).sum()",
+        "return -(gradient[owner.to(gradient.device)] * batch.changed).sum()",
+        "tests/test_searcher.py",
+    ),
 )
 
 

@@ -69,7 +69,7 @@ def write_search(folder: Path, seed: int, searched: str = "policy", keep: str = 
     write_metrics(folder / "metrics.jsonl", records)
     kept = 2 if keep == "best" else EPOCHS
     figures = {"epochs": EPOCHS, "seconds": 30.0, "forward_equivalents": 1200, "skipped_steps": 0}
-    shares = {"sub_policy_shares": [0.5, 0.3, 0.2] if seed else [0.4, 0.35, 0.25]}
+    shares = {"sub_policy_preferences": [0.5, 0.3, 0.2] if seed else [0.4, 0.35, 0.25]}
     write(folder / "result.json", {**figures, **shares, "keep": keep, "kept_epoch": kept})
     FOUND.save(folder / "found.json")
     if searched != "policy":

@@ -88,23 +88,27 @@ def noisy(rewards: Tensor, size: float, generator: torch.Generator) -> Tensor:
     return rewards + size * torch.randn(len(rewards), dtype=torch.float64, generator=generator)
 
 
-def relative_spread_while_learning(scoring: str, noise_of_rewards: float, reports: list[int]) -> Iterator[float]:
+def relative_spread_while_learning(
+    scoring: str, noise_of_rewards: float, reports: list[int], size: float = 1.0, rate: float = 0.005
+) -> Iterator[float]:
     """Variance of RELAX over that of REINFORCE with leave-one-out, after these numbers of steps of 128 draws."""
     # The reward is what a finite difference leaves. Taken before it, RELAX is this REINFORCE, surrogates or not.
     logits = random_logits(0, LARGE, STAGES)
-    table = random_table(0, LARGE, STAGES) - random_table(1, LARGE, STAGES)
+    table = size * (random_table(0, LARGE, STAGES) - random_table(1, LARGE, STAGES))
     reference = spread(Reinforce("leave_one_out", scoring), logits, table, noise_of_rewards)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         relax = Relax(LARGE, STAGES, scoring, hidden=32).double()
-    optimizer = torch.optim.Adam(relax.parameters(), lr=0.005)
+    optimizer = torch.optim.Adam(relax.parameters(), lr=rate)
     generator = seeded(5)
     for step in range(max(reports) + 1):
         if step in reports:
             yield spread(relax, logits, table, noise_of_rewards) / reference
         draw = relax(logits, draw_noise(logits, 128, scoring, generator))
         optimizer.zero_grad()
-        draw.variance(noisy(rewards_of(draw, table), noise_of_rewards, generator)).backward()
+        rewards = noisy(rewards_of(draw, table), noise_of_rewards, generator)
+        relax.observe(rewards)
+        draw.variance(rewards).backward()
         optimizer.step()
 
 
@@ -113,6 +117,11 @@ def test_learned_surrogates_lower_the_variance_below_leave_one_out() -> None:
     assert ratios[0] == pytest.approx(1)
     assert max(ratios) < 1.1
     assert ratios[-1] < 0.85
+
+
+@both_scorings
+def test_surrogates_of_rewards_as_small_as_those_of_a_search_do_no_harm(scoring: str) -> None:
+    assert max(relative_spread_while_learning(scoring, 0.0, [10, 50], size=0.004, rate=0.02)) < 1.1
 
 
 @both_scorings

@@ -210,7 +210,7 @@ def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys
     }  # fmt: skip
     assert (out / "summary.md").read_text() in printed
     assert re.search(r"\| found \| \d+\.\d\d .*\| 2 \|", printed)
-    assert "Rank correlation of the sub-policies' shares between seeds" in printed
+    assert "Rank correlation of the sub-policies' preferences between seeds" in printed
     assert "run=out" in printed
     results = json.loads((out / "searches.json").read_text())
     assert [result["seed"] for result in results] == [0, 1]

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import AnySet, ImageSet, StreamSet
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.networks.create import create_network
+from jointsearch.searchers import policy_learner
 from jointsearch.searchers.credit import dealt, scaled
 from jointsearch.searchers.make import search_settings
 from jointsearch.searchers.settings import DifferentiableSearch
@@ -302,7 +304,9 @@ def test_visits_count_draws_and_shares_add_up() -> None:
     metrics = bench.searcher.metrics()
     assert metrics["visits_mean"] == 32.0
     assert metrics["visits_least"] == int(counted.min())
-    shares = torch.tensor(bench.searcher.found()["sub_policy_shares"])
+    found = bench.searcher.found()
+    assert found["sub_policy_visits"] == counted.tolist()
+    shares = torch.tensor(found["sub_policy_shares"])
     assert float(shares.sum()) == pytest.approx(1.0, abs=1e-6)
     act = bench.searcher.policies.soft.probability_logits.detach().sigmoid().flatten()
     assert metrics["share/Invert"] == pytest.approx(float(shares[0] * act[0]), abs=1e-5)
@@ -353,3 +357,22 @@ def test_under_shuffled_rewards_magnitudes_learn_noise_too() -> None:
         bench.step(batch_of(64), batch_of(16, 9))
         slopes.append(bench.searcher.policies.soft.magnitude_logits.grad.clone())
     assert not torch.allclose(*slopes)
+
+
+def test_gradients_of_magnitudes_are_dealt_as_rewards_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slope(rewards: str, deal: Callable[[Tensor], Tensor]) -> Tensor:
+        monkeypatch.setattr(policy_learner, "dealt", lambda batch, noise: deal(torch.arange(batch)))
+        bench = make(trains=False, searcher={"rewards": rewards})
+        bench.step(batch_of(64), batch_of(16, 9))
+        return bench.searcher.policies.soft.magnitude_logits.grad.clone()
+
+    real = slope("real", lambda images: images)
+    torch.testing.assert_close(slope("shuffled", lambda images: images), real)
+    assert not torch.allclose(slope("shuffled", lambda images: images.roll(1)), real)
+
+
+def test_a_running_baseline_follows_the_rewards() -> None:
+    bench = make(trains=False, baseline="ema")
+    bench.step(batch_of(32), batch_of(16, 9))
+    ((_, (credits,)),) = bench.draws
+    assert float(bench.searcher.policies.estimator.running_mean) == pytest.approx(0.1 * float(credits.mean()), rel=1e-5)

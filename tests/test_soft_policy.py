@@ -77,6 +77,16 @@ def test_before_anything_is_learned_it_hardens_to_its_start(start: Policy, share
             assert mine.magnitude is None or theirs.magnitude == pytest.approx(mine.magnitude, abs=0.011)
 
 
+@pytest.mark.parametrize("steepness", [1.0, 4.0])
+def test_numbers_start_alike_and_move_as_much_faster_as_asked_for(steepness: float) -> None:
+    soft = SoftPolicy(pairs(), steepness=steepness)
+    shares = soft.logits().act.sigmoid()[0, 0], soft.magnitudes()[0, 0]
+    for share, parameter in zip(shares, (soft.probability_logits, soft.magnitude_logits), strict=True):
+        assert share.item() == pytest.approx(0.5)
+        (slope,) = torch.autograd.grad(share, parameter)
+        assert float(slope[0, 0]) == pytest.approx(steepness / 4)  # 1 with 4, as if the share itself were learned
+
+
 def test_probabilities_of_exactly_0_and_1_never_move() -> None:
     soft = SoftPolicy(STARTS["weighted"])
     soft.logits().act.sum().backward()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jointsearch.through_step.loss import per_image_loss
+from jointsearch.through_step.validation import validation_gradient
 from tests.test_through_step import LABELS, REWARDS, STEP_SIZE, noise, recorded, singles, small
 
 __all__ = ["singles"]
@@ -41,9 +42,15 @@ class Precision(nn.Module):
         self.seen: set[str] = set()
 
     def forward(self, images: Tensor) -> Tensor:
+        self.note()
+        output = self.layer(images)
+        if output.requires_grad:
+            output.register_hook(self.note)  # as the backward pass begins
+        return output
+
+    def note(self, gradient: Tensor | None = None) -> None:
         self.seen |= {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision}
         self.seen |= {torch.backends.mkldnn.matmul.fp32_precision}
-        return self.layer(images)
 
 
 @pytest.fixture
@@ -66,6 +73,14 @@ def test_no_product_is_rounded_to_tf32_or_bf16(reward: Callable[..., Tensor]) ->
     assert torch.get_float32_matmul_precision() == "medium"
     assert torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("low_matmul_precision")
+def test_no_product_of_the_validation_gradient_is_rounded_either_way() -> None:
+    network = Precision()
+    validation_gradient(network, [(noise(8, 4), LABELS)])
+    assert network.seen == {"ieee"}
+    assert torch.get_float32_matmul_precision() == "medium"
 
 
 @pytest.mark.parametrize("reward", REWARDS)

@@ -145,11 +145,11 @@ def _kept(part: Part) -> str:
 
 
 def _agreement(parts: Sequence[Part]) -> list[Html]:
-    shares = [(part.result or {}).get("sub_policy_shares") for part in parts]
-    usable = [one for one in shares if isinstance(one, list) and None not in map(number, one)]
+    preferences = [(part.result or {}).get("sub_policy_preferences") for part in parts]
+    usable = [one for one in preferences if isinstance(one, list) and None not in map(number, one)]
     if len({len(one) for one in usable}) != 1 or (agreement := rank_agreement(usable)) is None:
         return []
-    said = f"Rank correlation of the sub-policies' shares between seeds: {agreement:+.2f} on average"
+    said = f"Rank correlation of the sub-policies' preferences between seeds: {agreement:+.2f} on average"
     return [tag("p", f"{said} (1: the same order in each, 0: no agreement).")]
 
 

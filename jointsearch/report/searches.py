@@ -27,9 +27,9 @@ def describe_searches(results: Sequence[dict[str, Any]]) -> str:
         lines += ["", f"Seed {result['seed']} drops {dropped or 'nothing'}{alone}."]
     if tables:  # shares of entries that are kept say only how many levels their ops have
         compared, values = "gains", [gains_in_order(table) for table in tables]
-    else:
-        compared = "sub-policies' shares"
-        values = [result["sub_policy_shares"] for result in results if "sub_policy_shares" in result]
+    else:  # what the starting policy gave them is common to all seeds, and no agreement
+        compared = "sub-policies' preferences"
+        values = [result["sub_policy_preferences"] for result in results if "sub_policy_preferences" in result]
     agreement = rank_agreement(values)
     if agreement is not None:
         lines += ["", f"Rank correlation of the {compared} between seeds: {agreement:+.2f} on average."]
@@ -46,11 +46,11 @@ def gains_in_order(table: Sequence[dict[str, Any]]) -> list[float]:
     return [row["gain"] for row in sorted(table, key=named)]
 
 
-def rank_agreement(shares: Sequence[Sequence[float]]) -> float | None:
+def rank_agreement(values: Sequence[Sequence[float]]) -> float | None:
     """Spearman's correlation, averaged over all pairs of seeds; None where there is no pair, or nothing was learned."""
-    if any(len(set(one)) == 1 for one in shares):
+    if any(len(set(one)) == 1 for one in values):
         return None
-    correlations = [float(spearmanr(one, other).statistic) for one, other in itertools.combinations(shares, 2)]
+    correlations = [float(spearmanr(one, other).statistic) for one, other in itertools.combinations(values, 2)]
     return statistics.fmean(correlations) if correlations else None
 
 

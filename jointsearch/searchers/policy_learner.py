@@ -41,9 +41,8 @@ class PolicyLearner:
     ) -> None:
         self.settings, self.standard, self.noise = settings, standard, noise
         space = settings.policy_space
-        self.soft = SoftPolicy(
-            start or space.policy(), space.learn_probability, settings.learns_magnitude, space.share, space.keep
-        )
+        learns = (space.learn_probability, settings.learns_magnitude)
+        self.soft = SoftPolicy(start or space.policy(), *learns, space.share, space.keep, space.steepness)
         self.estimator = settings.estimator.build(len(self.soft.visits), self.soft.stages)
         first, second = settings.searcher.betas
         self.optimizer = torch.optim.Adam(
@@ -160,8 +159,14 @@ class PolicyLearner:
 
     @torch.no_grad()
     def found(self) -> dict[str, Any]:
-        """The share of every sub-policy, in the order of the space."""
-        return {"sub_policy_shares": [round(share, 8) for share in self.soft.log_shares().exp().tolist()]}
+        """For every sub-policy, in the order of the space: its share, the logarithm of what it gained, its draws."""
+        shares = self.soft.log_shares()
+        gained = shares - self.soft.start_logits
+        return {
+            "sub_policy_shares": [round(share, 8) for share in shares.exp().tolist()],
+            "sub_policy_preferences": [round(one, 6) for one in gained.tolist()],
+            "sub_policy_visits": self.soft.visits.tolist(),
+        }
 
     def policy(self) -> Policy:
         """The finished policy as things stand."""

@@ -33,6 +33,7 @@ class SpaceSettings:
     keep: float = bounded(0.0, 0.0, 0.99)  # share of the draws that stays with the start
     learn_probability: bool = True
     learn_magnitude: bool = True  # false where the levels of an op are choices of their own
+    steepness: float = bounded(1.0, 0.01, 100.0)  # how much faster probabilities and magnitudes move; 4: as if direct
     top: int | None = bounded(25, 1, 10_000)  # sub-policies of the finished policy; null keeps all
     weighted: bool = False  # in proportion to what was learned, or all equally likely
 

@@ -20,7 +20,8 @@ class SoftPolicy(nn.Module):
     """The soft twin of a starting policy: N sub-policies of K stages. It lives on the CPU, where draws are made.
 
     `share` "ops" gives each op of each stage one logit that all its sub-policies add up, instead of one for each of
-    them. `keep` is the share of the draws that stays with the starting policy whatever is learned.
+    them. `keep` is the share of the draws that stays with the starting policy whatever is learned. Probabilities and
+    magnitudes are sigmoid(steepness * parameter): with 4 one of a half moves as fast as its parameter.
     """
 
     op: Tensor  # (N, K) place in OPS, -1 for none
@@ -36,10 +37,11 @@ class SoftPolicy(nn.Module):
         learn_magnitude: bool = True,
         share: str = "none",
         keep: float = 0.0,
+        steepness: float = 1.0,
     ) -> None:
         super().__init__()
         tables = start.tables
-        self.start, self.keep = start, keep
+        self.start, self.keep, self.steepness = start, keep, steepness
         self.learn_probability, self.learn_magnitude = learn_probability, learn_magnitude
         shares = tables.cumulative.diff(prepend=torch.zeros(1, dtype=torch.float64)).clamp(min=1e-12)
         self.register_buffer("op", tables.op)
@@ -49,8 +51,8 @@ class SoftPolicy(nn.Module):
         self.register_buffer("visits", torch.zeros(len(shares), dtype=torch.int64))
         sizes = {"none": (len(shares),), "ops": (tables.op.shape[1], len(OPS) + 1)}
         self.preference = nn.Parameter(torch.zeros(sizes[share]))  # added to start_logits
-        self.probability_logits = nn.Parameter(_logit(tables.probability))
-        self.magnitude_logits = nn.Parameter(_logit(tables.magnitude))
+        self.probability_logits = nn.Parameter(_logit(tables.probability) / steepness)
+        self.magnitude_logits = nn.Parameter(_logit(tables.magnitude) / steepness)
 
     @property
     def stages(self) -> int:
@@ -75,13 +77,13 @@ class SoftPolicy(nn.Module):
         learns = (self.start_probability > 0) & (self.start_probability < 1) & (self.op >= 0)
         if not self.learn_probability:
             return PolicyLogits(self.log_shares(), torch.where(learns, self.start_probability.logit(), fixed))
-        return PolicyLogits(self.log_shares(), torch.where(learns, self.probability_logits, fixed))
+        return PolicyLogits(self.log_shares(), torch.where(learns, self.steepness * self.probability_logits, fixed))
 
     def magnitudes(self) -> Tensor:
         """The magnitude of every op, (N, K)."""
         if not self.learn_magnitude:
             return self.start_magnitude
-        return torch.where(HAS_MAGNITUDE[self.op], self.magnitude_logits.sigmoid(), 0.0)
+        return torch.where(HAS_MAGNITUDE[self.op], (self.steepness * self.magnitude_logits).sigmoid(), 0.0)
 
     def draw(self, sub_policy: Tensor, acts: Tensor, noise: torch.Generator) -> PolicyDraw:
         """What images undergo that drew these sub-policies (B,) and acting ops (B, K), with a graph to magnitudes."""

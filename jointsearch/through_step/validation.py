@@ -36,7 +36,7 @@ def validation_gradient(
             with full_precision(images.device):
                 output = functional_call(network, {**held, **learned, **buffers}, (images,))
                 loss = per_image_loss(output, labels).sum() / total
-            part = torch.autograd.grad(loss, list(learned.values()), materialize_grads=True)
+                part = torch.autograd.grad(loss, list(learned.values()), materialize_grads=True)
             gradient = list(torch._foreach_add(gradient, part)) if gradient else list(part)
     return dict(zip(learned, gradient, strict=True))
 
