@@ -34,7 +34,7 @@ def test_the_op_that_harms_keeps_less_than_half_of_its_mass(ours: list[PlantedOu
 
 
 def test_what_was_found_trains_a_network_that_generalizes(ours: list[PlantedOutcome]) -> None:
-    assert fmean(outcome.accuracy for outcome in ours) >= 90
+    assert fmean(outcome.accuracy for outcome in ours) >= 95
 
 
 def test_relax_finds_the_same_where_it_sees_differences() -> None:
