@@ -23,7 +23,7 @@ from jointsearch.report.page import write_report
 from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
-from jointsearch.searchers.settings import ArchitectureSettings
+from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
 from jointsearch.searchers.table_settings import TableSearch
 from jointsearch.settings import as_plain, bounded, build, changed, check_fields, choice
 from scripts.door import run
@@ -124,8 +124,8 @@ def main(config: dict[str, Any]) -> None:
     for group in (groups["searcher"], groups["architecture"]):
         if isinstance(group, dict) and isinstance(group.get("from_epoch"), int):
             group["from_epoch"] = round(group["from_epoch"] * settings.budget)
-    check_read(settings, groups)
     stages = searches_of(settings, groups)
+    check_read(settings, groups, next(iter(stages.values())))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     options: dict[str, Any] = {
@@ -181,15 +181,23 @@ def with_budget(settings: Settings) -> Settings:
     )
 
 
-def check_read(settings: Settings, groups: dict[str, Any]) -> None:
-    """Refuse settings of cells where none are searched."""
-    if settings.finds_cells:
+def check_read(settings: Settings, groups: dict[str, Any], search: AnySearch) -> None:
+    """Refuse settings of cells where none are searched, and of a policy's search where it stays as it is."""
+    if settings.search == "policy":
+        architecture = build(ArchitectureSettings, groups["architecture"] or {}, "architecture")
+        unread = changed(architecture, "architecture") + changed(settings.supernet, "supernet")
+        reason = "searches no cells"
+    elif isinstance(search, DifferentiableSearch) and settings.search == "architecture":
+        second = ("draws_per_validation",) if search.architecture.order == "second" else ()
+        read = ("through_step", "validation_batches", "first_validation_batch_only", *second)
+        unread = sorted(set(changed(search.searcher, "searcher")) - {f"searcher.{name}" for name in read})
+        unread += changed(search.estimator, "estimator")
+        reason = "leaves the policy as it is"
+    else:
         return
-    architecture = build(ArchitectureSettings, groups["architecture"] or {}, "architecture")
-    unread = changed(architecture, "architecture") + changed(settings.supernet, "supernet")
     if unread:
         raise InputError(
-            f"{', '.join(unread)} has no effect, as search=policy searches no cells; leave it out, or choose "
+            f"{', '.join(unread)} has no effect, as search={settings.search} {reason}; leave it out, or choose "
             "search=joint"
         )
 
