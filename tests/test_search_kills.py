@@ -100,7 +100,7 @@ def test_the_checkpoint_holds_all_that_learns(undisturbed: Undisturbed) -> None:
     assert state["trainer"]["optimizer"]["state"]
     if undisturbed.kind == "policy":
         assert len(policies["estimator"]) == 10  # two surrogates of two layers, and the size of rewards
-        assert float(policies["estimator"]["running_square"]) > 0
+        assert float(policies["estimator"]["mean_square.sum"]) > 0
         assert policies["estimator"]["surrogates.0.output.weight"].any()  # 0 before it learns
         assert policies["control_optimizer"]["state"]
         assert cells is None

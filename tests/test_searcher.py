@@ -375,4 +375,4 @@ def test_a_running_baseline_follows_the_rewards() -> None:
     bench = make(trains=False, baseline="ema")
     bench.step(batch_of(32), batch_of(16, 9))
     ((_, (credits,)),) = bench.draws
-    assert float(bench.searcher.policies.estimator.running_mean) == pytest.approx(0.1 * float(credits.mean()), rel=1e-5)
+    assert float(bench.searcher.policies.estimator.running.sum) == pytest.approx(0.1 * float(credits.mean()), rel=1e-5)

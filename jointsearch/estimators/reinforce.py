@@ -1,19 +1,14 @@
 """REINFORCE: (reward - baseline) times the gradient of the draw's log probability. Unbiased with any baseline here."""
 
-import torch
 from torch import Tensor, nn
 
 from jointsearch.estimators.draw import Draw, Noise, PolicyLogits, check_rewards, check_scoring
+from jointsearch.estimators.running_mean import RunningMean
 from jointsearch.estimators.sample import draw_sample
-
-MOMENTUM = 0.9
 
 
 class Reinforce(nn.Module):
     """Baseline "leave_one_out": the mean reward of the other draws; "ema": of the steps before; or "none"."""
-
-    running_mean: Tensor
-    running_weight: Tensor
 
     def __init__(self, baseline: str = "leave_one_out", scoring: str = "hierarchical") -> None:
         super().__init__()
@@ -22,9 +17,7 @@ class Reinforce(nn.Module):
             raise ValueError(f"baseline={baseline!r} is unknown; use leave_one_out, ema (one draw a step) or none.")
         self.baseline = baseline
         self.scoring = scoring
-        # A running mean that starts at 0 is too small by exactly the weight that its observations have so far.
-        self.register_buffer("running_mean", torch.zeros(()))
-        self.register_buffer("running_weight", torch.zeros(()))
+        self.running = RunningMean()
 
     def forward(self, logits: PolicyLogits, noise: Noise) -> Draw:
         """Draw, and score the draw's log probability with its rewards."""
@@ -43,18 +36,16 @@ class Reinforce(nn.Module):
 
         return Draw(sample.sub_policy, sample.acts, correction)
 
-    @torch.no_grad()
     def observe(self, rewards: Tensor) -> None:
         """Let the running baseline learn from the rewards of a finished step."""
         if self.baseline == "ema":
-            self.running_mean.lerp_(rewards.mean().to(self.running_mean), 1 - MOMENTUM)
-            self.running_weight.lerp_(torch.ones_like(self.running_weight), 1 - MOMENTUM)
+            self.running.observe(rewards.mean())
 
     def _advantage(self, rewards: Tensor) -> Tensor:
         if self.baseline == "leave_one_out":
             return leave_one_out(rewards)
         if self.baseline == "ema":
-            return rewards - self.running_mean / self.running_weight.clamp(min=1 - MOMENTUM)
+            return rewards - self.running.value()
         return rewards
 
 

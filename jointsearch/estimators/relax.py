@@ -21,7 +21,8 @@ from jointsearch.estimators.draw import (
     check_temperature,
     per_draw,
 )
-from jointsearch.estimators.reinforce import MOMENTUM, leave_one_out
+from jointsearch.estimators.reinforce import leave_one_out
+from jointsearch.estimators.running_mean import RunningMean
 from jointsearch.estimators.sample import Sample, draw_sample, relaxed_acts_given, relaxed_sub_policy_given
 
 Surrogates = list[Callable[[Tensor], Tensor]]
@@ -52,9 +53,6 @@ class Relax(nn.Module):
     learned them as they are, in Adam's steps of a fixed size, was for 50 steps up to a hundred times larger.
     """
 
-    running_square: Tensor
-    running_weight: Tensor
-
     def __init__(
         self,
         sub_policies: int,
@@ -72,8 +70,7 @@ class Relax(nn.Module):
         hierarchical = [sub_policies, sub_policies + stages]
         choices = joint if scoring == "joint" else hierarchical
         self.surrogates = nn.ModuleList(Surrogate(count, hidden) for count in choices)
-        self.register_buffer("running_square", torch.zeros(()))
-        self.register_buffer("running_weight", torch.zeros(()))
+        self.mean_square = RunningMean()
 
     def forward(self, logits: PolicyLogits, noise: Noise) -> Draw:
         """Draw; the correction reaches the logits only, the variance the surrogates only."""
@@ -95,16 +92,13 @@ class Relax(nn.Module):
 
         return Draw(sample.sub_policy, sample.acts, correction, variance)
 
-    @torch.no_grad()
     def observe(self, rewards: Tensor) -> None:
         """Let the unit follow the size of the rewards of a finished step; surrogates learn by the variance."""
-        square = advantage(rewards, len(rewards)).square().mean().to(self.running_square)
-        self.running_square.lerp_(square, 1 - MOMENTUM)
-        self.running_weight.lerp_(torch.ones_like(self.running_weight), 1 - MOMENTUM)
+        self.mean_square.observe(advantage(rewards, len(rewards)).square().mean())
 
     def unit(self) -> Tensor:
         """The root mean square of the rewards so far; 1 before there are any. It depends on no draw that it scales."""
-        mean_square = self.running_square / self.running_weight
+        mean_square = self.mean_square.value()
         return torch.where(mean_square > 0, mean_square, 1.0).sqrt()
 
     def _terms(self, logits: PolicyLogits, noise: Noise, advantages: Tensor) -> Tensor:
