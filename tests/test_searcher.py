@@ -308,6 +308,8 @@ def test_visits_count_draws_and_shares_add_up() -> None:
     assert found["sub_policy_visits"] == counted.tolist()
     shares = torch.tensor(found["sub_policy_shares"])
     assert float(shares.sum()) == pytest.approx(1.0, abs=1e-6)
+    gained = shares.log() - bench.searcher.policies.soft.start_logits
+    assert found["sub_policy_preferences"] == pytest.approx(gained.tolist(), abs=1e-5)
     act = bench.searcher.policies.soft.probability_logits.detach().sigmoid().flatten()
     assert metrics["share/Invert"] == pytest.approx(float(shares[0] * act[0]), abs=1e-5)
     assert metrics["share/Solarize"] == pytest.approx(float(shares[1] * act[1]), abs=1e-5)
