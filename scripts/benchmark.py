@@ -216,6 +216,4 @@ def describe(settings: Settings, device: torch.device) -> str:
 
 
 if __name__ == "__main__":
-    # `benchmark.py augment` reads better than task=augment.
-    given = [f"task={argument}" if argument in TASKS else argument for argument in sys.argv[1:]]
-    sys.exit(run(main, "benchmark", given))
+    sys.exit(run(main, "benchmark"))

@@ -100,9 +100,5 @@ def _images(settings: Settings, dataset: dict[str, Any] | None) -> Tensor:
     return next(iter(test.batches(order, IMAGES))).images
 
 
-def _named(word: str) -> str:
-    return word if word.startswith("-") or "=" in word else f"policy={word}"
-
-
 if __name__ == "__main__":
-    sys.exit(run(main, "show_policy", [_named(word) for word in sys.argv[1:]]))
+    sys.exit(run(main, "show_policy"))

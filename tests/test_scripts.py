@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jointsearch.searchers.make import search_settings
 from jointsearch.settings import build
 from scripts import door, joint_search
+from search_spaces.errors import InputError
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -72,6 +74,7 @@ BAD_RETRAIN = [
     "seeds=[]",
     "seeds=[-1]",
     "seeds=0",
+    "seeds=0,1,2",
     "seeds=[a]",
     "device=gpu",
     "device=cuda:99",
@@ -79,6 +82,8 @@ BAD_RETRAIN = [
     "wandb=yes",
     "save_seconds=-1",
     "preset=dada",
+    "preset=dada2020_relax",
+    "experiment=cells_cifar10_1000",
     "unknown=1",
     "epochs=3",
     "+x._target_=os.system",
@@ -108,7 +113,7 @@ def test_a_bad_setting_gives_one_line_and_exit_code_2_and_writes_nothing(
     assert message.count("\n") == 1
     assert _names(override, message)
     assert re.search(
-        r"did you mean|choose|close|give|wanted|lower|set |use |leave|make|settings are|name |see ", message
+        r"did you mean|choose|close|give|wanted|lower|set |use |leave|make|settings are|name |put |see ", message
     )
 
 
@@ -204,6 +209,76 @@ def test_every_whole_configuration_is_valid_under_the_command_that_it_names(choi
         search_settings({group: config.pop(group) for group in joint_search.GROUPS})
     settings = build(importlib.import_module(f"scripts.{script}").Settings, config)
     assert settings.recipe.epochs > 1
+
+
+@pytest.mark.parametrize(
+    ("script", "choices", "named"),
+    [
+        ("joint_search", "preset=dada2020_gumbel searcher=shuffled_reward", "rewards; leave"),
+        ("joint_search", "preset=dada2020_relax searcher=random", "searcher=random in name"),
+        ("joint_search", "preset=dada2020_relax searcher=table", "searcher=table in name"),
+        ("joint_search", "preset=dada2020_relax estimator=reinforce", "estimator=reinforce in name"),
+        ("joint_search", "preset=dada2020_relax policy_space=trivialaugment", "policy_space=trivialaugment in start"),
+        ("joint_search", "preset=faster_aa2020 searcher=random", "searcher=random in name"),
+        ("joint_search", "preset=kashima2021 recipe=full", "recipe.epochs=200"),
+        ("joint_search", "experiment=searches_cifar10_1000 recipe@search_recipe=full", "epochs"),
+        ("retrain", "experiment=cifar10_1000 recipe=small", "recipe.epochs=60"),
+        ("joint_search", "search=joint recipe=full", "recipe.epochs=200"),
+        ("joint_search", "search=architecture policy_space=trivialaugment", "start"),
+    ],
+)
+def test_a_choice_that_a_preset_would_overrule_is_refused(script: str, choices: str, named: str) -> None:
+    whole = choices.split()[0]
+    with pytest.raises(InputError, match=rf"{whole}[a-z= ]* would overrule .*{re.escape(named)}"):
+        door.compose_plain(script, choices.split())
+    if not whole.startswith("search="):
+        door.compose_plain(script, ["preset=null", "experiment=null", *choices.split()[1:], "dataset=cifar10"])
+
+
+def test_a_choice_beside_a_preset_counts_where_the_preset_leaves_it_alone() -> None:
+    kept = ["preset=faster_aa2020", "searcher=faster_aa", "searcher.chunk=1", "dataset=cifar100"]
+    config = door.compose_plain("joint_search", kept)
+    assert (config["searcher"]["chunk"], config["dataset"]["name"]) == (1, "cifar100")
+    own = ["experiment=searches_cifar10_1000", "searcher=differentiable", "policy_space=trivialaugment"]
+    assert door.compose_plain("joint_search", own)["policy_space"]["start"] == "trivialaugment"
+
+
+@pytest.mark.parametrize("choice", whole_configurations())
+@pytest.mark.parametrize("script", ["joint_search", "retrain"])
+def test_a_whole_configuration_is_offered_by_the_scripts_that_take_it_and_refused_by_others(
+    choice: str, script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group, _, name = choice.partition("=")
+    main = importlib.import_module(f"scripts.{script}")
+
+    def builds(config: dict[str, Any]) -> None:
+        build(main.Settings, {name: value for name, value in config.items() if name not in joint_search.GROUPS})
+
+    code = door.run(builds, script, [choice])
+    message = capsys.readouterr().err
+    refused = f"{choice} is not for scripts/{script}.py; use it with" in message
+    assert code == 2 or not refused
+    assert run_script(script, ["--help"]) == 0
+    offered = re.search(rf"^  {group}: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert offered is not None
+    assert (name in offered[1].split(", ")) != refused
+
+
+@pytest.mark.parametrize("script", sorted(door.SUBJECTS))
+def test_what_a_script_is_about_needs_no_name(script: str) -> None:
+    assert door.compose_plain(script, ["it"])[door.SUBJECTS[script]] == "it"
+    for second in ("that", f"{door.SUBJECTS[script]}=that"):
+        with pytest.raises(InputError, match="it stands beside"):
+            door.compose_plain(script, ["it", second])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("words", [["--cfg"], ["--cfg", "job"]])
+def test_every_configuration_is_printed_whatever_is_missing(
+    name: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(name, words) == 0
+    assert ": " in capsys.readouterr().out
 
 
 def test_presets_can_still_be_overridden() -> None:
