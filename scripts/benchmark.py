@@ -1,4 +1,4 @@
-"""Measure on this machine: python scripts/benchmark.py augment|search_step|planted|shapes"""
+"""Measure on this machine: python scripts/benchmark.py augment|search_step|planted|levers|shapes"""
 
 import sys
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from scripts.door import compose_plain, run
 from scripts.joint_search import GROUPS
 from search_spaces.errors import InputError
 
-TASKS = ("augment", "search_step", "planted", "shapes")
+TASKS = ("augment", "search_step", "planted", "levers", "shapes")
 # What is measured, and what has to be written after joint_search.py to get it.
 GRADIENTS = ["search=policy", "searcher=differentiable", "policy_space=pairs"]
 SHUFFLED = ["search=policy", "searcher=shuffled_reward", "policy_space=pairs"]
@@ -59,9 +59,24 @@ PLANTED = {
     "random": ["search=policy", "searcher=random"],
 }  # fmt: skip
 
+# On the same planted data: each by itself beside "gradients, ours", and the searches without gradients.
+LEVERS = {
+    "from the second half of the steps on": [*GRADIENTS, "searcher.from_epoch=20"],
+    "four draws for each validation gradient": [*GRADIENTS, "searcher.draws_per_validation=4"],
+    "four validation batches": [*GRADIENTS, "searcher.validation_batches=4"],
+    "rewards over losses": [*GRADIENTS, "searcher.reward_scale=loss"],
+    "ranks of rewards": [*GRADIENTS, "searcher.reward_scale=rank"],
+    "one logit for each op": [*GRADIENTS, "policy_space.share=ops"],
+    "entropy bonus": [*GRADIENTS, "searcher.entropy_bonus=0.01"],
+    "half of the draws stay": [*GRADIENTS, "policy_space.keep=0.5"],
+    "from TrivialAugment on": ["search=policy", "searcher=differentiable", "policy_space=trivialaugment"],
+    "table of rewards of one step": ["search=policy", "searcher=table"],
+    "trials, the default": ["search=policy"],
+}
+
 # With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
 ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
-TRIALS = ["searcher.measurements=6", "searcher.trial_steps=30", "searcher.validation_batches=7"]
+TRIALS = ["searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
 SHAPES = {
     "default": TRIALS,
     "the same, shuffled": [*TRIALS, "searcher.rewards=shuffled"],
@@ -83,7 +98,7 @@ class Settings:
     first_seed: int = bounded(0, 0, 1_000_000)
 
     def range_of_seeds(self) -> range:
-        """The seeds of planted and shapes."""
+        """The seeds of planted, levers and shapes."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
 
@@ -91,7 +106,7 @@ def main(config: dict[str, Any]) -> None:
     """Print the tables of a task as Markdown, under their birth certificate."""
     settings = build(Settings, config)
     device = choose_device(settings.device)
-    if settings.task in ("planted", "shapes") and device.type != "cpu" and settings.device != "auto":
+    if settings.task in ("planted", "levers", "shapes") and device.type != "cpu" and settings.device != "auto":
         raise InputError(f"device={settings.device}, and task={settings.task} runs on the CPU; leave device out")
     birth = birth_certificate()
     print(f"{birth['command']} at {birth['commit']}: {birth['hardware']}, torch {birth['torch']}, {birth['date']}\n")
@@ -99,7 +114,9 @@ def main(config: dict[str, Any]) -> None:
         case "search_step":
             print_search_steps(settings, device)
         case "planted":
-            print_planted(settings)
+            print_planted(settings, PLANTED)
+        case "levers":
+            print_planted(settings, LEVERS)
         case "shapes":
             print_shapes(settings)
         case _:
@@ -150,16 +167,16 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
         )
 
 
-def print_planted(settings: Settings) -> None:
+def print_planted(settings: Settings, searches: dict[str, list[str]]) -> None:
     """Searches where the answer is known."""
     names = ", ".join(PLANTED_ANSWER["recover"])
     print(
-        f"105 pairs, {STEPS} steps, {settings.seeds} seeds from {settings.first_seed} on; {names} helps, "
+        f"{STEPS} steps, {settings.seeds} seeds from {settings.first_seed} on; {names} helps, "
         f"{PLANTED_ANSWER['avoid'][0]} harms:\n"
     )
     print("| search | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | seconds |")
     print("|---|---|---|---|---|", flush=True)
-    for name, overrides in PLANTED.items():
+    for name, overrides in searches.items():
         search = search_of(overrides)
         outcomes = [planted_outcome(search, seed) for seed in settings.range_of_seeds()]
         aucs = [outcome.auc for outcome in outcomes if outcome.auc is not None]

@@ -24,9 +24,9 @@ from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
 from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
-from jointsearch.searchers.table_settings import TableSearch
 from jointsearch.settings import as_plain, bounded, build, changed, check_fields, choice
 from scripts.door import run
+from scripts.search_checks import check_begins, check_keep, check_recipe
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
@@ -139,8 +139,10 @@ def main(config: dict[str, Any]) -> None:
         check_controls(settings.controls)
         check_grid(trainings(settings, settings.controls or ("none",)), folder)
     for search in stages.values():
-        check_begins(search, grid_of(settings, search).recipe.epochs)
+        recipe = grid_of(settings, search).recipe
+        check_begins(search, recipe.epochs)
         check_keep(search, settings.keep)
+        check_recipe(search, recipe)
         check_searches(grid_of(settings, search), folder, **options)  # the last one's mistakes before the first begins
     announce(settings, stages, folder)
     for name, search in stages.items():
@@ -149,7 +151,8 @@ def main(config: dict[str, Any]) -> None:
         print(f"\n{describe_searches(results)}", flush=True)
     if not settings.retrain:
         print(f"On one page, with pictures: {write_report(folder, settings.dataset)}")
-        print(f"What was found lies in {folder}/{FOUND}{f' and {FOUND_CELLS}' if settings.finds_cells else ''}")
+        for name in (FOUND, FOUND_CELLS) if settings.finds_cells else (FOUND,):
+            print(f"Found: {', '.join(f'{folder}/{name.replace(SEED, str(seed))}' for seed in settings.seeds)}")
         print(f"To train with it: python scripts/retrain.py run={folder}, with the settings of data and training above")
         return
     run_grid(trainings(settings, (str(folder / FOUND), *settings.controls), folder), folder, **options)
@@ -235,28 +238,6 @@ def grid_of(settings: Settings, search: AnySearch, folder: Path | None = None) -
         recipe=recipe,
         keep=settings.keep,
     )
-
-
-def check_begins(search: AnySearch, epochs: int) -> None:
-    """Refuse a search that would end before it begins to learn."""
-    searched = getattr(search, "search", "policy")
-    groups = {"searcher": searched != "architecture", "architecture": searched != "policy"}
-    for group in (name for name, learns in groups.items() if learns):
-        begins = getattr(getattr(search, group), "from_epoch", None)
-        if begins is not None and begins >= epochs:
-            raise InputError(
-                f"{group}.from_epoch is {begins} of {epochs} epochs: nothing would be learned; lower it, or raise "
-                "search_recipe.epochs or budget"
-            )
-
-
-def check_keep(search: AnySearch, keep: str) -> None:
-    """Refuse to keep what a table says before it is complete."""
-    if keep != KEEP[0] and isinstance(search, TableSearch):
-        raise InputError(
-            f"keep={keep} could keep an epoch before the last measurement, and searcher.name=table gets surer with "
-            f"every one; use keep={KEEP[0]}"
-        )
 
 
 def check_controls(controls: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import itertools
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import shown
+from search_spaces.plain_json import shown, shown_path
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
@@ -75,6 +76,10 @@ def is_control(name: str) -> bool:
 
 def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy | PolicySchedule:
     """A policy from what a user typed: the path of a policy or schedule file, or the name of a control."""
+    if os.path.isdir(text) and not is_control(text):
+        inside = sorted(Path(text).glob("*/found.json")) or sorted(Path(text).glob("*.json"))
+        remedy = f", as in {shown_path(inside[0])}" if inside else ""
+        raise InputError(f"policy {shown_path(text)} is a folder; give a policy file{remedy}")
     if not _looks_like_path(text):
         return named_policy(text, ops, seed)
     if text.lower().endswith((".py", ".txt", ".npz")):

@@ -154,11 +154,18 @@ MUTANTS = (
         "tests/test_through_step.py",
     ),
     Mutant(
-        "buffers polluted",
+        "buffers polluted by rewards",
         "jointsearch/through_step/record.py",
-        "{**self.weights, **weights, **self.statistics, **buffers}",
-        "{**self.weights, **weights}",
+        "buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}",
+        "buffers = self.buffers",
         "tests/test_through_step_record.py",
+    ),
+    Mutant(
+        "buffers polluted by validation images",
+        "jointsearch/through_step/validation.py",
+        "buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}",
+        "buffers = dict(network.named_buffers())",
+        "tests/test_searcher.py",
     ),
     Mutant(
         "dropout noise not shared",

@@ -203,3 +203,17 @@ def test_a_control_cannot_be_changed_afterwards() -> None:
     policy = named_policy("autoaugment")
     with pytest.raises(dataclasses.FrozenInstanceError):
         policy.sub_policies = ()  # type: ignore[misc]
+
+
+def test_the_folder_of_a_search_is_answered_with_the_file_in_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run/search-seed3", "none", "empty"):
+        (tmp_path / folder).mkdir(parents=True)
+    named_policy("random-s1").save("run/search-seed3/found.json")
+    with pytest.raises(
+        InputError, match=r"policy run is a folder; give a policy file, as in run/search-seed3/found.json"
+    ):
+        resolve_policy("run")
+    with pytest.raises(InputError, match=r"policy empty is a folder; give a policy file$"):
+        resolve_policy("empty")
+    assert resolve_policy("none") == named_policy("none")  # a run folder has one of that name

@@ -97,12 +97,12 @@ def test_first_order_under_augmented_validation_ends_at_the_easy_op(first_order:
     assert all(share_of(policy, EASY) > 0.8 for policy, _ in first_order)
 
 
-def test_the_default_does_not(ours: list[tuple[Policy, float]]) -> None:
+def test_our_gradients_do_not(ours: list[tuple[Policy, float]]) -> None:
     assert all(share_of(policy, EASY) < 0.4 for policy, _ in ours)
     assert fmean(share_of(policy, USEFUL) for policy, _ in ours) > 0.5
 
 
-def test_what_the_default_finds_is_worth_more_on_clean_test_images(
+def test_what_our_gradients_find_is_worth_more_on_clean_test_images(
     first_order: list[tuple[Policy, float]], ours: list[tuple[Policy, float]]
 ) -> None:
     assert fmean(accuracy for _, accuracy in ours) > fmean(accuracy for _, accuracy in first_order) + 0.1

@@ -25,7 +25,7 @@ def ours() -> list[PlantedOutcome]:
     return outcomes(PLANTED["gradients, ours"])
 
 
-def test_the_default_ranks_the_planted_op_first(ours: list[PlantedOutcome]) -> None:
+def test_our_gradients_rank_the_planted_op_first(ours: list[PlantedOutcome]) -> None:
     assert fmean(outcome.auc for outcome in ours) >= 0.95
 
 
@@ -67,5 +67,8 @@ def test_ranks_are_scored_by_hand() -> None:
     assert auc([0.9, 0.1, 0.5, 0.4], [True, False, True, False]) == 1
     assert auc([0.9, 0.1, 0.5, 0.4], [True, True, False, False]) == 0.5
     assert auc([0.5, 0.5], [True, False]) == 0.5
-    assert mass([0.5, 0.25, 0.25, 0.0], [True, True, False, False]) == 1.5
+    ops = ("Rotate", "Invert", "Invert", "Solarize")
+    space = Policy(tuple(SubPolicy((OpChoice(op, 1.0, None if op == "Invert" else 0.5),)) for op in ops))
+    assert mass([0.5, 0.25, 0.25, 0.0], space, ("Rotate", "Solarize")) == 1
+    assert mass([0.5, 0.25, 0.25, 0.0], space, ("Rotate",)) == 2
     assert sum(holding(pairs(), PLANTED_ANSWER["recover"])) == 14

@@ -6,6 +6,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,21 @@ def test_a_batch_gets_what_every_image_would_get_alone(seed: int, images: Tensor
                 image = OP_LIST[op](image, drawn.magnitude[row : row + 1, stage], noise, pool=batch)
         alone.append(image)
     torch.testing.assert_close(apply_draw(batch, drawn), torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("came", "told"),
+    [
+        (np.zeros((2, 3, 8, 8), dtype=np.uint8), "images came as ndarray; give a torch.Tensor"),
+        (torch.zeros(3, 8, 8), r"images came as shape \(3, 8, 8\)"),
+        (torch.zeros(2, 8, 8, 3), r"images came as shape \(2, 8, 8, 3\); give \(B, C, H, W\), channels before"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "images came as torch.int64; give torch.uint8"),
+        (torch.full((2, 3, 8, 8), 255.0), "images reach 255, .* divide by 255"),
+    ],
+)
+def test_what_others_call_images_is_refused_with_what_we_call_so(came: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        apply_policy(named_policy("trivialaugment"), came, torch.Generator())
 
 
 def test_the_same_noise_gives_the_same_images_and_other_noise_others(images: Tensor) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,24 @@ def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
     assert "These trainings took 40.0 s; searching took 60.0 s, on top." in page.text
     # Shares .5 .3 .2 and .4 .35 .25 have the same order.
     assert "between seeds: +1.00 on average" in page.text
+
+
+@pytest.mark.parametrize(
+    ("searcher", "said"),
+    [
+        ({"name": "differentiable", "through_step": "jvp", "rewards": "real"}, "differentiable, jvp, relax"),
+        ({"name": "differentiable", "rewards": "shuffled"}, "differentiable, relax, rewards shuffled (the control)"),
+        ({"name": "table", "trial_steps": 0}, "table"),
+        ({"name": "table", "trial_steps": 20}, "table, trials of 20 steps"),
+        ({"name": "random"}, "random"),
+    ],
+)
+def test_it_says_by_what_was_searched_and_no_more(searcher: dict[str, Any], said: str, tmp_path: Path) -> None:
+    write_run(tmp_path)
+    search = {"searcher": searcher, "estimator": {"name": "relax"}, "search": "policy", "keep": "last"}
+    for seed in range(2):
+        edit(tmp_path / f"search-seed{seed}" / "trial.json", search=search)
+    assert f"by\n{said}\ndata" in written(tmp_path).text
 
 
 def test_a_separate_search_shows_the_policy_before_the_cells(tmp_path: Path) -> None:

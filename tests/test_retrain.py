@@ -161,6 +161,11 @@ def test_a_run_folder_of_other_settings_is_refused_by_name(change: dict[str, Any
     run_grid(SMALL, tmp_path)
     with pytest.raises(InputError, match=named):
         run_grid(dataclasses.replace(SMALL, **change), tmp_path)
+    # Nor beside them, where no table could be made of both.
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=rf"was not trained alike .*{named} was .*, is "):
+        run_grid(dataclasses.replace(SMALL, **change, policies=("random",), seeds=(5,)), tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_another_policy_file_of_the_same_name_is_refused(tmp_path: Path) -> None:

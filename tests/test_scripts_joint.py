@@ -91,7 +91,7 @@ def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder
     arguments = [*SEARCH, "search=separate", "network=tiny_cnn", "retrain=false"]
     assert run_script("joint_search", *arguments) == 0
     found = Policy.load("out/policy/search-seed0/found.json")
-    assert Policy.load("out/search-seed0/policy.json") == found
+    assert Policy.load("out/search-seed0/start.json") == found
     stayed = Policy.load("out/search-seed0/found.json")
     for one, other in zip(stayed.sub_policies, found.sub_policies, strict=True):
         assert one.ops == other.ops

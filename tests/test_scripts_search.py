@@ -13,7 +13,7 @@ import torch
 from jointsearch.track import read_metrics
 from scripts import door
 from search_spaces.controls import named_policy
-from search_spaces.policy import Policy
+from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
 from tests.conftest import REPOSITORY
 
@@ -51,7 +51,13 @@ WRONG_TOGETHER = {
     "estimator=relax estimator.draws=batch searcher.reward_scale=rank": "estimator.draws=image",
     "estimator.baseline=ema estimator.draws=batch searcher=shuffled_reward": "estimator.draws=image",
     "policy_space.magnitude=0": "searcher.magnitude_gradient=none",
-    "policy_space.magnitude=1": "start between 0 and 1",
+    "policy_space.magnitude=1": "start between .01 and .99",
+    "policy_space.start=none": "search=architecture",
+    "policy_space.start=one.json searcher.magnitude_gradient=none": "would stay as it is",
+    "estimator.baseline=ema searcher.estimate_on=sides": "estimator.baseline=none",
+    "search_recipe.optimizer=adamw": "use search_recipe.optimizer=sgd or momentum",
+    "searcher=table search_recipe.optimizer=lion": "searcher=trials",
+    "searcher=faster_aa search_recipe.ema_decay=0.9": "set it to 0 in search_recipe",
     "search_recipe.precision=bf16": "search_recipe.precision=float32",
     "search_recipe.precision=auto": "search_recipe.precision=float32",
     "search_recipe.mixup=0.2": "set both to 0 in search_recipe",
@@ -61,7 +67,7 @@ WRONG_TOGETHER = {
     "policy_space.start=start.json policy_space.ops=[Rotate]": "leave ops out",
     "searcher=trials estimator=relax": "leave estimator out",
     "searcher=random estimator=relax": "leave estimator out",
-    "searcher=trials search_recipe.epochs=12": "raise search_recipe.epochs",
+    "searcher=trials search_recipe.epochs=12": "search_recipe.epochs=13",
     "searcher=trials search_recipe.epochs=14 keep=best": "keep=last",
     "searcher=trials searcher.every=3": "set the other one to null",
     "searcher=trials policy_space=pairs": "policy_space.start, policy_space.ops",
@@ -156,6 +162,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     named_policy("random-s1").save("start.json")
     PolicySchedule(((0, named_policy("none")), (2, named_policy("random-s1")))).save(Path("schedule.json"))
+    Policy((SubPolicy((OpChoice("Rotate", 1.0, 0.5),)),)).save(Path("one.json"))
     Path("broken.json").write_text("{")
     return tmp_path
 
@@ -238,7 +245,7 @@ def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder
 def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script("joint_search", *quick("retrain=false", "controls=[]")) == 0
     assert {path.name for path in (folder / "out").iterdir()} == {"search-seed0", "searches.json", "report.html"}
-    assert "out/search-seed{seed}/found.json" in capsys.readouterr().out
+    assert "Found: out/search-seed0/found.json\n" in capsys.readouterr().out
 
 
 def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_search_leaves_what_it_says(tmp_path: Path) -> None:
     (result,) = run_searches(grid_of(recipe=dataclasses.replace(QUICK, epochs=2)), tmp_path)
     folder = tmp_path / SEARCH
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "birth.json", "checkpoints", "found.json", "metrics.jsonl", "policy.json", "result.json", "trial.json"
+        ".lock", "birth.json", "checkpoints", "found.json", "metrics.jsonl", "result.json", "start.json", "trial.json"
     }  # fmt: skip
     assert len(Policy.load(folder / "found.json").sub_policies) == 6
     assert (result["seed"], result["epochs"], result["steps"], result["skipped_steps"]) == (3, 2, 10, 0)
@@ -84,17 +84,25 @@ def test_a_finished_search_is_read_and_not_repeated(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"recipe": dataclasses.replace(QUICK, epochs=2)}, "recipe.epochs"),
+        ({"recipe": dataclasses.replace(QUICK, epochs=2)}, "search_recipe.epochs was 1, is 2"),
         ({"network": "wide_resnet16_1"}, "network"),
         ({"dataset": dataclasses.replace(DIGITS, reduced=400)}, "dataset.reduced"),
-        ({"searcher": {"rewards": "shuffled"}}, "search.searcher.rewards"),
-        ({"estimator": {"name": "reinforce", "scoring": "joint"}}, "search.estimator.scoring"),
+        ({"searcher": {"rewards": "shuffled"}}, "[(]searcher.rewards was 'real', is 'shuffled'"),
+        ({"estimator": {"name": "reinforce", "scoring": "joint"}}, "[(]estimator.scoring was"),
     ],
 )
 def test_a_run_folder_of_other_settings_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     run_searches(grid_of(recipe=QUICK), tmp_path)
     with pytest.raises(InputError, match=named):
         run_searches(grid_of(**{"recipe": QUICK} | change), tmp_path)
+
+
+def test_a_seed_of_other_settings_is_refused_before_the_first_seed_is_searched(tmp_path: Path) -> None:
+    run_searches(grid_of(recipe=dataclasses.replace(QUICK, epochs=2)), tmp_path)
+    grid = grid_of(recipe=QUICK)
+    with pytest.raises(InputError, match=f"{SEARCH} was begun"):
+        run_searches(dataclasses.replace(grid, seeds=(4, *grid.seeds)), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [str(SEARCH)]
 
 
 def steps_of(

@@ -229,12 +229,23 @@ def test_measurements_are_spread_over_the_epochs_that_are_left(epochs: int, due:
     assert measured == due
 
 
+def test_trials_say_what_they_are_known_to_do_wrong() -> None:
+    assert "20 steps ahead" in str(settings("Invert", trial_steps=20).warning)
+    assert settings("Invert").warning is None
+    assert settings("Invert", trial_steps=20, rewards="shuffled").warning is None
+
+
 def test_more_measurements_than_epochs_are_left_are_refused() -> None:
     search = settings("Invert", from_epoch=None, every=None, measurements=7)
     with pytest.raises(
-        InputError, match=r"measurements=7 take an epoch each, and 6 of 12 come from epoch 6 on; raise search_"
+        InputError, match=r"need search_recipe\.epochs=13 \(times budget\), or searcher\.measurements=6"
     ):
         searcher_of(search, linear(), epochs=12)
+    searcher_of(search, linear(), epochs=13)
+    late = settings("Invert", from_epoch=8, every=None, measurements=7)
+    with pytest.raises(InputError, match=r"from epoch 8 on are measured; they need search_recipe\.epochs=15 \(times"):
+        searcher_of(late, linear(), epochs=9)
+    searcher_of(late, linear(), epochs=15)
     with pytest.raises(InputError, match=r"every=20 and searcher\.measurements=7; one of them"):
         settings("Invert", measurements=7)
     with pytest.raises(InputError, match=r"every=null and searcher\.measurements=null"):

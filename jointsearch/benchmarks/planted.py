@@ -1,5 +1,6 @@
 """Searches on data with a known answer: do they find the op that helps, and shun the one that falsifies labels?"""
 
+import itertools
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
 from jointsearch.loops.trial import Trial
 from jointsearch.searchers.make import AnySearch, new_searcher
+from jointsearch.searchers.table_settings import TableSearch
 from jointsearch.settings import as_plain
 from search_spaces.policy import Policy
 
@@ -25,7 +27,7 @@ RECIPE = Recipe(batch_size=128, learning_rate=0.01, weight_decay=0.0, schedule="
 class PlantedOutcome:
     """What one search came to."""
 
-    auc: float | None  # of ranking sub-policies with the planted op above the others; None without shares
+    auc: float | None  # of ranking sub-policies with the planted op above the others; None where nothing is ranked
     poison: float | None  # mass of the sub-policies with the poison op, over what a uniform choice gives them
     accuracy: float  # of the retrained network, in percent
     seconds: float  # of the search
@@ -36,10 +38,11 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
     with tempfile.TemporaryDirectory() as scratch:
         found, policy = planted_search(settings, seed, Path(scratch) / "search")
         trained = retrain(_trial(policy, seed, Path(scratch) / "training"), planted(seed))
-    space, shares = settings.policy_space.policy(), found.get("sub_policy_shares")
+    shares, by_table = found.get("sub_policy_shares"), isinstance(settings, TableSearch)
+    space = settings.entries() if isinstance(settings, TableSearch) else settings.policy_space.policy()
     return PlantedOutcome(
-        None if shares is None else auc(shares, holding(space, PLANTED_ANSWER["recover"])),
-        None if shares is None else mass(shares, holding(space, PLANTED_ANSWER["avoid"])),
+        None if shares is None or by_table else auc(shares, holding(space, PLANTED_ANSWER["recover"])),
+        None if shares is None else mass(shares, space, PLANTED_ANSWER["avoid"]),
         trained["test_accuracy_last"],
         found["seconds"],
     )
@@ -70,7 +73,8 @@ def auc(scores: list[float], positive: list[bool]) -> float:
     return wins / (len(above) * len(below))
 
 
-def mass(shares: list[float], chosen: list[bool]) -> float:
-    """The mass of the chosen entries over what a uniform choice would give them."""
-    taken = sum(share for share, is_chosen in zip(shares, chosen, strict=True) if is_chosen)
-    return taken / (sum(chosen) / len(chosen))
+def mass(shares: list[float], space: Policy, ops: tuple[str, ...]) -> float:
+    """The mass of the sub-policies with one of these ops, over what the space gives them before any search."""
+    held = holding(space, ops)
+    weights = [sub_policy.weight for sub_policy in space.sub_policies]
+    return sum(itertools.compress(shares, held)) / (sum(itertools.compress(weights, held)) / sum(weights))

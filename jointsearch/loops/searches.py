@@ -9,7 +9,7 @@ from jointsearch.data.load import DataSettings, load_search_splits
 from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import KEEP, NewSearcher, check_search, search
-from jointsearch.loops.trial import Trial, check_trial
+from jointsearch.loops.trial import Trial, check_identity, check_trial
 from jointsearch.loops.trials import SEED, check_seeds, relocatable
 from jointsearch.settings import as_plain
 from search_spaces.errors import InputError
@@ -73,6 +73,9 @@ def run_searches(
     `checked` is called when nothing was found wrong, before anything is written. Options are those of Trial.
     """
     check_searches(grid, folder, **options)
+    for seed in grid.seeds:
+        if (Path(folder) / FOLDER.replace(SEED, str(seed)) / "trial.json").is_file():
+            check_identity(*_trial(grid, seed, Path(folder), options))
     checked()
     results = []
     for seed in dict.fromkeys(grid.seeds):

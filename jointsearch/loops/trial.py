@@ -1,6 +1,7 @@
 """One training to be done: its settings, what must stay when it is resumed, and a check before anything is written."""
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +20,14 @@ from jointsearch.run_folder import write_json
 from jointsearch.settings import as_plain, leaves
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
-from search_spaces.plain_json import read_json, read_text, shown
+from search_spaces.plain_json import read_json, read_text, shown_path
 from search_spaces.policy import Policy
 from search_spaces.schedule import SCHEDULE_BYTES, PolicySchedule
 
 CPU = torch.device("cpu")
+
+COMPARED = ("network_options.genotype",)  # beside policies; trainings in one table agree in the others
+DRAWN = ("seed", "data.digest")  # and in these only where seeds are shared
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Trial:
     def policy_at(self, epoch: int) -> Policy:
         """The policy in force in an epoch."""
         return self.policy if isinstance(self.policy, Policy) else self.policy.at(epoch)
+
+    @property
+    def start_file(self) -> str:
+        """The file of the policy: that of a training, or what a search starts from, which is not what it finds."""
+        return "policy.json" if self.search is None else "start.json"
 
     def identity(self, splits: DataSplits) -> dict[str, Any]:
         """All that decides the result, as plain data."""
@@ -111,24 +120,41 @@ def check_identity(trial: Trial, splits: DataSplits) -> None:
     path = trial.folder / "trial.json"
     if not path.is_file():
         return
-    changed = {
-        key
-        for key, _ in beyond_recipe_defaults(leaves(trial.identity(splits)))
-        ^ beyond_recipe_defaults(leaves(read_json(path, "trial")))
-    }
-    if read_text(trial.folder / "policy.json", "policy", SCHEDULE_BYTES) != trial.policy.to_json():
-        changed.add("policy")
+    changed = differences(read_json(path, "trial"), trial.identity(splits))
+    if trial.search is not None:
+        changed = [re.sub("^recipe[.]", "search_recipe.", one).removeprefix("search.") for one in changed]
+    if read_text(trial.folder / trial.start_file, "policy", SCHEDULE_BYTES) != trial.policy.to_json():
+        changed.append("another policy")
     if changed:
         raise InputError(
-            f"{trial.folder} was begun with other settings ({shown(', '.join(sorted(changed)), 300)} differ); "
+            f"{trial.folder} was begun with other settings ({shown_path(', '.join(changed)[:300])}); "
             "give the same settings, or another run folder"
         )
+
+
+def check_folder(trial: Trial, splits: DataSplits, folder: Path) -> None:
+    """Refuse a run folder with trainings that could not stand in one table with this one."""
+    begun = sorted(folder.glob("*/seed*/trial.json"))
+    ours = trial.identity(splits) if begun else {}
+    for path in begun:
+        if changed := differences(read_json(path, "trial"), ours, (*COMPARED, *DRAWN)):
+            raise InputError(
+                f"{path.parent} was not trained alike ({shown_path(', '.join(changed)[:300])}), and all trainings of a "
+                "folder stand in one table; give another run folder, or the same settings"
+            )
+
+
+def differences(was: Any, is_now: Any, but: tuple[str, ...] = ()) -> list[str]:
+    """In which settings one identity differs from another."""
+    before, after = leaves(was), leaves(is_now)
+    names = {name for name, _ in beyond_recipe_defaults(before) ^ beyond_recipe_defaults(after)} - set(but)
+    return [f"{name} was {dict(before).get(name)}, is {dict(after).get(name)}" for name in sorted(names)]
 
 
 def write_identity(trial: Trial, splits: DataSplits) -> None:
     """Write down what decides the result, once; trial.json comes last and says that the rest is there."""
     if not (trial.folder / "trial.json").is_file():
-        trial.policy.save(trial.folder / "policy.json")
+        trial.policy.save(trial.folder / trial.start_file)
         if isinstance(trial.network_options.get("genotype"), Genotype):
             trial.network_options["genotype"].save(trial.folder / "genotype.json")
         write_json(trial.folder / "birth.json", birth_certificate())

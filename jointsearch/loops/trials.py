@@ -13,7 +13,7 @@ from typing import Any
 from jointsearch.data.load import DataSettings, load_splits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
-from jointsearch.loops.trial import Trial, check_trial
+from jointsearch.loops.trial import Trial, check_folder, check_trial
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.settings import as_plain, bounded, check_fields, choice
 from search_spaces.cells.random import random_genotype
@@ -112,7 +112,9 @@ def check_grid(grid: Grid, folder: Path | str, **options: Any) -> None:
     """Raise InputError for what would go wrong later, before anything is written: every policy with the first seed."""
     splits = load_splits(grid.dataset, grid.seeds[0])
     for policy in dict.fromkeys(grid.policies):
-        check_trial(_trial(grid, policy, grid.seeds[0], Path(folder), options), splits)
+        trial = _trial(grid, policy, grid.seeds[0], Path(folder), options)
+        check_trial(trial, splits)
+    check_folder(trial, splits, Path(folder))
 
 
 def run_grid(

@@ -10,14 +10,13 @@ from typing import Any
 from scipy.stats import t as student
 
 from jointsearch.loops.recipe import beyond_recipe_defaults
+from jointsearch.loops.trial import COMPARED, DRAWN
 from jointsearch.run_folder import replace_file, write_json
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
 
 METRICS = ("test_accuracy_last", "test_accuracy_selected")
-# What is compared, beside policies, may differ.
-COMPARED = ("network_options.genotype",)
 METHOD_FREE = "none"
 
 
@@ -138,7 +137,10 @@ def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = M
             unfinished.append(f"{policy}/seed{seed}")
             continue
         if seed in values.setdefault(policy, {}):
-            raise InputError(f"{path.parent} repeats seed {seed} of {policy}; leave one of the two run folders out")
+            raise InputError(
+                f"{path.parent} repeats seed {seed} of {policy}; leave one of the two run folders out, or rename its "
+                f"folder {policy}, where both are to stand in one table"
+            )
         values[policy][int(seed)] = _number(read_json(result_path, "result"), metric, result_path)
     if baseline not in (*values, METHOD_FREE):
         raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
@@ -160,9 +162,9 @@ def _check_alike(trials: Sequence[Path]) -> None:
         for path in trials
     }
     digests: dict[Any, tuple[str, str]] = {}
-    first = {leaf for leaf in settings[trials[0]] if leaf[0] not in ("seed", "data.digest")}
+    first = {leaf for leaf in settings[trials[0]] if leaf[0] not in DRAWN}
     for path, found in settings.items():
-        seed, digest = (next((leaf for leaf in found if leaf[0] == name), ("", "")) for name in ("seed", "data.digest"))
+        seed, digest = (next((leaf for leaf in found if leaf[0] == name), ("", "")) for name in DRAWN)
         differing = {name for name, _ in first ^ (found - {seed, digest})}
         if digests.setdefault(seed, digest) != digest:
             differing.add("data.digest")

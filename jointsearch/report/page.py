@@ -100,8 +100,12 @@ def _searches(run: Run) -> list[Html]:
 def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
     part = step[0]
     ways = [part.setting("search", "searcher", "name")]
-    if part.searched != "architecture":
+    if ways == ["differentiable"] and part.searched != "architecture":
         ways += [part.setting("search", "searcher", "through_step"), part.setting("search", "estimator", "name")]
+    if trial_steps := part.setting("search", "searcher", "trial_steps"):
+        ways.append(f"trials of {trial_steps} steps")
+    if part.setting("search", "searcher", "rewards") == "shuffled":
+        ways.append("rewards shuffled (the control)")
     if part.searched != "policy":
         ways.append(f"cells by the {part.setting('search', 'architecture', 'order')} order")
     options = part.setting("network_options")

@@ -33,6 +33,9 @@ class DifferentiableSearcher:
     One step: draw and augment; train the weights w on it, which gives w'; take the gradient of the validation loss at
     w', which is the architecture's and, for the weights, v; the reward of image i is f_i = -step_size * v . grad_w
     loss_i(w). Validation loss and mean reward make one objective, and one backward pass of it moves everything.
+
+    That is what a step of SGD does to first order; with Nesterov's momentum the step is 1 + momentum times as long, for
+    all images alike, and clipping shortens it, which f_i does not know.
     """
 
     def __init__(

@@ -12,10 +12,10 @@ from jointsearch.searchers.differentiable import DifferentiableSearcher
 from jointsearch.searchers.faster_aa import FasterSearch, FasterSearcher
 from jointsearch.searchers.first_order import FirstOrderSearch, FirstOrderSearcher
 from jointsearch.searchers.random import RandomSearch, RandomSearcher
-from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch, EstimatorSettings
+from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
 from jointsearch.searchers.table import TableSearcher
 from jointsearch.searchers.table_settings import TableSearch
-from jointsearch.settings import build
+from jointsearch.settings import build, changed
 from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError, nearest
 from search_spaces.policy import Policy
@@ -49,10 +49,12 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
         groups = {key: value for key, value in groups.items() if key not in ("search", "architecture")}
     check_space(name, groups.get("policy_space"))
     settings = build(SEARCHES[name], groups)
-    if not isinstance(settings, DifferentiableSearch) and settings.estimator != EstimatorSettings():
+    if isinstance(settings, DifferentiableSearch):
+        settings.check_something_is_learned()
+    elif unread := changed(settings.estimator, "estimator"):
         raise InputError(
-            f"estimator.name={settings.estimator.name} with changed settings, and searcher.name={name} estimates no "
-            "gradient of a draw; leave estimator out, or use searcher=differentiable"
+            f"{', '.join(unread)} has no effect, as searcher.name={name} estimates no gradient of a draw; leave "
+            "estimator out, or use searcher=differentiable policy_space=pairs"
         )
     settings.policy_space.policy()  # a space that cannot be made is told now
     return settings
@@ -69,8 +71,8 @@ def check_space(name: str, space: Any) -> None:
     if isinstance(space, Mapping) and len(set(space) - set(names)) > 1:
         settings = ", ".join(f"policy_space.{one}" for one in names)
         raise InputError(
-            f"policy_space is one that searcher.name={name} does not search; leave policy_space out, its settings are "
-            f"{settings}"
+            f"policy_space is one that searcher.name={name} does not search; leave policy_space out (its settings "
+            f"are {settings}), or use searcher=differentiable"
         )
 
 

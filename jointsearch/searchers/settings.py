@@ -32,7 +32,8 @@ class SpaceSettings:
     share: str = choice("none", "none", "ops")  # ops: one logit for each op of each stage
     keep: float = bounded(0.0, 0.0, 0.99)  # share of the draws that stays with the start
     learn_probability: bool = True
-    learn_magnitude: bool = True  # false where the levels of an op are choices of their own
+    # false where the levels of an op are choices of their own. Those that learn begin between .01 and .99.
+    learn_magnitude: bool = True
     steepness: float = bounded(1.0, 0.01, 100.0)  # how much faster probabilities and magnitudes move; 4: as if direct
     top: int | None = bounded(25, 1, 10_000)  # sub-policies of the finished policy; null keeps all
     weighted: bool = False  # in proportion to what was learned, or all equally likely
@@ -194,10 +195,33 @@ class DifferentiableSearch:
                 "estimator=gumbel differentiates through the images and estimates nothing on two sides; "
                 "use searcher.estimate_on=difference, or estimator=relax"
             )
+        if self.searcher.estimate_on == "sides" and (self.estimator.name, self.estimator.baseline) == (
+            "reinforce",
+            "ema",
+        ):
+            raise InputError(
+                "estimator.baseline=ema is the same number on both sides of searcher.estimate_on=sides and cancels; "
+                "use searcher.estimate_on=difference, or estimator.baseline=none"
+            )
         if self.searcher.changes_rewards and self.estimator.draws == "batch":
             raise InputError(
                 "estimator.draws=batch has one reward for a batch, and there is nothing to shuffle or rank; use "
                 "estimator.draws=image, or searcher.reward_scale=none and searcher.rewards=real"
+            )
+
+    def check_something_is_learned(self) -> None:
+        """Refuse a policy that nothing can change, at the full cost of changing it."""
+        if self.search == "architecture":
+            return
+        likely = [sub_policy for sub_policy in self.policy_space.policy().sub_policies if sub_policy.weight]
+        choices = [choice for sub_policy in likely for choice in sub_policy.ops]
+        probability = self.policy_space.learn_probability and any(0 < choice.probability < 1 for choice in choices)
+        magnitude = self.learns_magnitude and any(choice.magnitude is not None for choice in choices)
+        if len(likely) < 2 and not probability and not magnitude:
+            raise InputError(
+                f"policy_space.start={self.policy_space.start} has one sub-policy, and nothing in it that "
+                "learns: the policy would stay as it is; use policy_space.start=trivialaugment or pairs, or "
+                "search=architecture"
             )
 
     @property
@@ -206,11 +230,11 @@ class DifferentiableSearch:
         return self.policy_space.learn_magnitude and self.searcher.magnitude_gradient != "none"
 
     def check_magnitudes(self) -> None:
-        """Refuse magnitudes whose logits are infinite where they are to be learned."""
+        """Refuse magnitudes at the end of their range where they are to be learned from there."""
         if not self.learns_magnitude or self.policy_space.start != "pairs":
             return
         if not 0 < self.policy_space.magnitude < 1:
             raise InputError(
-                f"policy_space.magnitude={self.policy_space.magnitude:g} cannot be learned: its logit is infinite; "
-                "start between 0 and 1, or use searcher.magnitude_gradient=none"
+                f"policy_space.magnitude={self.policy_space.magnitude:g} is where a magnitude that learns never gets, "
+                "as its logit would be infinite; start between .01 and .99, or use searcher.magnitude_gradient=none"
             )

@@ -9,6 +9,7 @@ from torch import Tensor
 from search_spaces.augment.geometry import warp
 from search_spaces.augment.op import AugOp, exactly_at_zero, partner_from, sign_from
 from search_spaces.augment.table import OPS
+from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 
 OP_LIST = tuple(OPS.values())
@@ -84,8 +85,25 @@ def apply_draw(images: Tensor, draw: PolicyDraw, pool: Tensor | None = None) -> 
 
 
 def apply_policy(policy: Policy, images: Tensor, noise: torch.Generator) -> Tensor:
-    """Augment a batch: draw a policy for every image, and apply it."""
+    """Augment a batch of images, as `apply_draw` takes them: draw a policy for every image, and apply it."""
+    check_images(images)
     return apply_draw(images, draw_policy(policy, len(images), noise))
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what other libraries call images, and would be augmented to something else without a word."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"images came as {type(images).__name__}; give a torch.Tensor of (B, C, H, W)")
+    if images.ndim != 4 or (images.shape[1] > 4 and images.shape[3] in (1, 3, 4)):
+        raise InputError(f"images came as shape {tuple(images.shape)}; give (B, C, H, W), channels before rows")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise InputError(f"images came as {images.dtype}; give torch.uint8, or floating point in [0, 1]")
+    # On other devices to look would be to wait.
+    if images.is_floating_point() and images.device.type == "cpu" and images.numel() and float(images.amax()) > 2:
+        raise InputError(
+            f"images reach {float(images.amax()):g}, and floating point images lie in [0, 1]; divide by 255, or give "
+            "torch.uint8"
+        )
 
 
 def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
