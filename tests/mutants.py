@@ -278,6 +278,9 @@ MUTANTS = (
 def main(names: list[str]) -> int:
     """Run the mutants of these names, or all, and print what each came to; 0 if all were noticed."""
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if missing := set(names) - {mutant.name for mutant in chosen}:
+        print(f"no mutant is called {', '.join(sorted(missing))}; they are {', '.join(one.name for one in MUTANTS)}")
+        return 2
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "project"
         shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".git", "runs", "results", "__pycache__"))
