@@ -162,7 +162,7 @@ def test_trainings_that_are_not_alike_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path)
     edit(tmp_path / "none" / "seed1" / "trial.json", recipe={"epochs": 9})
     assert "Not compared: " in written(tmp_path).text
-    assert "recipe.epochs differ" in written(tmp_path).text
+    assert "(recipe.epochs was 4, is 9)" in written(tmp_path).text
 
 
 @pytest.mark.parametrize(

@@ -211,28 +211,31 @@ def test_every_whole_configuration_is_valid_under_the_command_that_it_names(choi
     assert settings.recipe.epochs > 1
 
 
-@pytest.mark.parametrize(
-    ("script", "choices", "named"),
-    [
-        ("joint_search", "preset=dada2020_gumbel searcher=shuffled_reward", "rewards; leave"),
-        ("joint_search", "preset=dada2020_relax searcher=random", "searcher=random in name"),
-        ("joint_search", "preset=dada2020_relax searcher=table", "searcher=table in name"),
-        ("joint_search", "preset=dada2020_relax estimator=reinforce", "estimator=reinforce in name"),
-        ("joint_search", "preset=dada2020_relax policy_space=trivialaugment", "policy_space=trivialaugment in start"),
-        ("joint_search", "preset=faster_aa2020 searcher=random", "searcher=random in name"),
-        ("joint_search", "preset=kashima2021 recipe=full", "recipe.epochs=200"),
-        ("joint_search", "experiment=searches_cifar10_1000 recipe@search_recipe=full", "epochs"),
-        ("retrain", "experiment=cifar10_1000 recipe=small", "recipe.epochs=60"),
-        ("joint_search", "search=joint recipe=full", "recipe.epochs=200"),
-        ("joint_search", "search=architecture policy_space=trivialaugment", "start"),
-    ],
-)
-def test_a_choice_that_a_preset_would_overrule_is_refused(script: str, choices: str, named: str) -> None:
-    whole = choices.split()[0]
-    with pytest.raises(InputError, match=rf"{whole}[a-z= ]* would overrule .*{re.escape(named)}"):
-        door.compose_plain(script, choices.split())
+OVERRULED = {
+    "joint_search preset=dada2020_gumbel searcher=shuffled_reward": "rewards; leave",
+    "joint_search preset=dada2020_relax policy_space=trivialaugment": "policy_space=trivialaugment in start",
+    "joint_search preset=kashima2021 recipe=full": "recipe.epochs=200",
+    "joint_search search=joint recipe=full": "recipe.epochs=200",
+    "joint_search search=architecture policy_space=trivialaugment": "start",
+    "joint_search experiment=searches_cifar10_1000 recipe@search_recipe=full": "epochs",
+    "retrain experiment=cifar10_1000 recipe=small": "recipe.epochs=60",
+} | {
+    f"joint_search preset={preset} {choice}": f"{choice} in name"
+    for preset, choices in {
+        "dada2020_relax": ("searcher=random", "searcher=table", "estimator=reinforce"),
+        "faster_aa2020": ("searcher=random",),
+    }.items()
+    for choice in choices
+}
+
+
+@pytest.mark.parametrize("command", OVERRULED)
+def test_a_choice_that_a_preset_would_overrule_is_refused(command: str) -> None:
+    script, whole, *choices = command.split()
+    with pytest.raises(InputError, match=rf"{whole}[a-z= ]* would overrule .*{re.escape(OVERRULED[command])}"):
+        door.compose_plain(script, [whole, *choices])
     if not whole.startswith("search="):
-        door.compose_plain(script, ["preset=null", "experiment=null", *choices.split()[1:], "dataset=cifar10"])
+        door.compose_plain(script, ["preset=null", "experiment=null", *choices, "dataset=cifar10"])
 
 
 def test_a_choice_beside_a_preset_counts_where_the_preset_leaves_it_alone() -> None:

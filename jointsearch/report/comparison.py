@@ -9,8 +9,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from jointsearch.loops.recipe import beyond_recipe_defaults
-from jointsearch.loops.trial import COMPARED, DRAWN
+from jointsearch.loops.trial import COMPARED, DRAWN, differences
 from jointsearch.run_folder import replace_file, write_json
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
@@ -157,19 +156,15 @@ def _number(data: Any, key: str, path: Path) -> Any:
 
 def _check_alike(trials: Sequence[Path]) -> None:
     # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
-    settings = {
-        path: {leaf for leaf in beyond_recipe_defaults(leaves(read_json(path, "trial"))) if leaf[0] not in COMPARED}
-        for path in trials
-    }
-    digests: dict[Any, tuple[str, str]] = {}
-    first = {leaf for leaf in settings[trials[0]] if leaf[0] not in DRAWN}
-    for path, found in settings.items():
-        seed, digest = (next((leaf for leaf in found if leaf[0] == name), ("", "")) for name in DRAWN)
-        differing = {name for name, _ in first ^ (found - {seed, digest})}
-        if digests.setdefault(seed, digest) != digest:
-            differing.add("data.digest")
+    first, *others = [read_json(path, "trial") for path in trials]
+    digests: dict[Any, Any] = {}
+    for path, found in zip(trials, (first, *others), strict=True):
+        differing = differences(first, found, (*COMPARED, *DRAWN))
+        seed, digest = (dict(leaves(found)).get(name) for name in DRAWN)
+        if (was := digests.setdefault(seed, digest)) != digest:
+            differing.append(f"data.digest was {was}, is {digest}")
         if differing:
             raise InputError(
-                f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(sorted(differing))} differ); "
+                f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(differing)}); "
                 "compare only trainings that differ in policy, genotype and seed"
             )
