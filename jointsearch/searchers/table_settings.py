@@ -50,6 +50,10 @@ class TableSettings:
     # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
     # every op, half of the images under it, all its levels together; then the validation error is compared.
     trial_steps: int = bounded(0, 0, 1000)
+    # What harms at once may help later. 0 asks no more. Otherwise a third of the measurements only screens, and what
+    # loses half the margin there is tried again at the others for so many steps, over the same last batches: that alone
+    # decides what is dropped.
+    confirm_steps: int = bounded(0, 0, 10_000)
     rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
     reward_scale: str = choice("none", "none", "loss", "rank")
     # A mean that differs from the plain image's by less is no reason, however sure: another network trained alike may
@@ -71,6 +75,35 @@ class TableSettings:
                 f"searcher.reward_scale={self.reward_scale} scales rewards of single images, and searcher.trial_steps="
                 f"{self.trial_steps} compares validation errors; use searcher.reward_scale=none or trial_steps=0"
             )
+
+        if self.confirm_steps:
+            self.check_confirmation()
+
+    def check_confirmation(self) -> None:
+        """Refuse to try again what was not tried, or cannot be compared."""
+        if self.confirm_steps <= self.trial_steps or not self.trial_steps:
+            raise InputError(
+                f"searcher.confirm_steps={self.confirm_steps} tries again, for longer, what trials of "
+                f"searcher.trial_steps={self.trial_steps} find to harm; it has to be more, and trial_steps at least 1 "
+                "(or confirm_steps=0 to go by the trials alone)"
+            )
+        if self.measurements is None or self.measurements - self.screenings < FEWEST:
+            raise InputError(
+                f"searcher.measurements={self.measurements or 'null'}, and with searcher.confirm_steps="
+                f"{self.confirm_steps} a third of them screens and the others, at least {FEWEST}, confirm; use "
+                "searcher.measurements=9 with searcher.every=null, or searcher.confirm_steps=0"
+            )
+        if self.form == "proportional":
+            raise InputError(
+                f"searcher.form=proportional weighs ops by their gains, and with searcher.confirm_steps="
+                f"{self.confirm_steps} these are of different numbers of steps; use searcher.form=significant or "
+                "searcher.confirm_steps=0"
+            )
+
+    @property
+    def screenings(self) -> int:
+        """How many measurements only tell what is to be tried again."""
+        return math.ceil((self.measurements or 0) / 3) if self.confirm_steps else 0
 
     def first_epoch(self, epochs: int) -> int:
         """The first one in which anything may be measured."""
