@@ -136,6 +136,14 @@ def test_what_cannot_be_confirmed_is_refused(changed: dict[str, Any], told: str)
         settings("Invert", **{**CONFIRMED, **changed})
 
 
+@pytest.mark.parametrize(("left", "fewer"), [(2, ""), (3, ", or searcher.measurements=3")])
+def test_a_remedy_for_too_few_epochs_is_one_that_works(left: int, fewer: str) -> None:
+    with pytest.raises(InputError, match=rf"need search_recipe\.epochs=9 \(times budget\){fewer}$"):
+        searcher_of(settings("Invert", **CONFIRMED, from_epoch=None), linear(), epochs=2 * left)
+    if fewer:
+        searcher_of(settings("Invert", **{**CONFIRMED, "measurements": 3}, from_epoch=None), linear(), epochs=2 * left)
+
+
 @pytest.mark.parametrize(("measurements", "screen"), [(3, 1), (4, 2), (6, 2), (7, 3), (9, 3), (12, 4)])
 def test_a_third_of_the_measurements_screens(measurements: int, screen: int) -> None:
     assert settings("Invert", **{**CONFIRMED, "measurements": measurements}).searcher.screenings == screen

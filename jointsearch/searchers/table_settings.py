@@ -87,7 +87,7 @@ class TableSettings:
                 f"searcher.trial_steps={self.trial_steps} find to harm; it has to be more, and trial_steps at least 1 "
                 "(or confirm_steps=0 to go by the trials alone)"
             )
-        if self.measurements is None or self.measurements - self.screenings < FEWEST:
+        if self.measurements is None or self.measurements < self.fewest:
             raise InputError(
                 f"searcher.measurements={self.measurements or 'null'}, and with searcher.confirm_steps="
                 f"{self.confirm_steps} a third of them screens and the others, at least {FEWEST}, confirm; use "
@@ -99,6 +99,11 @@ class TableSettings:
                 f"{self.confirm_steps} these are of different numbers of steps; use searcher.form=significant or "
                 "searcher.confirm_steps=0"
             )
+
+    @property
+    def fewest(self) -> int:
+        """The least number of measurements that is evidence."""
+        return FEWEST + bool(self.confirm_steps)
 
     @property
     def screenings(self) -> int:
@@ -188,7 +193,7 @@ def epochs_due(settings: TableSettings, epochs: int) -> tuple[int, ...]:
     left, count = epochs - begin, settings.measurements
     if left < count:
         enough = 2 * count - 1 if settings.from_epoch is None else begin + count
-        fewer = f", or searcher.measurements={left}" if left >= FEWEST else ""
+        fewer = f", or searcher.measurements={left}" if left >= settings.fewest else ""
         raise InputError(
             f"searcher.measurements={count} take an epoch each, and of {epochs} only those from epoch {begin} on are "
             f"measured; they need search_recipe.epochs={enough} (times budget){fewer}"
