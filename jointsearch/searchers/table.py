@@ -74,9 +74,8 @@ class TableSearcher:
         images = augment(train.images, self.start, self.standard, self.noise)
         self.cost += 3
         self.gauge.remember(train)
-        due = self.is_due(epoch)
-        places, steps = self.next_trial()
-        if not due or len(places) < 2:  # nothing is to be measured, or nothing beside the plain image
+        places, steps = self.next_trial() if self.is_due(epoch) else ([], 0)
+        if len(places) < 2:  # nothing beside the plain image
             return {"train_loss": self.train_step(images, train.labels)}
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
         moment = Moment(images, train, judges, step_size, self.noise)
@@ -90,14 +89,16 @@ class TableSearcher:
             self.images = torch.cat([self.images, torch.tensor([len(train.labels)], dtype=torch.float64)])
         return {"train_loss": train_loss, "skipped": torch.tensor(not usable)}
 
-    def next_trial(self) -> tuple[Tensor, int]:
-        """Which rows are measured next, (P,), the plain image first, and over how many steps."""
-        settings = self.settings
-        if not settings.confirm_steps or len(self.gains) < settings.screenings:
-            return torch.arange(len(self.rows)), max(1, settings.trial_steps)
-        suspects = self.suspects()
-        suspects[0] = True  # the plain image, which the others are compared with
-        return suspects.nonzero().flatten(), settings.confirm_steps
+    @property
+    def confirms(self) -> bool:
+        """Whether the measurements that screen are over, and others follow."""
+        return bool(self.settings.confirm_steps) and len(self.gains) >= self.settings.screenings
+
+    def next_trial(self) -> tuple[list[int], int]:
+        """Which rows are measured next, the plain image first, and over how many steps."""
+        if not self.confirms:
+            return list(range(len(self.rows))), self.settings.steps
+        return [0, *self.suspects().nonzero().flatten().tolist()], self.settings.confirm_steps
 
     def is_due(self, epoch: int) -> bool:
         """Whether this step is measured; counts it."""
@@ -111,16 +112,14 @@ class TableSearcher:
 
     def suspects(self) -> Tensor:
         """(R,): whether trials lost so much by a row that it has to be tried for longer before it is dropped."""
-        screened = self.gains[: self.settings.screenings]
-        if len(screened) < self.settings.screenings or not self.settings.confirm_steps:
+        if not self.confirms:
             return torch.zeros(len(self.rows), dtype=torch.bool)
-        return evidence(screened, self.images)[1] < -self.settings.margin / 2
+        _, beyond, *_ = evidence(self.gains[: self.settings.screenings], self.images)
+        return beyond < -self.settings.margin / 2
 
     def judged(self) -> Tensor:
         """The evidence that decides about each row, (4, R): of what was tried again, only that of its longer trials."""
-        if not self.settings.confirm_steps:
-            return evidence(self.gains, self.images)
-        screenings = self.settings.screenings
+        screenings = self.settings.screenings if self.confirms else len(self.gains)
         first = evidence(self.gains[:screenings], self.images)
         again = evidence(self.gains[screenings:], self.images[screenings:])
         return torch.where(self.suspects(), again, first)
@@ -163,7 +162,7 @@ class TableSearcher:
         every = self.settings.every
         if epoch < self.from_epoch or every is None:
             return 3
-        return 3 + round(self.gauge.cost(len(self.rows), max(1, self.settings.trial_steps)) / every)
+        return 3 + round(self.gauge.cost(len(self.rows), self.settings.steps) / every)
 
     def metrics(self) -> dict[str, float]:
         """How much was measured, what surely differs from the identity, and how wide the policy is."""
@@ -185,7 +184,7 @@ class TableSearcher:
     def found(self) -> dict[str, Any]:
         """The table, largest gain first, and the exact cost, which is not the same for every step."""
         shares, entries, settings = self.shares(), self.entries.sub_policies, self.settings
-        steps = torch.where(self.suspects(), settings.confirm_steps, max(1, settings.trial_steps))
+        steps = torch.where(self.suspects(), settings.confirm_steps, settings.steps)
         rows = [
             {
                 **named([entries[member] for member in members.tolist()]),

@@ -101,6 +101,11 @@ class TableSettings:
             )
 
     @property
+    def steps(self) -> int:
+        """Training steps by which a row is judged first."""
+        return self.trial_steps or 1
+
+    @property
     def fewest(self) -> int:
         """The least number of measurements that is evidence."""
         return FEWEST + bool(self.confirm_steps)
