@@ -50,6 +50,12 @@ def test_before_two_longer_trials_nothing_is_dropped(done: int) -> None:
     assert searcher.next_trial()[1] == (2 if done < 2 else 5)
 
 
+def test_while_ops_are_screened_nothing_is_dropped_however_sure() -> None:
+    searcher = confirming("Rotate", "Color", "Invert", measurements=7)  # three of them screen
+    assert dropped(restored(searcher, [[0.0, 0.0, 0.0, -0.3], [0.0, 0.0, 0.0, -0.301]])) == set()
+    assert searcher.metrics()["entries_below_identity"] == 0
+
+
 @pytest.mark.parametrize("again", [-0.09, 0.09])
 def test_a_longer_loss_below_the_margin_is_no_reason(again: float) -> None:
     rows = [[0.0, 0.0, 0.0, again], [0.0, 0.0, 0.0, again], [0.0, 0.0, 0.0, again]]
