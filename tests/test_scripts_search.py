@@ -67,8 +67,8 @@ WRONG_TOGETHER = {
     "policy_space.start=start.json policy_space.ops=[Rotate]": "leave ops out",
     "searcher=trials estimator=relax": "leave estimator out",
     "searcher=random estimator=relax": "leave estimator out",
-    "searcher=trials search_recipe.epochs=16": "search_recipe.epochs=17",
-    "searcher=trials search_recipe.epochs=17 keep=best": "keep=last",
+    "searcher=trials search_recipe.epochs=12": "search_recipe.epochs=13",
+    "searcher=trials search_recipe.epochs=14 keep=best": "keep=last",
     "searcher=trials searcher.every=3": "set the other one to null",
     "searcher=trials policy_space=pairs": "policy_space.start, policy_space.ops",
     "searcher=faster_aa policy_space=pairs": "leave policy_space out",
@@ -267,7 +267,7 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
 ) -> None:
     # A space may serve one searcher only.
     searchers = names_in("searcher") if choice.startswith("policy_space") else []
-    longer = ["search_recipe.epochs=17"] if choice == "searcher=trials" else []  # it measures once in an epoch
+    longer = ["search_recipe.epochs=14"] if choice == "searcher=trials" else []  # it measures once in an epoch
     given = ["retrain=false", *longer, choice]
     tried = (run_script("joint_search", *quick(*first, *given)) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
@@ -278,8 +278,7 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
     assert Path("sheet.png").stat().st_size > 1000
     *_, row = read_metrics(Path("out/search-seed0/metrics.jsonl"))
     shares = [value for key, value in row.items() if key.startswith("share/")]
-    assert all(0 <= share <= 2 for share in shares)
-    assert choice == "searcher=trials" or all(shares)  # which drops ops
+    assert all(0 < share <= 2 for share in shares)
     (result,) = json.loads(Path("out/searches.json").read_text())
     if "sub_policy_shares" in result:
         assert sum(result["sub_policy_shares"]) == pytest.approx(1, abs=1e-4)

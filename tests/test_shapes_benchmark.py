@@ -39,7 +39,7 @@ def test_every_search_of_the_benchmark_has_all_ops_of_the_answer_to_choose_from(
     assert [shares[op] * len(OPS) for op in GOOD] == pytest.approx([1.0] * len(GOOD))
 
 
-EVERY_OTHER = ["searcher.every=2", "searcher.measurements=null", "searcher.confirm_steps=0"]
+EVERY_OTHER = ["searcher.every=2", "searcher.measurements=null"]
 
 
 def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

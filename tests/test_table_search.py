@@ -67,27 +67,20 @@ def final_state(folder: Path) -> dict[str, Any]:
 
 LOOPED = settings("Rotate", "Cutout", "Invert", levels=1, every=2, from_epoch=1, validation_batches=2)
 TRIED = replace(LOOPED, searcher=replace(LOOPED.searcher, trial_steps=4))
-BY_EPOCH = {"every": None, "measurements": 3, "from_epoch": 0, "trial_steps": 2, "confirm_steps": 4}
-CONFIRMED = replace(LOOPED, searcher=replace(LOOPED.searcher, **BY_EPOCH))
 Undisturbed = tuple[Path, dict[str, Any], TableSearch]
 
 
-@pytest.fixture(scope="module", params=[LOOPED, TRIED, CONFIRMED], ids=["one_step", "many_steps", "confirmed"])
+@pytest.fixture(scope="module", params=[LOOPED, TRIED], ids=["one_step", "many_steps"])
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     return folder, searched(folder, request.param), request.param
 
 
-def kind_of(looped: TableSearch) -> str:
-    return next(kind for kind in ("LOOPED", "TRIED", "CONFIRMED") if globals()[kind] is looped)
-
-
 @pytest.mark.parametrize("place", range(3))
 def test_interrupted_and_resumed_it_ends_on_the_same_bits(place: int, tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder, expected, looped = undisturbed
-    # While the weights are trained, and with trials of 4 rows x 4 steps, in the first, after it and in the second; or
-    # after trials of 4 rows x 2 steps, and in the first and the second of those that are longer.
-    stop_at = {"LOOPED": (4, 5, 8), "TRIED": (12, 21, 30), "CONFIRMED": (10, 15, 25)}[kind_of(looped)][place]
+    # While the weights are trained, and with trials of 4 rows x 4 steps, in the first, after it and in the second.
+    stop_at = ((12, 21, 30) if looped.searcher.trial_steps else (4, 5, 8))[place]
     with pytest.raises(Interrupted):
         searched(tmp_path, looped, stop_at)
     result = searched(tmp_path, looped)
@@ -110,11 +103,7 @@ def test_measuring_leaves_no_trace_in_what_is_trained(tmp_path: Path, undisturbe
 
 def test_the_cost_counts_every_step_and_every_measurement(undisturbed: Undisturbed) -> None:
     _, result, looped = undisturbed
-    # Of 2 validation batches and 4 rows: gradient and rewards, or training steps and the validation loss of each.
-    one_step, trials = 3 * 2 + 2 * 4, 4 * (3 * 4 + 2)
-    again = 1 + sum(row["steps"] == 4 for row in result["table"]) if looped is CONFIRMED else 1
-    cost = {"LOOPED": 3 * one_step, "TRIED": 3 * trials, "CONFIRMED": 4 * (3 * 2 + 2) + 2 * again * (3 * 4 + 2)}
-    assert result["forward_equivalents"] == 9 * 3 + cost[kind_of(looped)]
-    # 9 steps, of which 4, 6 and 8 are measured; or 1, 4 and 7, by epochs.
-    assert result["images_measured"] == (3 * 16 if looped is CONFIRMED else 16 + 8 + 16)
-    assert (again > 1) == (looped is CONFIRMED)
+    # Of 2 validation batches and 4 rows: gradient and rewards, or 4 training steps and the validation loss of each.
+    measurement = 3 * 2 + 2 * 4 if looped is LOOPED else 4 * (3 * 4 + 2)
+    assert result["forward_equivalents"] == 9 * 3 + 3 * measurement  # 9 steps, of which 4, 6 and 8 are measured
+    assert result["images_measured"] == 16 + 8 + 16

@@ -68,28 +68,18 @@ class Table:
         return tuple(weights[members].cumsum(0) for members in self.rows)
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A training step after which something is measured."""
-
-    images: Tensor  # of `train`, as the network is trained on them
-    train: Batch
-    judges: Judges
-    step_size: float
-    noise: torch.Generator
-
-
 class Gauge(Protocol):
     """A way to measure."""
 
-    def cost(self, rows: int, steps: int) -> int:
-        """Forward-equivalents of a measurement beside its training step."""
+    cost: int  # forward-equivalents of a measurement beside its training step
 
     def remember(self, train: Batch) -> None:
         """Take note of a batch that is trained on."""
 
-    def measure(self, moment: Moment, rows: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """Take the training step, and measure: its loss, and what each of these rows takes off loss or error."""
+    def measure(
+        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Train on `images`, and measure: the training loss, and what each row takes off loss or error, (R,)."""
 
     def state(self) -> Any:
         """What a checkpoint has to hold."""
@@ -102,22 +92,20 @@ class OneStep:
     """The gain of an image is what the training step on it takes off the validation loss: the reward f_i, negated."""
 
     def __init__(self, table: Table, network: nn.Module, train_step: TrainStep, scale: str, judges: int) -> None:
-        self.table, self.network, self.train_step, self.scale, self.judges = table, network, train_step, scale, judges
-
-    def cost(self, rows: int, steps: int) -> int:
-        """A validation gradient, and two forward passes a row."""
-        return 3 * self.judges + 2 * rows * steps
+        self.table, self.network, self.train_step, self.scale = table, network, train_step, scale
+        self.cost = 3 * judges + 2 * len(table.rows)
 
     def remember(self, train: Batch) -> None:
         """Nothing is needed."""
 
-    def measure(self, moment: Moment, rows: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """The training loss, and the mean gain of each row over the images of the step; `steps` is 1."""
+    def measure(
+        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The training loss, and the mean gain of each row over the images of the step."""
         with record_step(self.network) as record:
-            train_loss = self.train_step(moment.images, moment.train.labels)
-        direction = validation_gradient(self.network, moment.judges)
-        gains = self.of_images(record.frozen(), direction, moment.train, moment.step_size, moment.noise)
-        return train_loss, gains[list(rows)].mean(1)
+            train_loss = self.train_step(images, train.labels)
+        direction = validation_gradient(self.network, judges)
+        return train_loss, self.of_images(record.frozen(), direction, train, step_size, noise).mean(1)
 
     def of_images(
         self,
@@ -156,35 +144,35 @@ class ManySteps:
     """
 
     def __init__(
-        self, table: Table, network: nn.Module, train_step: TrainStep, batches: int, judges: int, share: float = TRIED
+        self, table: Table, network: nn.Module, train_step: TrainStep, steps: int, judges: int, share: float = TRIED
     ) -> None:
-        self.table, self.network, self.train_step, self.judges, self.share = table, network, train_step, judges, share
-        self.recent: deque[Batch] = deque(maxlen=batches)
-
-    def cost(self, rows: int, steps: int) -> int:
-        """The steps of every row, and what it is judged by."""
-        return rows * (3 * steps + self.judges)
+        self.table, self.network, self.train_step = table, network, train_step
+        self.steps, self.share = steps, share
+        self.recent: deque[Batch] = deque(maxlen=steps)
+        self.cost = len(table.rows) * (3 * steps + judges)
 
     def remember(self, train: Batch) -> None:
         """Keep the last batches."""
         self.recent.append(train)
 
-    def measure(self, moment: Moment, rows: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """The training loss, and the gain of each row; that of the first, which is the plain image, is 0."""
-        train_loss = self.train_step(moment.images, moment.train.labels)
-        resumed = [Batch(*(part.to(moment.images.device) for part in vars(batch).values())) for batch in self.recent]
-        self.recent = deque(resumed, maxlen=self.recent.maxlen)
-        errors = torch.stack([self.error_after(row, steps, moment) for row in rows]).cpu()
+    def measure(
+        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The training loss, and the gain of each row; that of the first, the plain image, is 0."""
+        train_loss = self.train_step(images, train.labels)
+        resumed = [Batch(*(part.to(images.device) for part in vars(batch).values())) for batch in self.recent]
+        self.recent = deque(resumed, maxlen=self.steps)
+        errors = torch.stack([self.error_after(row, judges, noise) for row in range(len(self.table.rows))]).cpu()
         errors[1:] = errors[1:].nan_to_num(nan=1.0)  # an op that makes training diverge has lost all there is
         return train_loss, errors[0] - errors
 
-    def error_after(self, row: int, steps: int, moment: Moment) -> Tensor:
+    def error_after(self, row: int, judges: Judges, noise: torch.Generator) -> Tensor:
         """The validation error after training on with a row; nothing of it remains."""
-        noise = moment.noise.clone_state()
+        noise = noise.clone_state()
         with self.train_step.undone():
-            for batch in islice(cycle(self.recent), steps):
+            for batch in islice(cycle(self.recent), self.steps):
                 self.train_step(self.table.images(row, self.share, batch, noise), batch.labels)
-            return validation_error(self.network, moment.judges)
+            return validation_error(self.network, judges)
 
     def state(self) -> list[dict[str, Tensor]]:
         """The batches."""
@@ -192,7 +180,7 @@ class ManySteps:
 
     def restore(self, state: Sequence[dict[str, Tensor]]) -> None:
         """Take them back."""
-        self.recent = deque((Batch(**batch) for batch in state), maxlen=self.recent.maxlen)
+        self.recent = deque((Batch(**batch) for batch in state), maxlen=self.steps)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.front_end import augment
-from jointsearch.searchers.gains import Gauge, ManySteps, Moment, OneStep, Table
+from jointsearch.searchers.gains import Gauge, ManySteps, OneStep, Table
 from jointsearch.searchers.table_settings import TableSearch, epochs_due
 from jointsearch.train_step import TrainStep
 from search_spaces.policy import OpChoice, Policy, SubPolicy
@@ -29,8 +29,7 @@ class TableSearcher:
     """Trains the weights under the starting policy, and now and then measures the gain of every row of a table.
 
     A row is an entry, or where many steps are tried, an op at all its levels. A measurement follows a training step,
-    and all rows meet the same images, crops and judges: they differ by nothing but their op. Where it is told to
-    confirm, the first measurements screen, and the others try what seemed to harm for longer.
+    and all rows meet the same images, crops and judges: they differ by nothing but their op.
     """
 
     first_batch_only = False
@@ -65,8 +64,7 @@ class TableSearcher:
         self.steps = 0  # since from_epoch
         self.epoch = -1  # of the last step
         self.cost = 0  # forward-equivalents
-        # (M, R) means over images, 0 where a row was not tried
-        self.gains = torch.empty(0, len(self.rows), dtype=torch.float64)
+        self.gains = torch.empty(0, len(self.rows), dtype=torch.float64)  # (M, R) means over images
         self.images = torch.empty(0, dtype=torch.float64)  # (M,) how many
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
@@ -74,31 +72,16 @@ class TableSearcher:
         images = augment(train.images, self.start, self.standard, self.noise)
         self.cost += 3
         self.gauge.remember(train)
-        places, steps = self.next_trial() if self.is_due(epoch) else ([], 0)
-        if len(places) < 2:  # nothing beside the plain image
+        if not self.is_due(epoch):
             return {"train_loss": self.train_step(images, train.labels)}
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
-        moment = Moment(images, train, judges, step_size, self.noise)
-        train_loss, gains = self.gauge.measure(moment, self.owner[places].tolist(), steps)
-        self.cost += self.gauge.cost(len(places), steps)
+        train_loss, gains = self.gauge.measure(images, train, judges, step_size, self.noise)
+        self.cost += self.gauge.cost
         usable = bool(gains.isfinite().all())
         if usable:
-            row = torch.zeros(1, len(self.rows), dtype=torch.float64)
-            row[0, places] = gains
-            self.gains = torch.cat([self.gains, row])
+            self.gains = torch.cat([self.gains, gains[self.owner].unsqueeze(0)])
             self.images = torch.cat([self.images, torch.tensor([len(train.labels)], dtype=torch.float64)])
         return {"train_loss": train_loss, "skipped": torch.tensor(not usable)}
-
-    @property
-    def confirms(self) -> bool:
-        """Whether the measurements that screen are over, and others follow."""
-        return bool(self.settings.confirm_steps) and len(self.gains) >= self.settings.screenings
-
-    def next_trial(self) -> tuple[list[int], int]:
-        """Which rows are measured next, the plain image first, and over how many steps."""
-        if not self.confirms:
-            return list(range(len(self.rows))), self.settings.steps
-        return [0, *self.suspects().nonzero().flatten().tolist()], self.settings.confirm_steps
 
     def is_due(self, epoch: int) -> bool:
         """Whether this step is measured; counts it."""
@@ -110,34 +93,34 @@ class TableSearcher:
             return begins and epoch in self.epochs_due
         return (self.steps - 1) % self.settings.every == 0
 
-    def suspects(self) -> Tensor:
-        """(R,): whether trials lost so much by a row that it has to be tried for longer before it is dropped."""
-        if not self.confirms:
-            return torch.zeros(len(self.rows), dtype=torch.bool)
-        _, beyond, *_ = evidence(self.gains[: self.settings.screenings], self.images)
-        return beyond < -self.settings.margin / 2
+    def means(self) -> Tensor:
+        """The mean gain of every row over all images that were measured, (R,)."""
+        return self.images @ self.gains / self.images.sum().clamp(min=1)
 
-    def judged(self) -> Tensor:
-        """The evidence that decides about each row, (4, R): of what was tried again, only that of its longer trials."""
-        screenings = self.settings.screenings if self.confirms else len(self.gains)
-        first = evidence(self.gains[:screenings], self.images)
-        again = evidence(self.gains[screenings:], self.images[screenings:])
-        return torch.where(self.suspects(), again, first)
+    def differences(self) -> tuple[Tensor, Tensor]:
+        """What every row gains beyond the identity on the same images: mean and standard error, (R,) each."""
+        # Images of a measurement share v, and v is noise too. From images as if they were independent, the standard
+        # error of 30 measurements on shapes came out 2.4 to 2.8 times too small (3 seeds): measurements are counted.
+        count = len(self.gains)
+        paired = self.gains - self.gains[:, :1]  # (M, R)
+        mean = self.images @ paired / self.images.sum().clamp(min=1)
+        if count < 2:
+            return mean, torch.full_like(mean, torch.inf)
+        squares = (self.images.unsqueeze(1) * (paired - mean)).square().sum(0)
+        return mean, (squares * count / (count - 1)).sqrt() / self.images.sum()
 
     def verdicts(self) -> Tensor:
         """(R,): 1 for rows surely better than the identity, their mean by the margin; -1 for worse, 0 for others."""
-        _, beyond, _, reach = self.judged()
-        reach = reach.clamp(min=self.settings.margin)
-        worse = beyond < -reach
-        if self.settings.confirm_steps:
-            worse &= self.suspects()  # while the others are screened nothing is dropped yet
-        return (beyond > reach).int() - worse.int()
+        mean, error = self.differences()
+        # About 2 standard errors, but 12.7 of them where there are only two measurements; at least the margin.
+        reach = (float(student.ppf(QUANTILE, len(self.gains) - 1)) * error).clamp(min=self.settings.margin)
+        return (mean > reach).int() - (mean < -reach).int()
 
     def shares(self) -> Tensor:
         """How likely every entry is in the finished policy, (E,); where nothing gains all ops stay alike."""
         weights = torch.tensor([entry.weight for entry in self.entries.sub_policies], dtype=torch.float64)
         significant = self.settings.form == "significant"
-        worth = (self.verdicts() >= 0).double() if significant else self.judged()[0].clamp(min=0)  # (R,)
+        worth = (self.verdicts() >= 0).double() if significant else self.means().clamp(min=0)  # (R,)
         kept = weights.clone()
         for row, members in enumerate(self.rows):
             kept[members] *= worth[row]
@@ -160,9 +143,7 @@ class TableSearcher:
     def forward_equivalents(self, epoch: int) -> int:
         """What a step costs, on average and rounded where that is known; the exact sum of all steps is in `found`."""
         every = self.settings.every
-        if epoch < self.from_epoch or every is None:
-            return 3
-        return 3 + round(self.gauge.cost(len(self.rows), self.settings.steps) / every)
+        return 3 if epoch < self.from_epoch or every is None else 3 + round(self.gauge.cost / every)
 
     def metrics(self) -> dict[str, float]:
         """How much was measured, what surely differs from the identity, and how wide the policy is."""
@@ -183,18 +164,17 @@ class TableSearcher:
 
     def found(self) -> dict[str, Any]:
         """The table, largest gain first, and the exact cost, which is not the same for every step."""
-        shares, entries, settings = self.shares(), self.entries.sub_policies, self.settings
-        steps = torch.where(self.suspects(), settings.confirm_steps, settings.steps)
+        shares, entries = self.shares(), self.entries.sub_policies
+        columns = zip(self.rows, self.means(), *self.differences(), strict=True)
         rows = [
             {
                 **named([entries[member] for member in members.tolist()]),
-                "steps": int(tried),
                 "gain": float(gain),
                 "beyond_identity": float(beyond),
                 "standard_error": float(error) if error.isfinite() else None,
                 "share": float(shares[members].sum()),
             }
-            for members, tried, (gain, beyond, error, _) in zip(self.rows, steps, self.judged().T, strict=True)
+            for members, gain, beyond, error in columns
         ]
         return {
             "table": sorted(rows, key=lambda row: -row["gain"]),
@@ -214,25 +194,6 @@ class TableSearcher:
         for name in STATE:
             setattr(self, name, state[name])
         self.gauge.restore(state["gauge"])
-
-
-def evidence(gains: Tensor, images: Tensor) -> Tensor:
-    """Of measurements (M, R) over so many images each, (4, R): the mean gain of every row, and of what it gains beyond
-    the identity on the same images the mean, the standard error, and half the interval.
-    """
-    # Images of a measurement share v, and v is noise too. From images as if they were independent, the standard error
-    # of 30 measurements on shapes came out 2.4 to 2.8 times too small (3 seeds): measurements are counted.
-    count = len(gains)
-    images = images[:count]
-    paired, total = gains - gains[:, :1], images.sum().clamp(min=1)
-    mean = images @ paired / total
-    if count < 2:
-        error = reach = torch.full_like(mean, torch.inf)
-    else:
-        error = ((images.unsqueeze(1) * (paired - mean)).square().sum(0) * count / (count - 1)).sqrt() / total
-        # About 2 standard errors, but 12.7 of them where there are only two measurements.
-        reach = float(student.ppf(QUANTILE, count - 1)) * error
-    return torch.stack([images @ gains / total, mean, error, reach])
 
 
 def named(members: Sequence[SubPolicy]) -> dict[str, Any]:

@@ -50,10 +50,6 @@ class TableSettings:
     # 0 asks for the reward of one step, of every op at every level. Otherwise training goes on for so many steps with
     # every op, half of the images under it, all its levels together; then the validation error is compared.
     trial_steps: int = bounded(0, 0, 1000)
-    # What harms at once may help later. 0 asks no more. Otherwise a third of the measurements only screens, and what
-    # loses half the margin there is tried again at the others for so many steps, over the same last batches: that alone
-    # decides what is dropped.
-    confirm_steps: int = bounded(0, 0, 10_000)
     rewards: str = choice("real", "real", "shuffled")  # shuffled among the entries, once and for all: the control
     reward_scale: str = choice("none", "none", "loss", "rank")
     # A mean that differs from the plain image's by less is no reason, however sure: another network trained alike may
@@ -75,45 +71,6 @@ class TableSettings:
                 f"searcher.reward_scale={self.reward_scale} scales rewards of single images, and searcher.trial_steps="
                 f"{self.trial_steps} compares validation errors; use searcher.reward_scale=none or trial_steps=0"
             )
-
-        if self.confirm_steps:
-            self.check_confirmation()
-
-    def check_confirmation(self) -> None:
-        """Refuse to try again what was not tried, or cannot be compared."""
-        if self.confirm_steps <= self.trial_steps or not self.trial_steps:
-            raise InputError(
-                f"searcher.confirm_steps={self.confirm_steps} tries again, for longer, what trials of "
-                f"searcher.trial_steps={self.trial_steps} find to harm; it has to be more, and trial_steps at least 1 "
-                "(or confirm_steps=0 to go by the trials alone)"
-            )
-        if self.measurements is None or self.measurements < self.fewest:
-            raise InputError(
-                f"searcher.measurements={self.measurements or 'null'}, and with searcher.confirm_steps="
-                f"{self.confirm_steps} a third of them screens and the others, at least {FEWEST}, confirm; use "
-                "searcher.measurements=9 with searcher.every=null, or searcher.confirm_steps=0"
-            )
-        if self.form == "proportional":
-            raise InputError(
-                f"searcher.form=proportional weighs ops by their gains, and with searcher.confirm_steps="
-                f"{self.confirm_steps} these are of different numbers of steps; use searcher.form=significant or "
-                "searcher.confirm_steps=0"
-            )
-
-    @property
-    def steps(self) -> int:
-        """Training steps by which a row is judged first."""
-        return self.trial_steps or 1
-
-    @property
-    def fewest(self) -> int:
-        """The least number of measurements that is evidence."""
-        return FEWEST + bool(self.confirm_steps)
-
-    @property
-    def screenings(self) -> int:
-        """How many measurements only tell what is to be tried again."""
-        return math.ceil((self.measurements or 0) / 3) if self.confirm_steps else 0
 
     def first_epoch(self, epochs: int) -> int:
         """The first one in which anything may be measured."""
@@ -198,7 +155,7 @@ def epochs_due(settings: TableSettings, epochs: int) -> tuple[int, ...]:
     left, count = epochs - begin, settings.measurements
     if left < count:
         enough = 2 * count - 1 if settings.from_epoch is None else begin + count
-        fewer = f", or searcher.measurements={left}" if left >= settings.fewest else ""
+        fewer = f", or searcher.measurements={left}" if left >= FEWEST else ""
         raise InputError(
             f"searcher.measurements={count} take an epoch each, and of {epochs} only those from epoch {begin} on are "
             f"measured; they need search_recipe.epochs={enough} (times budget){fewer}"
