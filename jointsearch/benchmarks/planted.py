@@ -38,10 +38,14 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
     with tempfile.TemporaryDirectory() as scratch:
         found, policy = planted_search(settings, seed, Path(scratch) / "search")
         trained = retrain(_trial(policy, seed, Path(scratch) / "training"), planted(seed))
-    shares, by_table = found.get("sub_policy_shares"), isinstance(settings, TableSearch)
-    space = settings.entries() if isinstance(settings, TableSearch) else settings.policy_space.policy()
+    shares, ranked = found.get("sub_policy_shares"), None
+    if isinstance(settings, TableSearch):
+        space = settings.entries()
+    else:
+        space = settings.policy_space.policy()
+        ranked = shares
     return PlantedOutcome(
-        None if shares is None or by_table else auc(shares, holding(space, PLANTED_ANSWER["recover"])),
+        None if ranked is None else auc(ranked, holding(space, PLANTED_ANSWER["recover"])),
         None if shares is None else mass(shares, space, PLANTED_ANSWER["avoid"]),
         trained["test_accuracy_last"],
         found["seconds"],
