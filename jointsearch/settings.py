@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from search_spaces.errors import InputError, nearest
@@ -60,10 +60,19 @@ def leaves(data: Any, name: str = "") -> set[tuple[str, str]]:
     return {(name, repr(data))}
 
 
-def changed(settings: Any, where: str) -> list[str]:
-    """The dotted names of what is not at its default; `where` is the name of the group."""
-    given, usual = (leaves(as_plain(one), where) for one in (settings, type(settings)()))
-    return sorted({name for name, _ in given ^ usual})
+def changed(settings: Any, where: str, among: Collection[str] | None = None) -> list[str]:
+    """The dotted names of plain settings, of those `among`, that are not at their default; `where` names the group."""
+    return [
+        f"{where}.{field.name}"
+        for field in dataclasses.fields(settings)
+        if (among is None or field.name in among) and getattr(settings, field.name) != field.default
+    ]
+
+
+def refuse_unread(names: Sequence[str], reason: str, remedy: str) -> None:
+    """Refuse settings that would change nothing, as they would look as if they had been tried."""
+    if names:
+        raise InputError(f"{', '.join(names)} has no effect, as {reason}; {remedy}")
 
 
 def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:

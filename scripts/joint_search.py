@@ -24,7 +24,7 @@ from jointsearch.report.searches import describe_searches
 from jointsearch.run_folder import write_json
 from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
 from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
-from jointsearch.settings import as_plain, bounded, build, changed, check_fields, choice
+from jointsearch.settings import as_plain, bounded, build, changed, check_fields, choice, refuse_unread
 from scripts.door import run
 from scripts.search_checks import check_begins, check_keep, check_recipe
 from search_spaces.cells.space import CELL_SPACES
@@ -191,18 +191,16 @@ def check_read(settings: Settings, groups: dict[str, Any], search: AnySearch) ->
         unread = changed(architecture, "architecture") + changed(settings.supernet, "supernet")
         reason = "searches no cells"
     elif isinstance(search, DifferentiableSearch) and settings.search == "architecture":
-        second = ("draws_per_validation",) if search.architecture.order == "second" else ()
-        read = ("through_step", "validation_batches", "first_validation_batch_only", *second)
-        unread = sorted(set(changed(search.searcher, "searcher")) - {f"searcher.{name}" for name in read})
+        read = {f"searcher.{name}" for name in ("through_step", "validation_batches", "first_validation_batch_only")}
+        if search.architecture.order == "second":
+            read.add("searcher.draws_per_validation")
+        unread = [name for name in changed(search.searcher, "searcher") if name not in read]
         unread += changed(search.estimator, "estimator")
         reason = "leaves the policy as it is"
     else:
         return
-    if unread:
-        raise InputError(
-            f"{', '.join(unread)} has no effect, as search={settings.search} {reason}; leave it out, or choose "
-            "search=joint"
-        )
+    reason = f"search={settings.search} {reason}"
+    refuse_unread(unread, reason, "leave it out, or choose search=joint")
 
 
 def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySearch]:

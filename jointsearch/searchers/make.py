@@ -15,7 +15,7 @@ from jointsearch.searchers.random import RandomSearch, RandomSearcher
 from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
 from jointsearch.searchers.table import TableSearcher
 from jointsearch.searchers.table_settings import TableSearch
-from jointsearch.settings import build, changed
+from jointsearch.settings import build, changed, refuse_unread
 from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError, nearest
 from search_spaces.policy import Policy
@@ -51,11 +51,10 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
     settings = build(SEARCHES[name], groups)
     if isinstance(settings, DifferentiableSearch):
         settings.check_something_is_learned()
-    elif unread := changed(settings.estimator, "estimator"):
-        raise InputError(
-            f"{', '.join(unread)} has no effect, as searcher.name={name} estimates no gradient of a draw; leave "
-            "estimator out, or use searcher=differentiable policy_space=pairs"
-        )
+    else:
+        reason = f"searcher.name={name} estimates no gradient of a draw"
+        remedy = "leave estimator out, or use searcher=differentiable policy_space=pairs"
+        refuse_unread(changed(settings.estimator, "estimator"), reason, remedy)
     settings.policy_space.policy()  # a space that cannot be made is told now
     return settings
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jointsearch.data.sets import Batch
 from jointsearch.searchers.settings import EstimatorSettings, SpaceSettings
-from jointsearch.settings import check_fields, choice
+from jointsearch.settings import changed, check_fields, choice, refuse_unread
 from search_spaces.controls import random_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
@@ -40,6 +40,8 @@ class RandomSearch:
                 f"searcher=random draws pairs of ops, and policy_space.start is {self.policy_space.start}; "
                 "use policy_space=pairs, or name the policy itself in controls"
             )
+        unread = [name for name in changed(self.policy_space, "policy_space") if name != "policy_space.ops"]
+        refuse_unread(unread, "searcher=random draws 25 pairs of ops and any numbers", "leave it out")
 
 
 class RandomSearcher:

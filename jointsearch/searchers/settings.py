@@ -6,7 +6,7 @@ from typing import TypeAlias
 from jointsearch.estimators.gumbel import Gumbel
 from jointsearch.estimators.reinforce import Reinforce
 from jointsearch.estimators.relax import Relax
-from jointsearch.settings import bounded, check_fields, choice
+from jointsearch.settings import bounded, changed, check_fields, choice, refuse_unread
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.spaces import PAIRINGS, starting_policy
@@ -40,6 +40,13 @@ class SpaceSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.start != "pairs":
+            unread = changed(self, "policy_space", ("pairing", "probability", "magnitude"))
+            reason = f"policy_space.start={self.start} has its own sub-policies"
+            refuse_unread(unread, reason, "leave it out, or use policy_space=pairs")
+        if not (self.learn_probability or self.learn_magnitude):
+            unread = changed(self, "policy_space", ("steepness",))
+            refuse_unread(unread, "neither probabilities nor magnitudes are learned", "leave it out")
 
     def policy(self) -> Policy:
         """The starting policy."""
@@ -69,6 +76,9 @@ class EstimatorSettings:
                 "estimator=gumbel weighs the images of all sub-policies and so draws the ops of all of them; use "
                 "estimator.scoring=joint"
             )
+        unread, other = ("temperature", "relax") if self.name == "reinforce" else ("baseline", "reinforce")
+        reason, remedy = f"estimator={self.name} has no {unread}", f"leave it out, or use estimator={other}"
+        refuse_unread(changed(self, "estimator", (unread,)), reason, remedy)
 
     def build(self, sub_policies: int, stages: int) -> AnyEstimator:
         """The estimator for a space of this size; draws its first weights from the global generator."""
