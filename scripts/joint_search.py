@@ -199,8 +199,7 @@ def check_read(settings: Settings, groups: dict[str, Any], search: AnySearch) ->
         reason = "leaves the policy as it is"
     else:
         return
-    reason = f"search={settings.search} {reason}"
-    refuse_unread(unread, reason, "leave it out, or choose search=joint")
+    refuse_unread(unread, f"search={settings.search} {reason}", "leave it out, or choose search=joint")
 
 
 def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySearch]:
