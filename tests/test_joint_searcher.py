@@ -225,7 +225,7 @@ def test_the_second_order_is_the_first_plus_what_cells_do_through_the_training_s
         ("joint", "first", "none", 8),
         ("joint", "first", "pathwise", 10),
         ("joint", "second", "none", 10),
-        ("architecture", "first", "none", 6),
+        ("architecture", "first", "none", 5),
         ("architecture", "second", "none", 10),
         ("policy", "first", "none", 8),
     ],

@@ -37,7 +37,10 @@ class Searcher(Protocol):
         """Train the weights by one step, and perhaps learn from it: then "skipped" stands beside "train_loss"."""
 
     def forward_equivalents(self, epoch: int) -> int:
-        """What a step of this epoch costs, in forward passes of the batch; a backward pass counts as two."""
+        """What a step of this epoch costs, in forward passes of the batch.
+
+        A backward pass counts as two, and as one where no weight gets a gradient.
+        """
 
     def metrics(self) -> Mapping[str, float | str]:
         """Where the search stands, for the epoch's line of metrics."""

@@ -93,7 +93,7 @@ def _progress(part: Part) -> str:
 
 def _searches(run: Run) -> list[Html]:
     parts = [part for step in run.steps for part in (facts(_facts(step)), _by_seed(step), *_agreement(step))]
-    said = "A forward-equivalent is one forward pass of a batch; a backward pass counts as two."
+    said = "A forward-equivalent is one forward pass of a batch; a backward pass counts as two, or one without weights."
     return [*parts, tag("p", said, class_="faint")] if parts else []
 
 

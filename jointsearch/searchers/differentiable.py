@@ -1,6 +1,6 @@
 """Search by gradients, of a policy, of cells, or of both together: all of them learn from one validation loss."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,11 +19,11 @@ from jointsearch.through_step.jvp import jvp
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.sides import Sides, losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
+from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
-TrainStep = Callable[[Tensor, Tensor], Tensor]
 Gradient = Mapping[str, Tensor]
 
 
@@ -139,17 +139,20 @@ class DifferentiableSearcher:
         return True
 
     def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs: training 3, each validation batch 3, each draw 2, or 4 where rewards carry a gradient."""
+        """What a step costs: training 3, each validation batch 3, or 2 where cells alone want a gradient.
+
+        Each draw costs 2, or 4 where rewards carry a gradient; by jvp, whose products have two tangents, 3 and 6.
+        """
         settings = self.settings.searcher
         if not (self.learns_policy(epoch) or self.learns_cells(epoch)):
             return 3
-        cost = 3 + 3 * settings.validation_batches
         if not self.measures(epoch):
-            return cost
+            return 3 + 2 * settings.validation_batches
         through_pixels = self.settings.learns_magnitude or self.settings.estimator.name == "gumbel"
         through_cells = self.learns_cells(epoch) and self.settings.architecture.order == "second"
         carries = through_cells or (through_pixels and self.settings.search != "architecture")
-        return cost + (4 if carries else 2) * settings.draws_per_validation
+        passes = 3 if settings.through_step == "jvp" else 2
+        return 3 + 3 * settings.validation_batches + passes * (2 if carries else 1) * settings.draws_per_validation
 
     def metrics(self) -> dict[str, float | str]:
         """Where policy and cells stand."""
