@@ -17,7 +17,7 @@ class Settings:
     """configs/compare.yaml, checked."""
 
     run: str | tuple[str, ...]
-    baseline: str
+    baseline: str | None = None
     metric: str = choice(METRICS[0], *METRICS)
 
 

@@ -97,6 +97,20 @@ def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
         compare([tmp_path], metric="test_accuracy")
 
 
+def test_without_a_baseline_it_is_the_row_that_owes_nothing_to_a_method_or_none_is_told(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, "found", seed, 52.0 + seed)
+        write(tmp_path, "trivialaugment@random", seed, 51.0)
+    said = "There is no finished training of none, so no differences are told."
+    assert compare([tmp_path]).to_markdown().splitlines()[-1] == said
+    for seed in range(3):
+        write(tmp_path, "none@random", seed, 50.0)
+    assert compare([tmp_path]).baseline == "none@random"
+    assert "| found | 53.00 ± 1.00 | 3 | +3.00 ± 2.48 | better |" in compare([tmp_path]).to_markdown()
+    with pytest.raises(InputError, match=r"baseline is 'none', no finished policy of these; did you mean none@random"):
+        compare([tmp_path], baseline="none")
+
+
 def test_a_tiny_negative_difference_is_no_minus_zero(tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path, "none", seed, 50.0)

@@ -16,7 +16,7 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
 
 METRICS = ("test_accuracy_last", "test_accuracy_selected")
-METHOD_FREE = "none"
+METHOD_FREE = ("none", "none@random")  # rows that owe nothing to a method: the baseline where none is named
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Comparison:
             return None
         return paired_difference(row.values, base.values)
 
+    @property
+    def without_baseline(self) -> str:
+        """What is said instead of differences, where there is nothing to take them from."""
+        return f"There is no finished training of {self.baseline}, so no differences are told."
+
     def to_markdown(self) -> str:
         """The table for people."""
         lines = [
@@ -87,6 +92,8 @@ class Comparison:
                 # Adding 0.0 turns the -0.0 of a tiny negative mean into 0.0.
                 paired, verdict = f"{round(difference.mean, 2) + 0.0:+.2f}{width}", difference.verdict
             lines.append(f"| {row.policy} | {row.mean:.2f}{spread} | {len(row.values)} | {paired} | {verdict} |")
+        if self.baseline not in (row.policy for row in self.rows):
+            lines += ["", self.without_baseline]
         if self.unfinished:
             lines += ["", f"Not finished, left out: {', '.join(self.unfinished)}."]
         return "\n".join(lines) + "\n"
@@ -119,8 +126,11 @@ def paired_difference(values: dict[int, float], base: dict[int, float]) -> Diffe
     return Difference(statistics.fmean(differences), half_width, count)
 
 
-def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = METHOD_FREE) -> Comparison:
-    """Read the trainings below some run folders; all must agree in everything but policy and seed."""
+def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str | None = None) -> Comparison:
+    """Read the trainings below some run folders; all must agree in everything but policy and seed.
+
+    Without a baseline it is the row without any method, where there is one.
+    """
     if metric not in METRICS:
         raise InputError(f"metric is {metric!r}; {nearest(metric, METRICS)}")
     trials = sorted(path for folder in folders for path in Path(folder).glob("*/seed*/trial.json"))
@@ -141,9 +151,12 @@ def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str = M
                 f"folder {policy}, where both are to stand in one table"
             )
         values[policy][int(seed)] = _number(read_json(result_path, "result"), metric, result_path)
-    if baseline not in (*values, METHOD_FREE):
-        raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
-    rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items() if by_seed), key=lambda row: -row.mean)
+    finished = {policy: by_seed for policy, by_seed in values.items() if by_seed}
+    if baseline is None:
+        baseline = next((one for one in METHOD_FREE if one in finished), METHOD_FREE[0])
+    elif baseline not in finished:
+        raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, finished)}")
+    rows = sorted((Row(policy, by_seed) for policy, by_seed in finished.items()), key=lambda row: -row.mean)
     return Comparison(metric, baseline, tuple(rows), tuple(unfinished))
 
 

@@ -186,7 +186,7 @@ def _equal_budget(run: Run) -> str:
 
 def _verdicts(comparison: Comparison) -> str:
     if comparison.baseline not in (row.policy for row in comparison.rows):
-        return f"There is no finished training of {comparison.baseline}, so no differences are told."
+        return comparison.without_baseline
     return (
         "Differences are paired by seed. “Better” and “worse” are said where three seeds or more leave zero outside of "
         "the 95% interval; every interval is for its row alone, not for all rows together."
