@@ -1,5 +1,6 @@
 """The one door to Hydra: command line in, plain checked data out; a user's mistake is one line and exit code 2."""
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ NOTHING = tuple(f"{group}=null" for group in OPTIONAL_GROUPS)  # as it is by its
 FOR_ANY_CHOICE = (*OPTIONAL_GROUPS, "dataset")  # what a preset says of data is meant for whatever data are chosen
 SUBJECTS = {"benchmark": "task", "compare": "run", "export_policy": "policy", "report": "run", "show_policy": "policy"}
 DISK_ERROR = 74
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[dict[str, Any]], None], config_name: str, arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +43,11 @@ def run(main: Callable[[dict[str, Any]], None], config_name: str, arguments: Seq
         return _fail(str(error), 2)
     except CheckpointError as error:
         return _fail(str(error), DISK_ERROR)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what = error.filename or "a file of the run"
+        return _fail(f"{what} cannot be written ({error.strerror}); free some space, then go on with run=", DISK_ERROR)
     except Interrupted as interrupted:
         return _fail(str(interrupted), interrupted.exit_code)
     except KeyboardInterrupt:
@@ -62,11 +69,14 @@ def compose_plain(config_name: str, words: Sequence[str], whole: bool = True) ->
             remedy = "close brackets and quotes, and quote a value that holds = or brackets: 'run=\"a=b\"'"
             raise InputError(f"{override} cannot be read ({_first_line(error)}); {remedy}") from None
         if several:
-            raise InputError(f"{override} holds several values; put brackets around them, as in {key}=[{value}]")
+            raise InputError(
+                f"{override} holds several values; put brackets around them, as in {key}=[{value}], or quotes where "
+                f"they are one: \"{key}='{', '.join(value.split(','))}'\""
+            )
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-            _check_choices(overrides)
+            _check_choices(config_name, overrides)
             _check_fits(config_name, overrides)
             config = compose(config_name=config_name, overrides=list(overrides))
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
@@ -92,12 +102,15 @@ def _setting(word: str, config_name: str, words: Sequence[str]) -> str:
     return f"{subject}={word}"
 
 
-def _check_choices(overrides: Sequence[str]) -> None:
+def _check_choices(config_name: str, overrides: Sequence[str]) -> None:
     # Hydra takes an unknown choice of an optional group (preset=...) for none at all, without a word.
     for override in overrides:
         name, _, value = override.partition("=")
         group = CONFIGS / name
         known = sorted(path.stem for path in group.glob("*.yaml")) if group.is_dir() else []
+        if known and name not in _sets(CONFIGS / f"{config_name}.yaml"):
+            use = " or ".join(_scripts_with(name))
+            raise InputError(f"{override} is not for scripts/{config_name}.py; use it with {use}")
         if known and value not in known:
             raise InputError(f"{name}={value} is not known; {nearest(value, known)}")
 
@@ -106,7 +119,7 @@ def _check_fits(config_name: str, overrides: Sequence[str]) -> None:
     for override in overrides:
         group, _, name = override.partition("=")
         if group in OPTIONAL_GROUPS and not _fits(group, name, config_name):
-            scripts = [f"scripts/{path.stem}.py" for path in CONFIGS.glob("*.yaml") if _fits(group, name, path.stem)]
+            scripts = [one for one in _scripts_with(group) if _fits(group, name, Path(one).stem)]
             raise InputError(f"{override} is not for scripts/{config_name}.py; use it with {' or '.join(scripts)}")
 
 
@@ -126,6 +139,11 @@ def _sets(path: Path) -> set[str]:
         elif entry != "_self_":
             keys |= _sets(path.with_stem(entry))
     return keys
+
+
+def _scripts_with(name: str) -> list[str]:
+    """The scripts that have a setting or a group."""
+    return [f"scripts/{path.stem}.py" for path in sorted(CONFIGS.glob("*.yaml")) if name in _sets(path)]
 
 
 def _check_overruled(config: dict[Any, Any], overrides: Sequence[str]) -> None:
@@ -169,11 +187,12 @@ def _one_line(error: Exception, config_name: str, overrides: Sequence[str]) -> s
 
 
 def _remedy(name: str, known: list[str], config_name: str) -> str:
-    others = [path.stem for path in sorted(CONFIGS.glob("*.yaml")) if path.stem != config_name]
-    knowing = [other for other in others if name in OmegaConf.load(CONFIGS / f"{other}.yaml")]
-    if knowing:
-        return f"it is a setting of {' and '.join(f'scripts/{other}.py' for other in knowing)}"
-    return nearest(name, known)
+    group, _, key = name.partition(".")
+    scripts = _scripts_with(group)
+    if scripts and f"scripts/{config_name}.py" not in scripts:
+        return f"it is a setting of {' and '.join(scripts)}"
+    owners = [path.stem for path in sorted((CONFIGS / group).glob("*.yaml")) if key in _content(path)]
+    return f"use it with {group}={' or '.join(owners)}" if owners else nearest(name, known)
 
 
 def _first_line(error: Exception) -> str:

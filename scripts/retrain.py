@@ -17,7 +17,7 @@ from jointsearch.loops.searches import FOUND, FOUND_CELLS
 from jointsearch.loops.trials import CELLS, SEED, CellsSettings, Grid, relocatable, run_grid
 from jointsearch.report.comparison import write_summary
 from jointsearch.report.page import write_report
-from jointsearch.settings import as_plain, bounded, build, choice
+from jointsearch.settings import as_plain, bounded, build, changed, choice, refuse_unread
 from scripts.door import run
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
@@ -53,6 +53,8 @@ def main(config: dict[str, Any]) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     policy, genotype, seeds = sources(settings)
+    if genotype is None:
+        refuse_unread(changed(settings.cells, "cells"), "no genotype is named", "leave it out, or name one")
     grid = Grid(
         policies=(policy, *settings.controls),
         dataset=settings.dataset,

@@ -226,8 +226,8 @@ def resolve_genotype(given: Genotype | Path | str) -> Genotype:
     if Path(given).suffix or Path(given).exists():
         return Genotype.load(given)
     raise InputError(
-        f"genotype {shown(str(given))} is neither published nor a file; {nearest(given, PUBLISHED)} "
-        "A genotype file ends in .json or .txt"
+        f"genotype {shown(str(given))} is neither published nor a file, which ends in .json or .txt; "
+        f"{nearest(given, PUBLISHED)}"
     )
 
 

@@ -128,6 +128,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "class_not_trained": ({"name": "digits", "test_share": 0.5, "reduced": 5}, "has no image left for training; raise"),
     "path_for_digits": ({"name": "digits", "path": "x"}, "dataset=digits does not read it (only cifar10"),
     "extra_for_cifar": ({"name": "cifar10", "extra": True}, "does not read it (only svhn do); leave it out"),
+    "validation_for_shapes": ({"name": "shapes", "validation": 100}, "does not read it (only digits, cifar10"),
     "test_share_for_shapes": ({"name": "shapes", "test_share": 0.2}, "does not read it"),
 }
 

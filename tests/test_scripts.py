@@ -1,5 +1,6 @@
 """The command line: good commands do what they say, bad ones give one line, exit code 2, and write nothing."""
 
+import errno
 import importlib
 import os
 import re
@@ -57,6 +58,7 @@ BAD_RETRAIN = [
     "dataset.download=yes please",
     "dataset.workers=-1",
     "dataset.path=somewhere",
+    "dataset.standard.order=policy,crop_flip,cutout",
     "policy=trivialaugmnt",
     "policy=missing.json",
     "policy=",
@@ -93,6 +95,9 @@ BAD_RETRAIN = [
     "epochs",
     "run=/dev/null/run",
     "recipe.epochs=[1",
+    "searcher=trials",
+    "search=joint",
+    "cells.channels=8",
 ]
 
 
@@ -143,6 +148,43 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
 ) -> None:
     assert run_script("retrain", [override]) == 2
     assert re.search(rf"did you mean [^?]*{suggestion}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "remedy"),
+    [
+        ("retrain", "seeds=0", "wanted a list or null, as in seeds=[0]"),
+        (
+            "retrain",
+            "dataset.standard.order=policy,crop_flip,cutout",
+            "\"dataset.standard.order='policy, crop_fli",
+        ),
+        ("retrain", "dataset.standard.order=policy", "one of 'crop_flip, policy, cutout', 'policy, crop_flip, cutout'"),
+        ("retrain", "estimator=relax", "use it with scripts/joint_search.py"),
+        ("retrain", "dataset.path=somewhere", "use it with dataset=cifar10 or cifar100 or folder or hf or svhn"),
+        ("retrain", "searcher.every=3", "it is a setting of scripts/joint_search.py"),
+        ("compare", "recipe=small", "use it with scripts/joint_search.py or scripts/retrain.py"),
+        ("joint_search", "network=resnet18", "leave network out, or choose search=policy or separate"),
+    ],
+)
+def test_the_remedy_is_named(name: str, override: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(name, [override]) == 2
+    assert remedy in capsys.readouterr().err
+
+
+def test_a_value_with_commas_is_given_in_quotes() -> None:
+    config = door.compose_plain("retrain", ["dataset.standard.order='policy, crop_flip, cutout'"])
+    assert config["dataset"]["standard"]["order"] == "policy, crop_flip, cutout"
+
+
+def test_a_full_disk_is_told_and_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(config: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/result.json")
+
+    assert door.run(full, "retrain", []) == 74
+    printed = capsys.readouterr().err
+    wanted = "run/result.json cannot be written (No space left on device); free some space, then go on with run="
+    assert printed == f"error: {wanted}\n"
 
 
 def test_retraining_prints_a_table_and_leaves_what_it_says(
