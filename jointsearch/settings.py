@@ -98,7 +98,8 @@ def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
     try:
         return cls(**values)
     except InputError as error:  # what only all fields together can tell
-        problems.append(str(error))
+        own = getattr(cls, "GROUP", None)
+        problems.append(str(error).replace(f"{own}.", prefix) if own else str(error))
         return None
 
 
@@ -114,7 +115,8 @@ def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, pro
         return tuple(_convert(entry, inner, metadata, f"{where}[{n}]", problems) for n, entry in enumerate(value))
     matched = _scalar(value, kinds)
     if matched is None:
-        problems.append(f"{where} is {shown(value)}; wanted {_wanted(kinds, metadata)}{_unquote(value)}")
+        listed = f", as in {where}=[{value}]" if sequence is not None and not isinstance(value, dict) else ""
+        problems.append(f"{where} is {shown(value)}; wanted {_wanted(kinds, metadata)}{_unquote(value)}{listed}")
     elif not _inside(matched, metadata):
         problems.append(f"{where} is {shown(value)}; wanted {_wanted(kinds, metadata)}")
     return matched
@@ -145,7 +147,8 @@ def _inside(value: Any, metadata: Mapping[str, Any]) -> bool:
 
 def _wanted(kinds: tuple[Any, ...], metadata: Mapping[str, Any]) -> str:
     if "options" in metadata:
-        return "one of " + ", ".join(str(option) for option in metadata["options"])
+        # An option with a comma in it needs its quotes on the command line, too.
+        return "one of " + ", ".join(f"'{one}'" if "," in str(one) else str(one) for one in metadata["options"])
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     text = " or ".join(names.get(kind, "a list") for kind in kinds if not (kind is int and float in kinds))
     low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)

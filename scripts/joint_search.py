@@ -26,7 +26,7 @@ from jointsearch.searchers.make import AnySearch, new_searcher, search_settings
 from jointsearch.searchers.settings import ArchitectureSettings, DifferentiableSearch
 from jointsearch.settings import as_plain, bounded, build, changed, check_fields, choice, refuse_unread
 from scripts.door import run
-from scripts.search_checks import check_begins, check_keep, check_recipe
+from scripts.search_checks import check_begins, check_evidence, check_keep, check_recipe, searched_of
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
@@ -35,16 +35,7 @@ GROUPS = ("searcher", "policy_space", "estimator", "architecture")
 SEARCHED = ("joint", "architecture", "policy", "separate")
 POLICY_FOLDER = "policy"  # of the first search of search=separate
 # Of its second: whatever found the policy, it stays as found, and the file of each seed is what it starts from.
-FROZEN_POLICY = {
-    "searcher": {"name": "differentiable"},
-    "policy_space": {
-        "start": "none",
-        "learn_probability": False,
-        "learn_magnitude": False,
-        "top": None,
-        "weighted": True,
-    },
-}
+FROZEN_POLICY = {"searcher": {"name": "differentiable"}, "policy_space": {"start": "none"}}
 
 
 @dataclass(frozen=True)
@@ -89,10 +80,16 @@ class Settings:
         check_fields(self)
         needs_network = self.search in ("policy", "separate")
         if needs_network != (self.network is not None):
-            wanted = "needs a network, as in network=wide_resnet40_2" if needs_network else "has its own, the supernet"
+            own = "has its own, the supernet; leave network out, or choose search=policy or separate"
+            wanted = "needs a network, as in network=wide_resnet40_2" if needs_network else own
             raise InputError(f"network is {self.network or 'null'}, and search={self.search} {wanted}")
         if self.network == SUPERNET:
             raise InputError(f"network={SUPERNET} is that of search=joint, which names it itself; leave network out")
+        if self.network == CELLS:
+            raise InputError(
+                f"network={CELLS} is built of a genotype, and a policy is searched on a network as it is; choose "
+                "another network"
+            )
         if self.policy_epochs is not None and self.search != "separate":
             raise InputError(
                 f"policy_epochs={self.policy_epochs} is of the first of two searches, and search={self.search} makes "
@@ -140,10 +137,12 @@ def main(config: dict[str, Any]) -> None:
         check_grid(trainings(settings, settings.controls or ("none",)), folder)
     for search in stages.values():
         recipe = grid_of(settings, search).recipe
-        check_begins(search, recipe.epochs)
+        of_policy = settings.policy_epochs and searched_of(search) == "policy"
+        check_begins(search, recipe.epochs, "policy_epochs" if of_policy else "search_recipe.epochs")
         check_keep(search, settings.keep)
         check_recipe(search, recipe)
-        check_searches(grid_of(settings, search), folder, **options)  # the last one's mistakes before the first begins
+        # The last one's mistakes before the first begins.
+        check_evidence(search, recipe.epochs, check_searches(grid_of(settings, search), folder, **options))
     announce(settings, stages, folder)
     for name, search in stages.items():
         results = run_searches(grid_of(settings, search, folder), folder / name, **options)
@@ -170,12 +169,13 @@ def announce(settings: Settings, stages: dict[str, AnySearch], folder: Path) -> 
 
 def with_budget(settings: Settings) -> Settings:
     """The settings with the epochs of search and training scaled by the budget, at least one."""
+    budget = settings.budget
 
     def scaled(recipe: Recipe) -> Recipe:
-        epochs = max(1, round(recipe.epochs * settings.budget))
-        return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
+        epochs = max(1, round(recipe.epochs * budget))
+        return replace(recipe, epochs=epochs, warmup_epochs=min(round(recipe.warmup_epochs * budget), epochs - 1))
 
-    epochs = settings.policy_epochs and max(1, round(settings.policy_epochs * settings.budget))
+    epochs = settings.policy_epochs and max(1, round(settings.policy_epochs * budget))
     return replace(
         settings,
         policy_epochs=epochs,
@@ -189,13 +189,17 @@ def check_read(settings: Settings, groups: dict[str, Any], search: AnySearch) ->
     if settings.search == "policy":
         architecture = build(ArchitectureSettings, groups["architecture"] or {}, "architecture")
         unread = changed(architecture, "architecture") + changed(settings.supernet, "supernet")
+        unread += changed(settings.cells, "cells", ("channels", "layers", "auxiliary"))
         reason = "searches no cells"
     elif isinstance(search, DifferentiableSearch) and settings.search == "architecture":
-        read = {f"searcher.{name}" for name in ("through_step", "validation_batches", "first_validation_batch_only")}
+        read = {"searcher.validation_batches", "searcher.first_validation_batch_only"}
         if search.architecture.order == "second":
             read.add("searcher.draws_per_validation")
+        if search.searcher.through_step == "none":  # which is how it is
+            read.add("searcher.through_step")
         unread = [name for name in changed(search.searcher, "searcher") if name not in read]
         unread += changed(search.estimator, "estimator")
+        unread += changed(search.policy_space, "policy_space", ("keep", "learn_probability", "steepness"))
         reason = "leaves the policy as it is"
     else:
         return
@@ -214,7 +218,7 @@ def searches_of(settings: Settings, groups: dict[str, Any]) -> dict[str, AnySear
 
 def grid_of(settings: Settings, search: AnySearch, folder: Path | None = None) -> SearchGrid:
     """One search for every seed; cells of a separate search learn under the policy that was found in `folder` first."""
-    searched = getattr(search, "search", "policy")
+    searched = searched_of(search)
     standard, recipe = settings.dataset.standard, settings.search_recipe
     if settings.search == "separate" and searched == "policy" and settings.policy_epochs:
         recipe = replace(recipe, epochs=settings.policy_epochs)

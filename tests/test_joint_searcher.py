@@ -105,6 +105,16 @@ def test_with_the_policy_frozen_it_is_the_search_of_cells(order: str) -> None:
     assert "policy.preference" not in moved(joint, new_searcher())
 
 
+@pytest.mark.parametrize("start", ["autoaugment", "trivialaugment", "pairs"])
+def test_a_search_of_cells_leaves_the_policy_as_it_starts(start: str) -> None:
+    network, space = new_network(), SpaceSettings(start, top=2, learn_magnitude=True)
+    settings = DifferentiableSearch(policy_space=space, search="architecture")
+    noise = torch.Generator().manual_seed(6)
+    searcher = steps(DifferentiableSearcher(settings, network, trainer(network), STANDARD, noise, epochs=4), 1)
+    assert searcher.policy() == space.policy()
+    torch.testing.assert_close(searcher.policies.soft.magnitudes(), space.policy().tables.magnitude, rtol=0, atol=0)
+
+
 def plain_darts() -> dict[str, Tensor]:
     """DARTS, first order, written down once more: a step of the weights, then one of the architecture."""
     network = new_network()

@@ -195,6 +195,12 @@ def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
         run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
 
 
+def test_a_training_whose_statistics_overflow_under_a_finite_loss_says_so_too(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=4, batch_size=20, learning_rate=50.0, schedule="none", precision="float32")
+    with pytest.raises(InputError, match=r"running_var.* diverged; lower recipe\.learning_rate \(now 50\)"):
+        run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+
+
 def test_the_test_set_is_looked_at_once_for_each_reported_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

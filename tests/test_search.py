@@ -216,6 +216,11 @@ def test_the_halves_are_disjoint_stratified_and_all_of_the_training_images(seed:
     assert int((counts[0] - counts[1]).abs().max()) <= 1
 
 
+def test_a_half_without_a_class_is_refused() -> None:
+    with pytest.raises(InputError, match=r"no image left for training.*a search trains on half of them"):
+        load_search_splits(dataclasses.replace(DIGITS, reduced=10), 0)
+
+
 def rows(images: ImageSet) -> torch.Tensor:
     return images.images.flatten(1)
 

@@ -60,6 +60,13 @@ STARTS = {
 }
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_its_start_never_draws_is_not_in_it(weighted: bool) -> None:
+    drawn, never = SubPolicy((OpChoice("Rotate", 0.5, 0.5),)), SubPolicy((OpChoice("Invert", 0.5),), 0.0)
+    soft = SoftPolicy(Policy((never, drawn)))
+    assert [one.ops[0].op for one in soft.harden(weighted=weighted).sub_policies] == ["Rotate"]
+
+
 @pytest.mark.parametrize("share", ["none", "ops"])
 @pytest.mark.parametrize("keep", [0.0, 0.3])
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())

@@ -28,6 +28,7 @@ FILES = ("folder", "hf")
 NAMES = ("digits", "shapes", "cifar10", "cifar100", "svhn", *FILES)
 # Fields that only some data sets read; setting one for another set is a mistake and not ignored.
 READ_BY = {
+    "validation": ("digits", "cifar10", "cifar100", "svhn", *FILES),
     "path": ("cifar10", "cifar100", "svhn", *FILES),
     "test_path": ("folder",),
     "image_size": FILES,
@@ -94,6 +95,7 @@ def load_search_splits(settings: DataSettings, seed: int) -> DataSplits:
     train, judges = splits.train, splits.validation
     if found.validation is None:
         train, judges = search_halves(train, seed)
+        _check_every_class_is_trained(train, settings.name)
     return DataSplits(train, judges, splits.test.subset(splits.test.labels[:0]))
 
 
@@ -168,7 +170,8 @@ def _check_every_class_is_trained(train: AnySet, name: str) -> None:
     if missing:
         raise InputError(
             f"dataset {name}: class {shown(train.classes[missing[0]])} has no image left for training; "
-            "raise dataset.reduced, or lower dataset.validation and dataset.test_share"
+            "raise dataset.reduced, lower dataset.validation and dataset.test_share, or add images of it (a search "
+            "trains on half of them)"
         )
 
 

@@ -52,7 +52,10 @@ class Journal:
             "seconds": self.seconds(),
             "generators": generator_states(self.generators),
         }
-        save_checkpoint(self.trial.folder / "checkpoints", step, state | kept)
+        try:
+            save_checkpoint(self.trial.folder / "checkpoints", step, state | kept)
+        except FloatingPointError as error:  # a variance may overflow under a loss that is still a number
+            raise self.trial.diverged(f"after {step} steps {error}") from None
         self.saved = time.monotonic()
 
     def is_due(self) -> bool:

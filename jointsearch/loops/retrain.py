@@ -14,7 +14,6 @@ from jointsearch.loops.evaluate import evaluate
 from jointsearch.loops.resumable import Journal, carry_out
 from jointsearch.loops.trial import Trial, new_trainer
 from jointsearch.settings import as_plain
-from search_spaces.errors import InputError
 
 
 @dataclass
@@ -131,10 +130,7 @@ class _Run:
         seen = min(progress.step * self.trial.recipe.batch_size, len(self.splits.train))
         loss = float(progress.loss_sum) / max(seen, 1)
         if not math.isfinite(loss):
-            raise InputError(
-                f"the training loss is {loss} in epoch {progress.epoch + 1}: training diverged; lower "
-                f"recipe.learning_rate (now {self.trial.recipe.learning_rate:g}) or set recipe.clip_gradient=5"
-            )
+            raise self.trial.diverged(f"the training loss is {loss} in epoch {progress.epoch + 1}")
         return loss
 
     def evaluate(self, images: AnySet) -> dict[str, float]:

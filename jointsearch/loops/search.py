@@ -32,6 +32,7 @@ class Searcher(Protocol):
 
     validation_batches: int  # how many it wants for each step
     first_batch_only: bool  # whether every step gets the same ones
+    learns_from: int  # the first epoch in which all learns that is searched
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the weights by one step, and perhaps learn from it: then "skipped" stands beside "train_loss"."""
@@ -104,7 +105,7 @@ def search(trial: Trial, splits: DataSplits, new_searcher: NewSearcher, keep: st
 
     The training part of `splits` trains the weights and its validation part judges; its test part is never looked at.
     `keep` says of which epoch policy and genotype are the outcome: the last, or the best, that of the highest
-    validation accuracy of the searched network; of equal ones the later.
+    validation accuracy of the searched network among those in which all of it learned; of equal ones the later.
     """
 
     def find(journal: Journal) -> dict[str, Any]:
@@ -224,7 +225,8 @@ class _Run:
     def keep_or_not(self, accuracy: float, said: dict[str, float | str]) -> None:
         """Take this epoch's policy and genotype, and all that describes them, for the outcome, if the rule says so."""
         progress = self.progress
-        if self.keep == "best" and accuracy < progress.kept_accuracy:
+        found_some = progress.kept_epoch > self.searcher.learns_from  # which counts from 0
+        if self.keep == "best" and found_some and accuracy < progress.kept_accuracy:
             return
         genotype = self.searcher.genotype()
         progress.kept_epoch, progress.kept_accuracy = progress.epoch, accuracy
@@ -264,9 +266,8 @@ class _Run:
         progress.skipped += skipped
         progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skipped else 0
         if progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
-            raise InputError(
-                f"the reward was no number in {MOST_SKIPPED_IN_A_ROW} steps in a row of epoch {progress.epoch + 1}: "
-                f"training diverged; lower search_recipe.learning_rate (now {self.trial.recipe.learning_rate:g})"
+            raise self.trial.diverged(
+                f"the reward was no number in {MOST_SKIPPED_IN_A_ROW} steps in a row of epoch {progress.epoch + 1}"
             )
 
     def check_loss(self) -> float:
@@ -275,10 +276,7 @@ class _Run:
         seen = min(progress.step * self.trial.recipe.batch_size, len(self.train))
         loss = float(progress.loss_sum) / max(seen, 1)
         if not math.isfinite(loss):
-            raise InputError(
-                f"the training loss is {loss} in epoch {progress.epoch + 1}: training diverged; lower "
-                f"search_recipe.learning_rate (now {self.trial.recipe.learning_rate:g})"
-            )
+            raise self.trial.diverged(f"the training loss is {loss} in epoch {progress.epoch + 1}")
         return loss
 
     def result(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jointsearch.data.load import DataSettings, load_search_splits
 from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import KEEP, NewSearcher, check_search, search
-from jointsearch.loops.trial import Trial, check_identity, check_trial
+from jointsearch.loops.trial import Trial, check_identity, check_trial, in_words_of_search
 from jointsearch.loops.trials import SEED, check_seeds, relocatable
 from jointsearch.settings import as_plain
 from search_spaces.errors import InputError
@@ -58,11 +58,18 @@ class SearchGrid:
             )
 
 
-def check_searches(grid: SearchGrid, folder: Path | str, **options: Any) -> None:
-    """Raise InputError for what would go wrong later, before anything is written: the first seed's first step."""
+def check_searches(grid: SearchGrid, folder: Path | str, **options: Any) -> int:
+    """Raise InputError for what would go wrong later, before anything is written: the first seed's first step.
+
+    Returns the steps of an epoch.
+    """
     trial, splits = _trial(grid, grid.seeds[0], Path(folder), options)
-    check_trial(trial, splits)
-    check_search(trial, splits, grid.new_searcher(trial.seed))
+    try:
+        check_trial(trial, splits)
+        check_search(trial, splits, grid.new_searcher(trial.seed))
+    except InputError as error:
+        raise InputError(in_words_of_search(str(error))) from None
+    return grid.recipe.check_steps(len(splits.train))
 
 
 def run_searches(

@@ -62,6 +62,13 @@ class Trial:
         """The file of the policy: that of a training, or what a search starts from, which is not what it finds."""
         return "policy.json" if self.search is None else "start.json"
 
+    def diverged(self, sign: str) -> InputError:
+        """What ends a training that leads nowhere, with the remedy; `sign` is what showed it."""
+        # Clipping would mend a search too, and shorten the steps by which its rewards are measured.
+        group, or_clip = ("recipe", " or set recipe.clip_gradient=5") if self.search is None else ("search_recipe", "")
+        rate = f"{group}.learning_rate (now {self.recipe.learning_rate:g})"
+        return InputError(f"{sign}: training diverged; lower {rate}{or_clip}")
+
     def identity(self, splits: DataSplits) -> dict[str, Any]:
         """All that decides the result, as plain data."""
         searches = {} if self.search is None else {"search": self.search}
@@ -122,7 +129,7 @@ def check_identity(trial: Trial, splits: DataSplits) -> None:
         return
     changed = differences(read_json(path, "trial"), trial.identity(splits))
     if trial.search is not None:
-        changed = [re.sub("^recipe[.]", "search_recipe.", one).removeprefix("search.") for one in changed]
+        changed = [in_words_of_search(one).removeprefix("search.") for one in changed]
     if read_text(trial.folder / trial.start_file, "policy", SCHEDULE_BYTES) != trial.policy.to_json():
         changed.append("another policy")
     if changed:
@@ -130,6 +137,11 @@ def check_identity(trial: Trial, splits: DataSplits) -> None:
             f"{trial.folder} was begun with other settings ({shown_path(', '.join(changed)[:300])}); "
             "give the same settings, or another run folder"
         )
+
+
+def in_words_of_search(text: str) -> str:
+    """What is said of a recipe, said of the recipe of a search."""
+    return re.sub(r"(?<!\w)recipe[.]", "search_recipe.", text)
 
 
 def check_folder(trial: Trial, splits: DataSplits, folder: Path) -> None:

@@ -59,6 +59,7 @@ class DifferentiableSearcher:
             )
         self.validation_batches = settings.searcher.validation_batches
         self.first_batch_only = settings.searcher.first_validation_batch_only
+        self.learns_from = settings.learns_from
         self.judge: tuple[Tensor, Tensor] | None = None  # the last one, for the monitor
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:

@@ -134,6 +134,7 @@ class FasterSearcher:
 
     validation_batches = 1
     first_batch_only = False
+    learns_from = 0
 
     def __init__(self, settings: FasterSearch, network: nn.Module, standard: Standard, noise: torch.Generator) -> None:
         self.settings, self.standard, self.noise = settings, standard, noise

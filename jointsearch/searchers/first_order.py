@@ -97,6 +97,7 @@ class FirstOrderSearcher:
     ) -> None:
         self.settings, self.standard, self.noise, self.epochs = settings, standard, noise, epochs
         self.network, self.train_step = network, train_step
+        self.learns_from = settings.architecture.from_epoch if settings.search == "joint" else 0
         self.cells: ArchitectureLearner | None = None
         if settings.search == "joint":
             if not isinstance(network, SuperNet):

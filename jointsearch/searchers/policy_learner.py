@@ -41,7 +41,7 @@ class PolicyLearner:
     ) -> None:
         self.settings, self.standard, self.noise = settings, standard, noise
         space = settings.policy_space
-        learns = (space.learn_probability, settings.learns_magnitude)
+        learns = (settings.learns_probability, settings.learns_magnitude)
         self.soft = SoftPolicy(start or space.policy(), *learns, space.share, space.keep, space.steepness)
         self.estimator = settings.estimator.build(len(self.soft.visits), self.soft.stages)
         first, second = settings.searcher.betas
@@ -169,8 +169,10 @@ class PolicyLearner:
         }
 
     def policy(self) -> Policy:
-        """The finished policy as things stand."""
+        """The finished policy as things stand, or the start where cells alone are searched."""
         space = self.settings.policy_space
+        if self.settings.search == "architecture":
+            return self.soft.start
         return self.soft.harden(space.top, space.weighted)
 
     def state(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class RandomSearcher:
 
     validation_batches = 0
     first_batch_only = False
+    learns_from = 0
 
     def __init__(self, settings: RandomSearch, seed: int) -> None:
         ops = settings.policy_space.ops

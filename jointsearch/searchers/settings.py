@@ -174,8 +174,7 @@ class DifferentiableSearch:
             raise InputError(
                 "searcher.through_step=none leaves the policy without a gradient: validation images are not augmented, "
                 "so the validation loss reaches the policy only through the trained weights; use "
-                "searcher.through_step=finite_difference or jvp, search=architecture to search cells only, or "
-                "searcher=random to search nothing"
+                "searcher.through_step=finite_difference or jvp, or search=architecture to search cells only"
             )
         if self.architecture.order == "second" and self.searcher.through_step != "finite_difference":
             raise InputError(
@@ -235,12 +234,27 @@ class DifferentiableSearch:
             )
 
     @property
+    def learns_from(self) -> int:
+        """The first epoch in which all that is searched learns."""
+        policy = 0 if self.search == "architecture" else self.searcher.from_epoch
+        return max(policy, 0 if self.search == "policy" else self.architecture.from_epoch)
+
+    @property
+    def learns_probability(self) -> bool:
+        """Whether probabilities move."""
+        return self.search != "architecture" and self.policy_space.learn_probability
+
+    @property
     def learns_magnitude(self) -> bool:
         """Whether magnitudes move: the space lets them and the searcher has a gradient for them."""
-        return self.policy_space.learn_magnitude and self.searcher.magnitude_gradient != "none"
+        lets = self.search != "architecture" and self.policy_space.learn_magnitude
+        return lets and self.searcher.magnitude_gradient != "none"
 
     def check_magnitudes(self) -> None:
-        """Refuse magnitudes at the end of their range where they are to be learned from there."""
+        """Refuse magnitudes at the end of their range where they are to be learned from there, and how where never."""
+        if self.searcher.magnitude_gradient == "ones" and not self.policy_space.learn_magnitude:
+            reason, remedy = "policy_space.learn_magnitude is false", "leave it out, or set that to true"
+            refuse_unread(["searcher.magnitude_gradient=ones"], reason, remedy)
         if not self.learns_magnitude or self.policy_space.start != "pairs":
             return
         if not 0 < self.policy_space.magnitude < 1:

@@ -33,6 +33,7 @@ class TableSearcher:
     """
 
     first_batch_only = False
+    learns_from = 0
 
     def __init__(
         self,

@@ -40,6 +40,8 @@ class SoftPolicy(nn.Module):
         steepness: float = 1.0,
     ) -> None:
         super().__init__()
+        # What is never drawn is no part of the space: its logarithm could be climbed from, and a hard policy named it.
+        start = Policy(tuple(one for one in start.sub_policies if one.weight), name=start.name)
         tables = start.tables
         self.start, self.keep, self.steepness = start, keep, steepness
         self.learn_probability, self.learn_magnitude = learn_probability, learn_magnitude
