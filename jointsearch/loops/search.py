@@ -225,8 +225,8 @@ class _Run:
     def keep_or_not(self, accuracy: float, said: dict[str, float | str]) -> None:
         """Take this epoch's policy and genotype, and all that describes them, for the outcome, if the rule says so."""
         progress = self.progress
-        found_some = progress.kept_epoch > self.searcher.learns_from  # which counts from 0
-        if self.keep == "best" and found_some and accuracy < progress.kept_accuracy:
+        learned = progress.kept_epoch > self.searcher.learns_from  # which counts from 0
+        if self.keep == "best" and learned and accuracy < progress.kept_accuracy:
             return
         genotype = self.searcher.genotype()
         progress.kept_epoch, progress.kept_accuracy = progress.epoch, accuracy

@@ -170,9 +170,9 @@ class PolicyLearner:
 
     def policy(self) -> Policy:
         """The finished policy as things stand, or the start where cells alone are searched."""
-        space = self.settings.policy_space
         if self.settings.search == "architecture":
             return self.soft.start
+        space = self.settings.policy_space
         return self.soft.harden(space.top, space.weighted)
 
     def state(self) -> dict[str, Any]:

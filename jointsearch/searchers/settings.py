@@ -251,7 +251,7 @@ class DifferentiableSearch:
         return lets and self.searcher.magnitude_gradient != "none"
 
     def check_magnitudes(self) -> None:
-        """Refuse magnitudes at the end of their range where they are to be learned from there, and how where never."""
+        """Refuse a gradient of magnitudes that stay, and those that learn at the end of their range."""
         if self.searcher.magnitude_gradient == "ones" and not self.policy_space.learn_magnitude:
             reason, remedy = "policy_space.learn_magnitude is false", "leave it out, or set that to true"
             refuse_unread(["searcher.magnitude_gradient=ones"], reason, remedy)

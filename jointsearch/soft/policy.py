@@ -40,7 +40,7 @@ class SoftPolicy(nn.Module):
         steepness: float = 1.0,
     ) -> None:
         super().__init__()
-        # What is never drawn is no part of the space: its logarithm could be climbed from, and a hard policy named it.
+        # What the start never draws is not in the space: no logarithm of 0 to climb from, no name in the hard policy.
         start = Policy(tuple(one for one in start.sub_policies if one.weight), name=start.name)
         tables = start.tables
         self.start, self.keep, self.steepness = start, keep, steepness
