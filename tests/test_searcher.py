@@ -186,6 +186,7 @@ def test_until_its_first_epoch_weights_train_under_the_start_and_nothing_is_lear
         assert not metrics["skipped"]
         assert metrics["train_loss"] > 0
     assert same(bench.learned(), before)
+    assert not bench.searcher.policies.soft.visits.any()  # nothing was tried
     assert not torch.equal(bench.network[1].weight, weights["1.weight"])
     draw, credits = bench.draws[0]
     pixels = batch_of(16).images

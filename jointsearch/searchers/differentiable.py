@@ -127,6 +127,8 @@ class DifferentiableSearcher:
         self, objective: Tensor, leaves: Mapping[str, Tensor], measured: Sequence[tuple[Augmented, Tensor]]
     ) -> bool:
         """One backward pass, and a step of all that learns. Where a gradient is no number nothing moves: False."""
+        for batch, _ in measured:
+            self.policies.count(batch.draw)
         self.policies.optimizer.zero_grad()
         objective.backward()
         learned = [*leaves.values(), *self.policies.soft.parameters()]

@@ -57,7 +57,6 @@ class PolicyLearner:
         logits = self.soft.logits()
         draws = batch if learned.draws == "image" else 1
         draw = self.estimator(logits, draw_noise(logits, draws, self.estimator.scoring, self.noise))
-        self.soft.visits += draw.sub_policy.bincount(minlength=len(self.soft.visits))
         acts = draw.acts.expand(batch, -1)
         ops = self.soft.draw(draw.sub_policy.expand(batch), acts, self.noise)
         before: list[Tensor] = []
@@ -126,6 +125,10 @@ class PolicyLearner:
         acts = acts.expand(len(batch.labels), -1, -1)
         scores = candidate_scores(self.soft, batch.pixels, batch.ops, acts, gradient)  # (B, N)
         return (weights.expand_as(scores) * scores.cpu()).sum()
+
+    def count(self, draw: Draw) -> None:
+        """Remember which sub-policies were tried, that is drawn and rewarded."""
+        self.soft.visits += draw.sub_policy.bincount(minlength=len(self.soft.visits))
 
     def descend(self, measured: Sequence[tuple[Augmented, Tensor]]) -> None:
         """One step of the policy along its gradient, and of the estimator by the draws and their rewards."""

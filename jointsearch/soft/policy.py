@@ -28,7 +28,7 @@ class SoftPolicy(nn.Module):
     start_logits: Tensor  # (N,)
     start_probability: Tensor  # (N, K)
     start_magnitude: Tensor  # (N, K)
-    visits: Tensor  # (N,) draws of each sub-policy so far
+    visits: Tensor  # (N,) draws of each sub-policy so far that were rewarded
 
     def __init__(
         self,
