@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -75,6 +76,11 @@ def refuse_unread(names: Sequence[str], reason: str, remedy: str) -> None:
         raise InputError(f"{', '.join(names)} has no effect, as {reason}; {remedy}")
 
 
+def called(text: str, group: str, name: str) -> str:
+    """What an error says of the settings of a group, said of them under another name."""
+    return re.sub(rf"(?<!\w){re.escape(group)}[.]", f"{name}.", text) if group else text
+
+
 def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(data, Mapping):
         first = dataclasses.fields(cls)[0].name
@@ -98,8 +104,7 @@ def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
     try:
         return cls(**values)
     except InputError as error:  # what only all fields together can tell
-        own = getattr(cls, "GROUP", None)
-        problems.append(str(error).replace(f"{own}.", prefix) if own else str(error))
+        problems.append(called(str(error), getattr(cls, "GROUP", where), where))
         return None
 
 

@@ -9,9 +9,9 @@ from jointsearch.data.load import DataSettings, load_search_splits
 from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import KEEP, NewSearcher, check_search, search
-from jointsearch.loops.trial import Trial, check_identity, check_trial, in_words_of_search
+from jointsearch.loops.trial import Trial, check_identity, check_trial
 from jointsearch.loops.trials import SEED, check_seeds, relocatable
-from jointsearch.settings import as_plain
+from jointsearch.settings import as_plain, called
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 
@@ -68,7 +68,7 @@ def check_searches(grid: SearchGrid, folder: Path | str, **options: Any) -> int:
         check_trial(trial, splits)
         check_search(trial, splits, grid.new_searcher(trial.seed))
     except InputError as error:
-        raise InputError(in_words_of_search(str(error))) from None
+        raise InputError(called(str(error), Recipe.GROUP, "search_recipe")) from None
     return grid.recipe.check_steps(len(splits.train))
 
 

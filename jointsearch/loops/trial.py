@@ -1,7 +1,6 @@
 """One training to be done: its settings, what must stay when it is resumed, and a check before anything is written."""
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from jointsearch.plain_state import encode_state
 from jointsearch.provenance import birth_certificate
 from jointsearch.randomness import own_global_randomness
 from jointsearch.run_folder import write_json
-from jointsearch.settings import as_plain, leaves
+from jointsearch.settings import as_plain, called, leaves
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, read_text, shown_path
@@ -129,7 +128,7 @@ def check_identity(trial: Trial, splits: DataSplits) -> None:
         return
     changed = differences(read_json(path, "trial"), trial.identity(splits))
     if trial.search is not None:
-        changed = [in_words_of_search(one).removeprefix("search.") for one in changed]
+        changed = [called(one, Recipe.GROUP, "search_recipe").removeprefix("search.") for one in changed]
     if read_text(trial.folder / trial.start_file, "policy", SCHEDULE_BYTES) != trial.policy.to_json():
         changed.append("another policy")
     if changed:
@@ -137,11 +136,6 @@ def check_identity(trial: Trial, splits: DataSplits) -> None:
             f"{trial.folder} was begun with other settings ({shown_path(', '.join(changed)[:300])}); "
             "give the same settings, or another run folder"
         )
-
-
-def in_words_of_search(text: str) -> str:
-    """What is said of a recipe, said of the recipe of a search."""
-    return re.sub(r"(?<!\w)recipe[.]", "search_recipe.", text)
 
 
 def check_folder(trial: Trial, splits: DataSplits, folder: Path) -> None:
