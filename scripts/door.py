@@ -60,6 +60,8 @@ def compose_plain(config_name: str, words: Sequence[str], whole: bool = True) ->
     overrides = [_setting(word, config_name, words) for word in words if word not in NOTHING]
     for override in overrides:
         key, _, value = override.partition("=")
+        if not value.strip("'\"") and not key.startswith("~"):  # as of run=$RUN where RUN is not set
+            raise InputError(f"{key}= is empty; leave it out, or give a value")
         found = [word for word in FORBIDDEN if word in key] + [word for word in ("${", "_target_") if word in value]
         if found:
             raise InputError(f"{override} holds {found[0]}, which is not allowed on the command line; leave it out")

@@ -138,11 +138,12 @@ def main(config: dict[str, Any]) -> None:
     for search in stages.values():
         recipe = grid_of(settings, search).recipe
         of_policy = settings.policy_epochs and searched_of(search) == "policy"
-        check_begins(search, recipe.epochs, "policy_epochs" if of_policy else "search_recipe.epochs")
+        epochs_from = "policy_epochs" if of_policy else "search_recipe.epochs"
+        check_begins(search, recipe.epochs, epochs_from)
         check_keep(search, settings.keep)
         check_recipe(search, recipe)
         # The last one's mistakes before the first begins.
-        check_evidence(search, recipe.epochs, check_searches(grid_of(settings, search), folder, **options))
+        check_evidence(search, recipe.epochs, check_searches(grid_of(settings, search), folder, **options), epochs_from)
     announce(settings, stages, folder)
     for name, search in stages.items():
         results = run_searches(grid_of(settings, search, folder), folder / name, **options)

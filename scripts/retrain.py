@@ -105,9 +105,6 @@ def of_search(settings: Settings) -> Settings:
 def sources(settings: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     """Policy, genotype and seeds, each of them as it is given or as a search found it."""
     policy, genotype = settings.policy, settings.genotype
-    for name, given in (("policy", policy), ("genotype", genotype)):
-        if given == "":
-            raise InputError(f"{name}= is empty; leave it out, or give a name, a file or the run folder of a search")
     named = [folder for folder in (policy, genotype) if folder is not None and Path(folder).is_dir()]
     seeds = settings.seeds
     if seeds is None:

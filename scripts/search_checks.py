@@ -14,7 +14,7 @@ from search_spaces.errors import InputError
 PROPORTIONAL = ("sgd", "nesterov", "momentum", "sgdw", "nesterovw", "momentumw")
 
 
-def check_begins(search: AnySearch, epochs: int, epochs_from: str = "search_recipe.epochs") -> None:
+def check_begins(search: AnySearch, epochs: int, epochs_from: str) -> None:
     """Refuse a search that would end before it begins to learn; `epochs_from` is the setting that has its epochs."""
     searched = searched_of(search)
     groups = {"searcher": searched != "architecture", "architecture": searched != "policy"}
@@ -27,7 +27,7 @@ def check_begins(search: AnySearch, epochs: int, epochs_from: str = "search_reci
             )
 
 
-def check_evidence(search: AnySearch, epochs: int, steps: int) -> None:
+def check_evidence(search: AnySearch, epochs: int, steps: int, epochs_from: str) -> None:
     """Refuse a table that an epoch of so many steps measures too seldom to say anything."""
     if not isinstance(search, TableSearch) or search.searcher.every is None:
         return
@@ -35,7 +35,7 @@ def check_evidence(search: AnySearch, epochs: int, steps: int) -> None:
     if math.ceil(measured / search.searcher.every) < FEWEST:
         raise InputError(
             f"searcher.every={search.searcher.every} measures {measured} steps fewer than {FEWEST} times, and one "
-            "measurement is no evidence; lower it or searcher.from_epoch, or raise search_recipe.epochs or budget"
+            f"measurement is no evidence; lower it or searcher.from_epoch, or raise {epochs_from} or budget"
         )
 
 

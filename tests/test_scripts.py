@@ -90,6 +90,8 @@ BAD_RETRAIN = [
     "+x._target_=os.system",
     "recipe._target_=os.system",
     "policy=${oc.env:HOME}",
+    "run=",
+    "policy=''",
     "hydra.run.dir=elsewhere",
     "--epochs=3",
     "epochs",

@@ -159,6 +159,8 @@ WRONG = {
     "supernet=small": "as in supernet.space=",
     "search=architecture searcher=shuffled_reward": "controls=[trivialaugment@random]",
     "policy_epochs=3": "search_recipe.epochs",
+    "search=separate network=tiny_cnn searcher=trials policy_epochs=12": "(of search=separate policy_epochs)",
+    "search=separate network=tiny_cnn searcher=table policy_space.start=trivialaugment policy_epochs=2": "raise policy",
     "search_recipe.evaluate_every=2": "leave it at 1",
     "search_recipe.warmup_epochs=3": "search_recipe.warmup_epochs is 3 of 3 epochs; make it less than search_recipe.ep",
     "search_recipe.optimizer=adamx": "search_recipe.optimizer is",

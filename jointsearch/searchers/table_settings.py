@@ -158,6 +158,7 @@ def epochs_due(settings: TableSettings, epochs: int) -> tuple[int, ...]:
         fewer = f", or searcher.measurements={left}" if left >= FEWEST else ""
         raise InputError(
             f"searcher.measurements={count} take an epoch each, and of {epochs} only those from epoch {begin} on are "
-            f"measured; they need {enough}: search_recipe.epochs={enough} with budget=1{fewer}"
+            f"measured; they need {enough}: search_recipe.epochs={enough} (of search=separate policy_epochs) "
+            f"with budget=1{fewer}"
         )
     return tuple(begin + place * left // count for place in range(count))
