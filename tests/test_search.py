@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -183,25 +184,50 @@ def test_a_search_whose_rewards_become_no_numbers_says_so(tmp_path: Path) -> Non
 
 
 class Watched:
-    """Rows of digits; the rows that were read are known afterwards."""
+    """Rows of digits; how often each was read is known afterwards."""
 
     def __init__(self, images: torch.Tensor) -> None:
-        self.images, self.rows = images, set()
+        self.images, self.rows = images, Counter()
 
     def read(self, row: int) -> torch.Tensor:
-        self.rows.add(row)
+        self.rows[row] += 1
         return self.images[row]
 
 
-def test_no_test_image_is_ever_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FOLDER = DataSettings("folder", path="anywhere", in_memory="never")
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """What FOLDER reads: 200 images to train and judge, 100 to test."""
     digits = load.read_digits().subset(torch.arange(300))
     source = Watched(digits.images)
     whole = StreamSet(source, torch.arange(300), digits.labels, digits.classes, digits.image_shape, 0)
     found = FoundSplits(whole.subset(torch.arange(200)), None, whole.subset(torch.arange(200, 300)))
     monkeypatch.setattr(load, "_found", lambda settings: found)
-    dataset = DataSettings("folder", path="anywhere", in_memory="never")
-    run_searches(grid_of(dataset=dataset, recipe=QUICK), tmp_path)
-    assert source.rows == set(range(200))
+    return source
+
+
+def test_no_test_image_is_ever_read(source: Watched, tmp_path: Path) -> None:
+    run_searches(grid_of(dataset=FOLDER, recipe=QUICK), tmp_path)
+    assert set(source.rows) == set(range(200))
+
+
+@pytest.mark.parametrize(
+    ("searcher", "judged"),
+    [
+        ({"name": "table", "every": None, "measurements": 2, "trial_steps": 2}, 2),
+        ({"name": "table", "every": 3, "from_epoch": 1}, 3),  # of the last eight steps
+        ({"name": "differentiable", "from_epoch": 2}, 4),
+    ],
+)
+def test_validation_images_are_read_for_the_steps_that_look_at_them(
+    searcher: dict[str, Any], judged: int, source: Watched, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(QUICK, epochs=3, batch_size=25)
+    run_searches(grid_of({**searcher, "validation_batches": 2}, dataset=FOLDER, recipe=recipe), tmp_path)
+    trained = every_epoch_is_evaluated = 3 * 100
+    assert source.rows.total() == trained + every_epoch_is_evaluated + 2 * 25 * judged
 
 
 @pytest.mark.parametrize("seed", [0, 1])

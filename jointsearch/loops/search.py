@@ -30,9 +30,12 @@ KEEP = ("last", "best")
 class Searcher(Protocol):
     """What the loop needs of a search algorithm."""
 
-    validation_batches: int  # how many it wants for each step
+    validation_batches: int  # how many it wants for a step
     first_batch_only: bool  # whether every step gets the same ones
     learns_from: int  # the first epoch in which all learns that is searched
+
+    def wants_validation(self, epoch: int, steps: int) -> Sequence[bool]:
+        """Which of the next steps of this epoch want validation batches; the others get none."""
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the weights by one step, and perhaps learn from it: then "skipped" stands beside "train_loss"."""
@@ -192,11 +195,12 @@ class _Run:
             progress.order = torch.randperm(len(self.train), generator=self.journal.generators["order"])
             progress.validation_order = self.new_validation_order()
             progress.loss_sum = torch.zeros((), device=self.trial.device)
-        validation = self.validation_stream()
+        judged = self.searcher.wants_validation(progress.epoch, self.steps - progress.step)
+        validation = self.validation_stream(judged)
         left = progress.order[progress.step * size : self.steps * size]
         self.trainer.task.train()
-        for batch in self.train.batches(left, size):
-            judges = [next(validation) for _ in range(self.searcher.validation_batches)]
+        for batch, is_judged in zip(self.train.batches(left, size), judged, strict=True):
+            judges = [next(validation) for _ in range(self.searcher.validation_batches if is_judged else 0)]
             step_size = self.trainer.optimizer.param_groups[0]["lr"]
             metrics = self.searcher.step(batch, judges, step_size, progress.epoch)
             progress.loss_sum = progress.loss_sum + metrics["train_loss"] * len(batch.labels)
@@ -252,13 +256,14 @@ class _Run:
         """Images of a validation batch."""
         return min(self.trial.recipe.batch_size, len(self.validation))
 
-    def validation_stream(self) -> Iterator[Batch]:
-        """The validation batches that are left in this epoch."""
+    def validation_stream(self, judged: Sequence[bool]) -> Iterator[Batch]:
+        """The validation batches of those steps that are left in this epoch and want them: no other is read."""
         if self.progress.validation_order is None:
             raise ValueError("an epoch has no validation order; call it after one_epoch began")
         size = self.validation_size()
-        done = self.progress.step * self.searcher.validation_batches * size
-        return self.validation.batches(self.progress.validation_order[done:], size)
+        of_steps = self.progress.validation_order.view(self.steps, self.searcher.validation_batches * size)
+        wanted = of_steps[self.progress.step :][torch.tensor(judged, dtype=torch.bool)]
+        return self.validation.batches(wanted.flatten(), size)
 
     def count_skipped(self, skipped: bool) -> None:
         """Count steps without a usable reward; a row of them ends the search."""

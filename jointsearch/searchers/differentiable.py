@@ -62,6 +62,10 @@ class DifferentiableSearcher:
         self.learns_from = settings.learns_from
         self.judge: tuple[Tensor, Tensor] | None = None  # the last one, for the monitor
 
+    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
+        """Every step once something learns, none before."""
+        return [self.learns_policy(epoch) or self.learns_cells(epoch)] * steps
+
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the weights on augmented images, and move policy and cells by what that did to the validation loss."""
         first = self.policies.augmented(train)

@@ -151,6 +151,10 @@ class FasterSearcher:
         )
         self.distance = torch.zeros((), device=device)  # E[D(real)] - E[D(augmented)] of the last step
 
+    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
+        """Every step."""
+        return [True] * steps
+
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the critic on real images and on other ones augmented, and move the policy by what it then says."""
         others = validation[0]

@@ -113,6 +113,10 @@ class FirstOrderSearcher:
         first, second = learned.betas
         self.optimizer = torch.optim.Adam(self.stages.parameters(), learned.learning_rate, betas=(first, second))
 
+    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
+        """Every step."""
+        return [True] * steps
+
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Move policy and cells at the weights as they are, and then the weights on images augmented anew."""
         if self.cells is not None:

@@ -55,6 +55,10 @@ class RandomSearcher:
         ops = settings.policy_space.ops
         self.drawn = random_policy(DADA_OPS if ops is None else ops, seed)
 
+    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
+        """No step."""
+        return [False] * steps
+
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Nothing."""
         return {"train_loss": torch.zeros((), device=train.labels.device), "skipped": torch.tensor(False)}

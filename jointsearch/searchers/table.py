@@ -86,13 +86,17 @@ class TableSearcher:
 
     def is_due(self, epoch: int) -> bool:
         """Whether this step is measured; counts it."""
-        begins, self.epoch = epoch != self.epoch, epoch
-        if epoch < self.from_epoch:
-            return False
-        self.steps += 1
+        (due,) = self.wants_validation(epoch, 1)
+        self.epoch, self.steps = epoch, self.steps + (epoch >= self.from_epoch)
+        return due
+
+    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
+        """Which of the next steps of an epoch are followed by a measurement."""
         if self.settings.every is None:
-            return begins and epoch in self.epochs_due
-        return (self.steps - 1) % self.settings.every == 0
+            begins = epoch != self.epoch and epoch in self.epochs_due
+            return [begins and place == 0 for place in range(steps)]
+        learns = epoch >= self.from_epoch
+        return [learns and (self.steps + place) % self.settings.every == 0 for place in range(steps)]
 
     def means(self) -> Tensor:
         """The mean gain of every row over all images that were measured, (R,)."""
