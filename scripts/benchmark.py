@@ -49,6 +49,7 @@ CELL_SEARCHES = {
 }
 
 PLANTED = {
+    "default, by trials": ["search=policy"],
     "gradients, ours": GRADIENTS,
     "gradients, ours, estimator=relax": [*GRADIENTS, "estimator=relax"],
     "dada2020_relax": ["preset=dada2020_relax"],
@@ -59,7 +60,7 @@ PLANTED = {
     "random": ["search=policy", "searcher=random"],
 }  # fmt: skip
 
-# On the same planted data: each by itself beside "gradients, ours", and the searches without gradients.
+# On the same planted data: each by itself beside "gradients, ours", and another search without gradients.
 LEVERS = {
     "from the second half of the steps on": [*GRADIENTS, "searcher.from_epoch=20"],
     "four draws for each validation gradient": [*GRADIENTS, "searcher.draws_per_validation=4"],
@@ -71,7 +72,6 @@ LEVERS = {
     "half of the draws stay": [*GRADIENTS, "policy_space.keep=0.5"],
     "from TrivialAugment on": ["search=policy", "searcher=differentiable", "policy_space=trivialaugment"],
     "table of rewards of one step": ["search=policy", "searcher=table"],
-    "trials, the default": ["search=policy"],
 }
 
 # With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.

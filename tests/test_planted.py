@@ -22,7 +22,7 @@ def outcomes(overrides: list[str], seeds: range = SEEDS) -> list[PlantedOutcome]
 
 @pytest.fixture(scope="module")
 def ours() -> list[PlantedOutcome]:
-    return outcomes(PLANTED["gradients, ours"])
+    return outcomes(PLANTED["gradients, ours"], range(5))
 
 
 def test_our_gradients_rank_the_planted_op_first(ours: list[PlantedOutcome]) -> None:
@@ -35,6 +35,12 @@ def test_the_op_that_harms_keeps_less_than_half_of_its_mass(ours: list[PlantedOu
 
 def test_what_was_found_trains_a_network_that_generalizes(ours: list[PlantedOutcome]) -> None:
     assert fmean(outcome.accuracy for outcome in ours) >= 95
+
+
+def test_the_default_search_ranks_the_planted_op_first_and_drops_the_op_that_harms() -> None:
+    (outcome,) = outcomes(PLANTED["default, by trials"], range(1))
+    assert outcome.auc == 1
+    assert outcome.poison == 0
 
 
 def test_relax_finds_the_same_where_it_sees_differences() -> None:
@@ -54,13 +60,14 @@ def test_the_published_search_stays_far_behind(ours: list[PlantedOutcome]) -> No
 
 @pytest.mark.parametrize("start", [0.25, 0.75])
 def test_the_planted_magnitude_is_recovered_from_both_sides(start: float, tmp_path: Path) -> None:
+    # From .1, .25, .5 and .75 on it ends between .55 and .63; from .85, where glyphs are cut off, above .9 (two seeds).
     (op,) = PLANTED_ANSWER["recover"]
     Policy((SubPolicy((OpChoice(op, 1.0, start),)),)).save(tmp_path / "start.json")
     settings = DifferentiableSearch(
         GradientSettings(learning_rate=0.02), SpaceSettings(str(tmp_path / "start.json")), EstimatorSettings()
     )
     _, policy = planted_search(settings, 0, tmp_path / "search")
-    assert policy.sub_policies[0].ops[0].magnitude == pytest.approx(PLANTED_MAGNITUDE, rel=0.3)
+    assert policy.sub_policies[0].ops[0].magnitude == pytest.approx(PLANTED_MAGNITUDE, rel=0.1)
 
 
 def test_ranks_are_scored_by_hand() -> None:

@@ -27,7 +27,7 @@ RECIPE = Recipe(batch_size=128, learning_rate=0.01, weight_decay=0.0, schedule="
 class PlantedOutcome:
     """What one search came to."""
 
-    auc: float | None  # of ranking sub-policies with the planted op above the others; None where nothing is ranked
+    auc: float | None  # of ranking what holds the planted op above the rest; None where nothing is ranked
     poison: float | None  # mass of the sub-policies with the poison op, over what a uniform choice gives them
     accuracy: float  # of the retrained network, in percent
     seconds: float  # of the search
@@ -38,14 +38,14 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
     with tempfile.TemporaryDirectory() as scratch:
         found, policy = planted_search(settings, seed, Path(scratch) / "search")
         trained = retrain(_trial(policy, seed, Path(scratch) / "training"), planted(seed))
-    shares, ranked = found.get("sub_policy_shares"), None
-    if isinstance(settings, TableSearch):
-        space = settings.entries()
-    else:
-        space = settings.policy_space.policy()
-        ranked = shares
+    space = settings.entries() if isinstance(settings, TableSearch) else settings.policy_space.policy()
+    shares: list[float] | None = found.get("sub_policy_shares")
+    scores, positive = shares, holding(space, PLANTED_ANSWER["recover"])
+    if isinstance(settings, TableSearch):  # all that it keeps is as likely as before; it ranks by what they gain
+        scores = [row["gain"] for row in found["table"]]
+        positive = [row["op"] in PLANTED_ANSWER["recover"] for row in found["table"]]
     return PlantedOutcome(
-        None if ranked is None else auc(ranked, holding(space, PLANTED_ANSWER["recover"])),
+        None if scores is None else auc(scores, positive),
         None if shares is None else mass(shares, space, PLANTED_ANSWER["avoid"]),
         trained["test_accuracy_last"],
         found["seconds"],
