@@ -1,10 +1,12 @@
 """What searches say of themselves, by hand."""
 
+import random
+import re
 from typing import Any
 
 import pytest
 
-from jointsearch.report.searches import describe_searches, rank_agreement
+from jointsearch.report.searches import agreement_between_seeds, describe_searches, rank_agreement
 
 
 def result(seed: int, *rows: tuple[str, float | None, float, float]) -> dict[str, Any]:
@@ -19,8 +21,19 @@ def test_a_table_says_what_every_seed_drops_and_whether_their_gains_agree() -> N
     assert "Seed 0 drops Invert.\n" in printed
     assert "Seed 3 drops Invert.\n" in printed
     # Ranks of Invert, Rotate, identity: 1 3 2 and 1 2 3; 1 - 6 * (0 + 1 + 1) / (3 * 8).
-    assert "Rank correlation of the gains between seeds: +0.50 on average." in printed
+    assert "Rank correlation of the gains between seeds: +0.50 on average" in printed
     assert rank_agreement([[-0.4, 0.2, 0.0], [-0.2, -0.1, 0.0]]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("levels", [1000, 3])
+def test_rankings_by_chance_stay_within_the_band_in_95_of_100(levels: int) -> None:
+    dice = random.Random(0)
+    said, within = re.compile(r"seeds: ([+-]\d\.\d\d) on .* within ±(\d\.\d\d)"), 0
+    for _ in range(400):
+        seeds = [[dice.randrange(levels) for _ in range(40)] for _ in range(3)]
+        mean, chance = map(float, said.search(agreement_between_seeds("gains", seeds)).groups())
+        within += abs(mean) <= chance
+    assert within / 400 == pytest.approx(0.95, abs=0.03)
 
 
 def test_levels_that_were_tried_by_themselves_are_named_with_their_magnitude() -> None:

@@ -22,7 +22,7 @@ from jointsearch.report.page_html import (
     tag,
 )
 from jointsearch.report.page_run import Part, Run, number, read_run
-from jointsearch.report.searches import rank_agreement
+from jointsearch.report.searches import agreement_between_seeds
 from jointsearch.run_folder import replace_file
 from search_spaces.errors import InputError
 from search_spaces.plain_json import shown_path
@@ -151,10 +151,10 @@ def _kept(part: Part) -> str:
 def _agreement(parts: Sequence[Part]) -> list[Html]:
     preferences = [(part.result or {}).get("sub_policy_preferences") for part in parts]
     usable = [one for one in preferences if isinstance(one, list) and None not in map(number, one)]
-    if len({len(one) for one in usable}) != 1 or (agreement := rank_agreement(usable)) is None:
+    if len({len(one) for one in usable}) != 1:
         return []
-    said = f"Rank correlation of the sub-policies' preferences between seeds: {agreement:+.2f} on average"
-    return [tag("p", f"{said} (1: the same order in each, 0: no agreement).")]
+    said = agreement_between_seeds("sub-policies' preferences", usable)
+    return [tag("p", said)] if said else []
 
 
 def _comparison(run: Run) -> list[Html]:

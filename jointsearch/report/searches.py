@@ -1,6 +1,7 @@
 """What searches say of themselves: their cost, how wide their policies are, and whether seeds agree."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -30,9 +31,8 @@ def describe_searches(results: Sequence[dict[str, Any]]) -> str:
     else:  # what the starting policy gave them is common to all seeds, and no agreement
         compared = "sub-policies' preferences"
         values = [result["sub_policy_preferences"] for result in results if "sub_policy_preferences" in result]
-    agreement = rank_agreement(values)
-    if agreement is not None:
-        lines += ["", f"Rank correlation of the {compared} between seeds: {agreement:+.2f} on average."]
+    if said := agreement_between_seeds(compared, values):
+        lines += ["", said]
     return "\n".join(lines) + "\n"
 
 
@@ -44,6 +44,20 @@ def named(row: dict[str, Any]) -> str:
 def gains_in_order(table: Sequence[dict[str, Any]]) -> list[float]:
     """The gains of a table, which lies there with the largest first, in an order that all seeds share."""
     return [row["gain"] for row in sorted(table, key=named)]
+
+
+def agreement_between_seeds(compared: str, values: Sequence[Sequence[float]]) -> str | None:
+    """How alike the seeds rank, and how alike they would by chance; None where nothing can be compared."""
+    mean = rank_agreement(values)
+    if mean is None:
+        return None
+    # Ranks of n things that nothing but chance orders correlate with a variance of 1 / (n - 1), ties or not, and pairs
+    # of seeds are uncorrelated.
+    chance = min(1.0, 1.96 / math.sqrt((len(values[0]) - 1) * math.comb(len(values), 2)))
+    return (
+        f"Rank correlation of the {compared} between seeds: {mean:+.2f} on average (1: the same order in each); by "
+        f"chance within ±{chance:.2f}, or more where several share what they learn: see searcher.rewards=shuffled."
+    )
 
 
 def rank_agreement(values: Sequence[Sequence[float]]) -> float | None:
