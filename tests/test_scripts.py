@@ -255,6 +255,10 @@ def test_every_whole_configuration_is_valid_under_the_command_that_it_names(choi
     assert settings.recipe.epochs > 1
 
 
+def test_the_preset_default_changes_nothing() -> None:
+    assert door.compose_plain("joint_search", ["preset=default"]) == door.compose_plain("joint_search", [])
+
+
 OVERRULED = {
     "joint_search preset=dada2020_gumbel searcher=shuffled_reward": "rewards; leave",
     "joint_search preset=dada2020_relax policy_space=trivialaugment": "policy_space=trivialaugment in start",
