@@ -39,7 +39,7 @@ MUTANTS = (
         "jointsearch/estimators/sample.py",
         "return log_probability_of_acts(self.act_logits, self.bits).flatten(1).sum(1)",
         "return log_probability_of_acts(rows(self.act_logits, self.sub_policy) if self.bits.dim() == 3 else self.act_logits, self.acts).sum(1)",
-        "tests/test_estimators.py",
+        "tests/test_estimators_unbiased.py",
     ),
     Mutant(
         "theta detached in v'",

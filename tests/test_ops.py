@@ -168,6 +168,11 @@ def test_straight_through_gradient_has_the_sign_of_a_large_step(op: AugOp, image
         assert torch.nn.functional.cosine_similarity(gradient, step, dim=0) > 0.9
 
 
+def test_only_ops_that_round_have_a_gradient_that_is_not_their_own() -> None:
+    assert [name for name, op in OPS.items() if op.gradient == "straight-through"] == ["Solarize", "Posterize"]
+    assert [op.gradient for op in OPS.values()].count("pathwise") == 11
+
+
 @EVERY_OP
 def test_declared_gradient_is_the_one_there(op: AugOp, images: Tensor) -> None:
     magnitude = torch.full((len(images),), 0.4, requires_grad=True)

@@ -342,6 +342,14 @@ def test_every_search_has_one_door_and_an_unknown_one_is_answered_with_the_neare
         search_settings({"searcher": {"name": "random"}, "policy_space": {"ops": ["Rotat", "Invert"]}})
 
 
+@pytest.mark.parametrize("estimator", ["relax", "gumbel"])
+def test_a_search_has_the_temperature_and_the_optimizer_of_its_settings(estimator: str) -> None:
+    settings = {"learning_rate": 0.07, "betas": (0.3, 0.9)}
+    policies = make(searcher=settings, temperature=0.2, **(ESTIMATORS | GUMBEL)[estimator]).searcher.policies
+    assert policies.estimator.temperature == 0.2
+    assert [policies.optimizer.defaults[name] for name in ("lr", "betas")] == [0.07, (0.3, 0.9)]
+
+
 def test_gumbel_learns_the_shares_alone() -> None:
     settings = {"searcher": {"magnitude_gradient": "none"}, "space": {"learn_probability": False}}
     bench = make(**settings, **GUMBEL["gumbel"])
