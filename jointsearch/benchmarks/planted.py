@@ -39,11 +39,10 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
         found, policy = planted_search(settings, seed, Path(scratch) / "search")
         trained = retrain(_trial(policy, seed, Path(scratch) / "training"), planted(seed))
     space = settings.entries() if isinstance(settings, TableSearch) else settings.policy_space.policy()
-    shares: list[float] | None = found.get("sub_policy_shares")
-    scores, positive = shares, holding(space, PLANTED_ANSWER["recover"])
-    if isinstance(settings, TableSearch):  # all that it keeps is as likely as before; it ranks by what they gain
-        scores = [row["gain"] for row in found["table"]]
-        positive = [row["op"] in PLANTED_ANSWER["recover"] for row in found["table"]]
+    shares, recover = found.get("sub_policy_shares"), PLANTED_ANSWER["recover"]
+    scores, positive = shares, holding(space, recover)
+    if table := found.get("table"):  # all that it keeps is as likely as before; it ranks by what they gain
+        scores, positive = [row["gain"] for row in table], [row["op"] in recover for row in table]
     return PlantedOutcome(
         None if scores is None else auc(scores, positive),
         None if shares is None else mass(shares, space, PLANTED_ANSWER["avoid"]),

@@ -64,7 +64,7 @@ class DifferentiableSearcher:
 
     def wants_validation(self, epoch: int, steps: int) -> list[bool]:
         """Every step once something learns, none before."""
-        return [self.learns_policy(epoch) or self.learns_cells(epoch)] * steps
+        return [self.learns(epoch)] * steps
 
     def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
         """Train the weights on augmented images, and move policy and cells by what that did to the validation loss."""
@@ -74,7 +74,7 @@ class DifferentiableSearcher:
         policy_learns, cells_learn, measures = self.learns_policy(epoch), self.learns_cells(epoch), self.measures(epoch)
         with record_step(self.network) if measures else nullcontext() as record:
             train_loss = self.train_step(first.images.detach(), train.labels)
-        if not (policy_learns or cells_learn):
+        if not self.learns(epoch):
             return {"train_loss": train_loss, "skipped": torch.tensor(False)}
         leaves = self.cells.leaves() if self.cells and cells_learn else {}
         judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
@@ -99,6 +99,10 @@ class DifferentiableSearcher:
         """Whether the cells do."""
         searched = self.cells is not None and self.settings.search != "policy"
         return searched and epoch >= self.settings.architecture.from_epoch
+
+    def learns(self, epoch: int) -> bool:
+        """Whether anything but the weights does."""
+        return self.learns_policy(epoch) or self.learns_cells(epoch)
 
     def measures(self, epoch: int) -> bool:
         """Whether the step needs rewards: for the policy, and for cells through the step."""
@@ -151,7 +155,7 @@ class DifferentiableSearcher:
         Each draw costs 2, or 4 where rewards carry a gradient; by jvp, whose products have two tangents, 3 and 6.
         """
         settings = self.settings.searcher
-        if not (self.learns_policy(epoch) or self.learns_cells(epoch)):
+        if not self.learns(epoch):
             return 3
         if not self.measures(epoch):
             return 3 + 2 * settings.validation_batches
