@@ -49,7 +49,6 @@ CELL_SEARCHES = {
 }
 
 PLANTED = {
-    "default, by trials": ["search=policy"],
     "gradients, ours": GRADIENTS,
     "gradients, ours, estimator=relax": [*GRADIENTS, "estimator=relax"],
     "dada2020_relax": ["preset=dada2020_relax"],
@@ -58,6 +57,7 @@ PLANTED = {
     ],
     "shuffled_reward": SHUFFLED,
     "random": ["search=policy", "searcher=random"],
+    "default, by trials": ["search=policy"],
 }  # fmt: skip
 
 # On the same planted data: each by itself beside "gradients, ours", and another search without gradients.
@@ -78,8 +78,9 @@ LEVERS = {
 ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
 TRIALS = ["searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
 SHAPES = {
-    "default": TRIALS,
-    "the same, shuffled": [*TRIALS, "searcher.rewards=shuffled"],
+    "default": [],
+    "the same, longer": TRIALS,
+    "longer, shuffled": [*TRIALS, "searcher.rewards=shuffled"],
     "table, rewards of one step": ["searcher=table", "searcher.from_epoch=30", "searcher.every=4"],
     "gradients": ["searcher=differentiable", "policy_space=pairs"],
 }  # fmt: skip
@@ -174,17 +175,20 @@ def print_planted(settings: Settings, searches: dict[str, list[str]]) -> None:
         f"{STEPS} steps, {settings.seeds} seeds from {settings.first_seed} on; {names} helps, "
         f"{PLANTED_ANSWER['avoid'][0]} harms:\n"
     )
-    print("| search | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | seconds |")
-    print("|---|---|---|---|---|", flush=True)
+    print(
+        "| search | ranked | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | "
+        "forward-equivalents | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
     for name, overrides in searches.items():
         search = search_of(overrides)
         outcomes = [planted_outcome(search, seed) for seed in settings.range_of_seeds()]
         aucs = [outcome.auc for outcome in outcomes if outcome.auc is not None]
         poisons = [outcome.poison for outcome in outcomes if outcome.poison is not None]
         print(
-            f"| {name} | {f'{fmean(aucs):.3f} ({min(aucs):.3f})' if aucs else '-'} | "
+            f"| {name} | {outcomes[0].ranked} | {f'{fmean(aucs):.3f} ({min(aucs):.3f})' if aucs else '-'} | "
             f"{f'{fmean(poisons):.2f} ({max(poisons):.2f})' if poisons else '-'} | "
-            f"{fmean(outcome.accuracy for outcome in outcomes):.1f} | "
+            f"{fmean(outcome.accuracy for outcome in outcomes):.1f} | {outcomes[0].forward_equivalents:,} | "
             f"{fmean(outcome.seconds for outcome in outcomes):.1f} |",
             flush=True,
         )

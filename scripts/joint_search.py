@@ -190,7 +190,7 @@ def check_read(settings: Settings, groups: dict[str, Any], search: AnySearch) ->
     if settings.search == "policy":
         architecture = build(ArchitectureSettings, groups["architecture"] or {}, "architecture")
         unread = changed(architecture, "architecture") + changed(settings.supernet, "supernet")
-        unread += changed(settings.cells, "cells", ("channels", "layers", "auxiliary"))
+        unread += changed(settings.cells, "cells", ("channels", "layers", "auxiliary", "random_space"))
         reason = "searches no cells"
     elif isinstance(search, DifferentiableSearch) and settings.search == "architecture":
         read = {"searcher.validation_batches", "searcher.first_validation_batch_only"}

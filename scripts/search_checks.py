@@ -34,8 +34,9 @@ def check_evidence(search: AnySearch, epochs: int, steps: int, epochs_from: str)
     measured = max(0, epochs - search.searcher.first_epoch(epochs)) * steps
     if math.ceil(measured / search.searcher.every) < FEWEST:
         raise InputError(
-            f"searcher.every={search.searcher.every} measures {measured} steps fewer than {FEWEST} times, and one "
-            f"measurement is no evidence; lower it or searcher.from_epoch, or raise {epochs_from} or budget"
+            f"searcher.every={search.searcher.every} makes fewer than {FEWEST} measurements in the {measured} steps "
+            "from searcher.from_epoch on, and one is no evidence; lower it or searcher.from_epoch, or raise "
+            f"{epochs_from} or budget"
         )
 
 
@@ -43,8 +44,8 @@ def check_keep(search: AnySearch, keep: str) -> None:
     """Refuse to keep what a table says before it is complete."""
     if keep != KEEP[0] and isinstance(search, TableSearch):
         raise InputError(
-            f"keep={keep} could keep an epoch before the last measurement, and searcher.name=table gets surer with "
-            f"every one; use keep={KEEP[0]}"
+            f"keep={keep} could keep an epoch before the last measurement, and searcher=trials or table gets surer "
+            f"with every one; use keep={KEEP[0]}"
         )
 
 

@@ -53,8 +53,9 @@ def test_shuffled_rewards_find_nothing() -> None:
     assert 0.35 <= fmean(outcome.auc for outcome in outcomes(PLANTED["shuffled_reward"])) <= 0.65
 
 
-def test_the_published_search_stays_far_behind(ours: list[PlantedOutcome]) -> None:
+def test_the_published_search_stays_as_far_behind_as_it_was_measured_to(ours: list[PlantedOutcome]) -> None:
     published = fmean(outcome.auc for outcome in outcomes(PLANTED["dada2020_relax"]))
+    assert published == pytest.approx(0.73, abs=0.08)
     assert published < fmean(outcome.auc for outcome in ours) - 0.15
 
 

@@ -1,4 +1,4 @@
-"""The presets of DADA are its paper, number by number, and run."""
+"""The presets of DADA have the numbers of its paper, and run."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PRESETS = {"dada2020_relax": ("relax", "sides"), "dada2020_gumbel": ("gumbel", "
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_preset_is_the_paper(preset: str) -> None:
+def test_the_preset_has_the_numbers_of_the_paper(preset: str) -> None:
     estimator, estimate_on = PRESETS[preset]
     config = compose_plain("joint_search", [f"preset={preset}", "dataset=cifar10"])
     assert search_settings({name: config[name] for name in (*joint_search.GROUPS, "search")}) == DifferentiableSearch(

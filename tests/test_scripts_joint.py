@@ -149,7 +149,7 @@ WRONG = {
     "architecture.from_epoch=3": "architecture.from_epoch is 3 of 3 epochs",
     "searcher.from_epoch=3": "searcher.from_epoch is 3 of 3 epochs",
     "search=policy network=tiny_cnn": "architecture.learning_rate, supernet.channels, supernet.layers, cells.channels",
-    "search=architecture searcher=first_order": "searcher.name=first_order does not know search=architecture",
+    "search=architecture searcher=first_order": "searcher=first_order does not know search=architecture",
     "search=architecture searcher.learning_rate=0.1": "searcher.learning_rate has no effect",
     "search=architecture searcher.draws_per_validation=2": "searcher.draws_per_validation has no effect",
     "search=architecture estimator=relax": "estimator.name has no effect",

@@ -44,7 +44,7 @@ EVERY_OTHER = ["searcher.every=2", "searcher.measurements=null"]
 
 def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=2))
-    settings = search_of([*ON_SHAPES, *SHAPES["default"], "searcher.trial_steps=1", *EVERY_OTHER])
+    settings = search_of([*ON_SHAPES, *SHAPES["the same, longer"], "searcher.trial_steps=1", *EVERY_OTHER])
     outcome = shapes_outcome(settings, 0, DataSettings("shapes", reduced=96))
     assert outcome.over_uniform.keys() == GOOD.keys()
     assert 0 < outcome.accuracy < 100

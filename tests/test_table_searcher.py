@@ -21,9 +21,11 @@ from jointsearch.searchers.make import search_settings
 from jointsearch.searchers.table import TableSearcher
 from jointsearch.searchers.table_settings import TableSearch, TableSettings, TableSpace
 from jointsearch.settings import build
+from jointsearch.soft.policy import SoftPolicy
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.record import record_step
 from search_spaces.augment.table import DADA_OPS
+from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy
 from tests.conftest import REPOSITORY
@@ -313,6 +315,13 @@ def test_the_forms_by_hand() -> None:
     assert (metrics["entries_above_identity"], metrics["entries_below_identity"]) == (0, 1)
     assert metrics["effective_sub_policies"] == pytest.approx(4 / 3**0.75)
     assert (metrics["share/Rotate"], metrics["idle_share"]) == pytest.approx((3 / 4, 1 / 4))
+
+
+def test_what_leaves_images_as_they_are_is_counted_as_for_every_other_search() -> None:
+    searcher = searcher_of(settings(levels=None), linear())  # TrivialAugment, of which nothing is dropped
+    idle = searcher.metrics()["idle_share"]
+    assert idle == pytest.approx(float(SoftPolicy(resolve_policy("trivialaugment")).idle_share()))
+    assert idle > 0.1  # the plain image has 1 / 14, and levels next to nothing the rest
 
 
 @pytest.mark.parametrize("form", ["significant", "proportional"])

@@ -28,9 +28,11 @@ class PlantedOutcome:
     """What one search came to."""
 
     auc: float | None  # of ranking what holds the planted op above the rest; None where nothing is ranked
+    ranked: str  # what there is to rank: the pairs of a space, or the ops of a table
     poison: float | None  # mass of the sub-policies with the poison op, over what a uniform choice gives them
     accuracy: float  # of the retrained network, in percent
-    seconds: float  # of the search
+    forward_equivalents: int  # of the search
+    seconds: float
 
 
 def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
@@ -45,8 +47,10 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
         scores, positive = [row["gain"] for row in table], [row["op"] in recover for row in table]
     return PlantedOutcome(
         None if scores is None else auc(scores, positive),
+        "-" if scores is None else f"{len(scores)} {'rows' if table else 'sub-policies'}",
         None if shares is None else mass(shares, space, PLANTED_ANSWER["avoid"]),
         trained["test_accuracy_last"],
+        found["forward_equivalents"],
         found["seconds"],
     )
 

@@ -40,6 +40,11 @@ class StageSpace:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.stages > (count := len(self.names())):
+            raise InputError(
+                f"policy_space.stages={self.stages} is more than the {count} ops to choose from, so that some would "
+                "have to act twice; lower it, or name more policy_space.ops"
+            )
 
     def names(self) -> tuple[str, ...]:
         """The ops to choose from."""

@@ -38,9 +38,10 @@ def search_settings(groups: Mapping[str, Any]) -> AnySearch:
     name = searcher.get("name") if isinstance(searcher, Mapping) else searcher
     if name not in SEARCHES:
         raise InputError(f"searcher.name is {name!r}; {nearest(str(name), SEARCHES)}")
+    called = "trials or table" if name == "table" else name
     if searched not in searched_by(name):
         raise InputError(
-            f"searcher.name={name} does not know search={searched}; use search={' or '.join(searched_by(name))}, or "
+            f"searcher={called} does not know search={searched}; use search={' or '.join(searched_by(name))}, or "
             "searcher=differentiable"
         )
     if searched_by(name) == POLICY_ONLY:
@@ -71,7 +72,7 @@ def check_space(name: str, space: Any) -> None:
         settings = ", ".join(f"policy_space.{one}" for one in names)
         raise InputError(
             f"policy_space is one that searcher.name={name} does not search; leave policy_space out (its settings "
-            f"are {settings}), or use searcher=differentiable"
+            f"are {settings}), or use searcher={'faster_aa' if name == 'differentiable' else 'differentiable'}"
         )
 
 

@@ -47,6 +47,23 @@ class SpaceSettings:
         if not (self.learn_probability or self.learn_magnitude):
             unread = changed(self, "policy_space", ("steepness",))
             refuse_unread(unread, "neither probabilities nor magnitudes are learned", "leave it out")
+        self.check_top()
+
+    def check_top(self) -> None:
+        """Refuse to keep more sub-policies than there are, and to choose among those that cannot differ."""
+        if self.top is None or not (changed(self, "policy_space", ("top",)) or self.share == "ops"):
+            return
+        ops = [tuple(choice.op for choice in one.ops) for one in self.policy().sub_policies]
+        if changed(self, "policy_space", ("top",)) and self.top > len(ops):
+            raise InputError(
+                f"policy_space.top={self.top} is more than the {len(ops)} sub-policies there are; use "
+                "policy_space.top=null to keep all"
+            )
+        if self.share == "ops" and len(set(ops)) < len(ops):
+            raise InputError(
+                f"policy_space.top={self.top} keeps the likeliest sub-policies, and policy_space.share=ops makes those "
+                "of the same ops equally likely; use policy_space.top=null or policy_space.share=none"
+            )
 
     def policy(self) -> Policy:
         """The starting policy."""
@@ -125,7 +142,7 @@ class GradientSettings:
         if self.estimate_on == "sides" and self.changes_rewards:
             raise InputError(
                 "searcher.estimate_on=sides has no reward to scale or shuffle; use searcher.reward_scale=none and "
-                "searcher.rewards=real, or searcher.estimate_on=difference"
+                "searcher.rewards=real (its control is searcher=random), or searcher.estimate_on=difference"
             )
 
     @property
@@ -197,7 +214,8 @@ class DifferentiableSearch:
         if self.searcher.changes_rewards and self.estimator.name == "gumbel":
             raise InputError(
                 "estimator=gumbel differentiates through the images and sees no reward to scale or shuffle; use "
-                "estimator=reinforce, or searcher.reward_scale=none and searcher.rewards=real"
+                "estimator=reinforce, or searcher.reward_scale=none and searcher.rewards=real (its control is "
+                "searcher=random)"
             )
         if self.searcher.estimate_on == "sides" and self.estimator.name == "gumbel":
             raise InputError(

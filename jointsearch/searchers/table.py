@@ -18,6 +18,7 @@ from jointsearch.data.standard import Standard, normalize
 from jointsearch.front_end import augment
 from jointsearch.searchers.gains import Gauge, ManySteps, OneStep, Table
 from jointsearch.searchers.table_settings import TableSearch, epochs_due
+from jointsearch.soft.policy import SoftPolicy
 from jointsearch.train_step import TrainStep
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
@@ -150,10 +151,11 @@ class TableSearcher:
         every = self.settings.every
         return 3 if epoch < self.from_epoch or every is None else 3 + round(self.gauge.cost / every)
 
+    @torch.no_grad()
     def metrics(self) -> dict[str, float]:
         """How much was measured, what surely differs from the identity, and how wide the policy is."""
-        verdicts, policy = self.verdicts(), self.policy()
-        weights = torch.tensor([sub_policy.weight for sub_policy in policy.sub_policies], dtype=torch.float64)
+        verdicts = self.verdicts()
+        soft = SoftPolicy(self.policy(), learn_probability=False)
         of_ops: defaultdict[str, float] = defaultdict(float)
         for entry, share in zip(self.entries.sub_policies, self.shares().tolist(), strict=True):
             for acting in entry.ops:
@@ -162,8 +164,8 @@ class TableSearcher:
             "measurements": float(len(self.gains)),
             "entries_above_identity": float((verdicts > 0).sum()),
             "entries_below_identity": float((verdicts < 0).sum()),
-            "effective_sub_policies": float((-weights * weights.log()).sum().exp()),
-            "idle_share": math.fsum(one.weight for one in policy.sub_policies if not one.ops),
+            "effective_sub_policies": float(soft.entropy().exp()),
+            "idle_share": float(soft.idle_share()),
             **{f"share/{op}": share for op, share in of_ops.items()},
         }
 

@@ -66,6 +66,11 @@ class TableSettings:
                 f"searcher.every={self.every or 'null'} and searcher.measurements={self.measurements or 'null'}; one "
                 "of them says when to measure, set the other one to null"
             )
+        if self.form == "proportional" and self.margin:
+            raise InputError(
+                f"searcher.form=proportional makes ops as likely as they gain and drops none for its searcher.margin="
+                f"{self.margin:g}; set searcher.margin=0, or leave searcher.form out"
+            )
         if self.trial_steps and self.reward_scale != "none":
             raise InputError(
                 f"searcher.reward_scale={self.reward_scale} scales rewards of single images, and searcher.trial_steps="
