@@ -51,10 +51,11 @@ class SpaceSettings:
 
     def check_top(self) -> None:
         """Refuse to keep more sub-policies than there are, and to choose among those that cannot differ."""
-        if self.top is None or not (changed(self, "policy_space", ("top",)) or self.share == "ops"):
+        named = bool(changed(self, "policy_space", ("top",)))  # where it is not, a small space is kept whole
+        if self.top is None or not (named or self.share == "ops"):
             return
         ops = [tuple(choice.op for choice in one.ops) for one in self.policy().sub_policies]
-        if changed(self, "policy_space", ("top",)) and self.top > len(ops):
+        if named and self.top > len(ops):
             raise InputError(
                 f"policy_space.top={self.top} is more than the {len(ops)} sub-policies there are; use "
                 "policy_space.top=null to keep all"
