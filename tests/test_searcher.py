@@ -232,18 +232,23 @@ def test_a_validation_loss_without_a_slope_changes_nothing(estimator: str, scale
     assert same(bench.learned()["policies"]["soft"], before)
 
 
-def test_a_bonus_on_the_entropy_widens_a_policy_and_nothing_else_moves_it() -> None:
-    widths = {}
-    for bonus in (0.0, 0.1):
-        bench = make(searcher={"entropy_bonus": bonus})
+@pytest.mark.parametrize("share", ["none", "ops"])
+def test_a_bonus_on_the_entropy_draws_a_policy_back_to_its_start_and_nothing_else_moves_it(share: str) -> None:
+    def divergences(bonus: float, first: float) -> tuple[float, float]:
+        bench = make(searcher={"entropy_bonus": bonus}, space={"share": share})
+        soft = bench.searcher.policies.soft  # whose sub-policies do not begin alike: .5, .25 and .25
         with torch.no_grad():
-            bench.searcher.policies.soft.preference.copy_(torch.tensor([3.0, 0.0, 0.0]))
-        before = bench.searcher.metrics()["effective_sub_policies"]
+            soft.preference[..., soft.op[0, 0] if share == "ops" else 0] += first
+        before = float(soft.divergence().detach())
         for _ in range(20):
             bench.step(batch_of(16), batch_of(16, 9), step_size=0.0)  # no step, no reward
-        widths[bonus] = bench.searcher.metrics()["effective_sub_policies"] / before
-    assert widths[0.0] == 1.0
-    assert widths[0.1] > 1.2
+        return before, float(soft.divergence().detach())
+
+    before, after = divergences(0.0, 3.0)
+    assert before == after > 0.1
+    before, after = divergences(0.1, 3.0)
+    assert 0 < after < 0.8 * before
+    assert divergences(0.1, 0.0) == (0.0, 0.0)
 
 
 def test_what_is_kept_of_the_start_bounds_every_share_from_below() -> None:

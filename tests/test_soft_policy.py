@@ -150,6 +150,22 @@ def test_entropy_counts_the_sub_policies_in_use() -> None:
     assert float(soft.entropy().detach().exp()) == pytest.approx(4, rel=1e-5)
 
 
+def test_the_divergence_from_the_start_by_hand() -> None:
+    weights = {"Rotate": 2.0, "ShearX": 1.0, "Solarize": 1.0}
+    soft = SoftPolicy(Policy(tuple(SubPolicy((OpChoice(op, 1.0, 0.5),), weight) for op, weight in weights.items())))
+    assert float(soft.divergence().detach()) == 0
+    with torch.no_grad():
+        soft.preference.copy_(torch.tensor([0.25, 0.25, 0.5]).log() - soft.start_logits)
+    by_hand = 0.25 * math.log(0.25 / 0.5) + 0.5 * math.log(0.5 / 0.25)
+    assert float(soft.divergence().detach()) == pytest.approx(by_hand)
+    alike = SoftPolicy(pairs())
+    with torch.no_grad():
+        alike.preference.copy_(torch.linspace(-1, 1, 105))
+    assert float(alike.divergence().detach()) == pytest.approx(
+        math.log(105) - float(alike.entropy().detach()), rel=1e-4
+    )
+
+
 def test_idle_draws_are_counted_with_their_share() -> None:
     policy = Policy(
         (

@@ -99,7 +99,8 @@ class PolicyLearner:
         if batch.draw.weights is not None and batch.draw.all_acts is not None:
             weights, acts = batch.draw.weights, batch.draw.all_acts.detach()
             objective = objective + self.weights_term(batch, weights, acts, rewards.mean())
-        return objective - self.settings.searcher.entropy_bonus * self.soft.entropy(), credits
+        # Entropy itself would leave TrivialAugment, too: it prefers ops of many levels to those of none.
+        return objective + self.settings.searcher.entropy_bonus * self.soft.divergence(), credits
 
     def pixels_term(self, batch: Augmented, reward: Tensor, owner: Tensor | None) -> Tensor:
         """What reaches magnitudes and bits through the pixels; in the control, by the gradients of other images."""

@@ -125,7 +125,7 @@ class GradientSettings:
     validation_batches: int = bounded(1, 1, 1000)
     first_validation_batch_only: bool = False  # as DADA's released code does
     from_epoch: int = bounded(0, 0, 100_000)  # epochs under the starting policy before anything is learned
-    entropy_bonus: float = bounded(0.0, 0.0, 1000.0)
+    entropy_bonus: float = bounded(0.0, 0.0, 1000.0)  # on the entropy relative to the start
 
     def __post_init__(self) -> None:
         check_fields(self)

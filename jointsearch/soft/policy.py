@@ -98,6 +98,11 @@ class SoftPolicy(nn.Module):
         log_shares = self.log_shares()
         return -(log_shares.exp() * log_shares).sum()
 
+    def divergence(self) -> Tensor:
+        """How far the shares have gone from those of the start: Kullback and Leibler's, 0 where they have not."""
+        log_shares = self.log_shares()
+        return (log_shares.exp() * (log_shares - self.start_logits.log_softmax(0))).sum()
+
     @torch.no_grad()
     def idle_share(self) -> Tensor:
         """The share of the draws that leave an image as it is, or nearly so (every magnitude below .05)."""
