@@ -1,4 +1,4 @@
-"""What may be chosen: augmentation ops, and policies made of them. Usable alone, with nothing but a policy.json."""
+"""Augmentation ops, and policies made of them. Usable without jointsearch: a policy.json is enough."""
 
 from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
 from search_spaces.augment.op import AugOp

@@ -1,4 +1,4 @@
-"""Policies without tuning, by name: what every search result has to be compared with."""
+"""Untuned policies by name: the controls that every search result is compared with."""
 
 import importlib.resources
 import itertools
@@ -15,7 +15,7 @@ from search_spaces.plain_json import shown, shown_path
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
-# The tables published with AutoAugment, in our format: magnitude = level / 9, with two exceptions. Its translation ends
+# The tables published with AutoAugment, with magnitude = level / 9 and two exceptions. AutoAugment's translation ends
 # at 150/331 = .4532 of the side and ours at .45: level 8 becomes .8952 and level 9 is clipped to 1. Posterize has whole
 # bits, so its magnitudes are quarters. Sub-policies are uniform, and signed ops draw their direction per image.
 AUTOAUGMENT = ("autoaugment_cifar10", "autoaugment_svhn", "autoaugment_imagenet")
@@ -31,11 +31,11 @@ POLICY_NAMES = (
     *AUTOAUGMENT,
 )
 
-# RandAugment's 14 are these and the identity: DADA's fifteen without Invert and Cutout.
+# RandAugment has 14 ops: the identity and these 13, which are DADA's fifteen without Invert and Cutout.
 RANDAUGMENT_OPS = tuple(op for op in DADA_OPS if op not in ("Invert", "Cutout"))
 RANDAUGMENT_DEFAULT = (2, 9)
 MAX_RANDAUGMENT_OPS = 3
-# All sequences of 3 out of 15 ops and the identity: a file of 0.8 MB, and readers refuse one above 1 MB.
+# All sequences of 3 out of 15 ops and the identity make a file of 0.8 MB; readers refuse files above 1 MB.
 MAX_SEQUENCES = 4096
 LEVELS = 30
 
@@ -44,7 +44,7 @@ RANDOM_SUB_POLICIES = 25
 
 
 def named_policy(name: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy:
-    """A control by its name (POLICY_NAMES); `ops` replaces its op list, `seed` serves a `random` without its own."""
+    """A control by its name (POLICY_NAMES). `ops` replaces its op list; `seed` is used by a `random` without one."""
     if match := re.fullmatch(r"random(?:-s([0-9]{1,9}))?", name):
         return random_policy(DADA_OPS if ops is None else ops, int(match[1]) if match[1] else seed)
     if match := re.fullmatch(r"randaugment(?:-n([0-9]{1,3})-m([0-9]{1,3}))?", name):
@@ -57,7 +57,7 @@ def named_policy(name: str, ops: tuple[str, ...] | None = None, seed: int = 0) -
     fixed = AUTOAUGMENT[0] if name == "autoaugment" else name
     if fixed not in AUTOAUGMENT:
         raise InputError(
-            f"policy {shown(name)} is no control we know; give the path of a policy .json file, or a name: "
+            f"policy {shown(name)} is not a known control; give the path of a policy .json file, or a name: "
             f"{nearest(name, POLICY_NAMES)}"
         )
     if ops is not None:
@@ -75,7 +75,7 @@ def is_control(name: str) -> bool:
 
 
 def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy | PolicySchedule:
-    """A policy from what a user typed: the path of a policy or schedule file, or the name of a control."""
+    """The policy that a user named: by the path of a policy or schedule file, or by the name of a control."""
     if os.path.isdir(text) and not is_control(text):
         inside = sorted(Path(text).glob("*/found.json")) or sorted(Path(text).glob("*.json"))
         remedy = f", as in {shown_path(inside[0])}" if inside else ""
@@ -84,8 +84,8 @@ def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0)
         return named_policy(text, ops, seed)
     if text.lower().endswith((".py", ".txt", ".npz")):
         raise InputError(
-            f"policy {shown(text, 200)} is not a .json file; convert what others published once: "
-            "python scripts/show_policy.py policy=FILE save=policy.json (and name=TABLE where a file has several)"
+            f"policy {shown(text, 200)} is not a .json file; convert a published policy first: "
+            "python scripts/show_policy.py policy=FILE save=policy.json (add name=TABLE if the file has several)"
         )
     if ops is not None:
         raise InputError(f"policy file {shown(text, 200)} has its own ops; leave ops out, or name a control")
@@ -93,12 +93,12 @@ def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0)
 
 
 def random_policy(ops: tuple[str, ...], seed: int) -> Policy:
-    """A policy of the form that a search returns, drawn blindly: pairs of different ops, uniform p and magnitude."""
+    """A random policy in the form of a search result: pairs of different ops, uniform probabilities and magnitudes."""
     ops = check_op_names(ops, "ops of the random policy")
     noise = torch.Generator().manual_seed(seed)
     pairs: list[tuple[str, ...]] = [*itertools.combinations(ops, 2)] or [ops]
     chosen = torch.randperm(len(pairs), generator=noise)[:RANDOM_SUB_POLICIES].tolist()
-    # Four digits, to be read with ease in a file.
+    # Four digits keep the file readable.
     share = iter(torch.rand(4 * len(chosen), generator=noise, dtype=torch.float64).mul(1e4).round().div(1e4).tolist())
     sub_policies = [SubPolicy(tuple(_choice(op, next(share), next(share)) for op in pairs[n])) for n in chosen]
     return Policy(tuple(sub_policies), name=f"random-s{seed}")
@@ -114,7 +114,7 @@ def randaugment(count: int, level: int, ops: tuple[str, ...] = RANDAUGMENT_OPS) 
         )
     if (len(ops) + 1) ** count > MAX_SEQUENCES:
         raise InputError(f"randaugment of {count} out of {len(ops)} ops has too many sequences; take n=2 or fewer ops")
-    # Sequences that differ only in where the identity stands do the same: one sub-policy of their joint weight.
+    # Sequences that differ only in the position of the identity do the same: one sub-policy gets their summed weight.
     sequences = itertools.product(("identity", *ops), repeat=count)
     weights = Counter(tuple(op for op in sequence if op != "identity") for sequence in sequences)
     sub_policies = [
@@ -127,7 +127,7 @@ def randaugment(count: int, level: int, ops: tuple[str, ...] = RANDAUGMENT_OPS) 
 def trivialaugment(ops: tuple[str, ...] = RANDAUGMENT_OPS) -> Policy:
     """One op, drawn uniformly from `ops` and the identity, at a level drawn uniformly from 0, 1, ..., 30 of 30.
 
-    The ranges are those of OPS, the paper's "RA" ones; its "Wide" ones (shear .99, rotation 135 degrees) are not.
+    The ranges are those of OPS: the paper's "RA" ranges, not its "Wide" ranges (shear .99, rotation 135 degrees).
     """
     ops = check_op_names(ops, "ops of trivialaugment")
     sub_policies = [SubPolicy((), LEVELS + 1.0)]

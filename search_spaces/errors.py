@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""InputError, the exception that reports a user's mistake."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The remedy for a mistyped name: the closest known one, and all of them while they are few."""
+    """Suggest a correction for a mistyped name: the closest known names, or else the first 20 of them."""
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     lowered = {entry.lower(): entry for entry in names}

@@ -1,4 +1,4 @@
-"""A finished pair of cells as a value: frozen, checked, plain JSON on disk, and DARTS's text form in and out."""
+"""A genotype, the finished pair of cells: a frozen, checked value. Reads and writes JSON and DARTS's text form."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ DARTS_SUFFIXES = (".txt", ".py")
 
 @dataclass(frozen=True)
 class Edge:
-    """One input of a node: the op, and where it reads. 0 and 1 are the last cell but one and the last, 2 is node 0."""
+    """One input of a node: an op and its source. Source 0 is the cell before the last, 1 the last cell, 2 node 0."""
 
     op: str
     source: int
@@ -44,7 +44,7 @@ class Edge:
         if not isinstance(self.op, str) or self.op not in known:
             raise InputError(f"op is {shown(self.op)}, not an op of a finished cell; {nearest(self.op, known)}")
         if isinstance(self.source, bool) or not isinstance(self.source, int) or self.source < 0:
-            raise InputError(f"source is {shown(self.source)}; wanted 0 or 1 for a cell before, or 2 + a node's number")
+            raise InputError(f"source is {shown(self.source)}; wanted 0 or 1 for a cell, or 2 + the number of a node")
 
 
 Nodes = tuple[tuple[Edge, Edge], ...]
@@ -52,7 +52,7 @@ Nodes = tuple[tuple[Edge, Edge], ...]
 
 @dataclass(frozen=True)
 class Genotype:
-    """The two edges of every inner node, of a normal and of a reduction cell; a cell puts out all its nodes."""
+    """The two edges of every inner node of the normal and the reduction cell. A cell outputs all its nodes."""
 
     normal: Nodes
     reduction: Nodes
@@ -68,25 +68,25 @@ class Genotype:
         check_name(self.name)
 
     def to_json(self) -> str:
-        """The genotype as text, a node on every line."""
+        """The genotype as JSON text, with one node per line."""
         cells = [f'  "{kind}": [\n    {_rows(nodes)}\n  ]' for kind, nodes in self.cells.items()]
         head = f'  "format": "{FORMAT}",\n  "version": {VERSION},\n  "name": {json.dumps(self.name)}'
         return "{\n" + ",\n".join([head, *cells]) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = "genotype") -> "Genotype":
-        """The genotype that `to_json` wrote; anything else gives one line that starts with `where`."""
+        """Parse the output of `to_json`. Anything else raises a one-line error that starts with `where`."""
         return genotype_from_data(parse_json(text, where), where)
 
     def to_darts(self) -> str:
-        """The genotype as DARTS's code writes and reads it."""
+        """The genotype in the form that DARTS's code writes and reads."""
         concat = range(2, len(self.normal) + 2)
         normal, reduction = ([(e.op, e.source) for node in nodes for e in node] for nodes in self.cells.values())
         return f"Genotype(normal={normal}, normal_concat={concat}, reduce={reduction}, reduce_concat={concat})"
 
     @classmethod
     def from_darts(cls, text: str, name: str | None = None, where: str = "genotype") -> "Genotype":
-        """The genotype in DARTS's form, alone or as `NAME = Genotype(...)`; the text is parsed and never run."""
+        """Parse DARTS's form, alone or as `NAME = Genotype(...)`; the text is never run."""
         return _genotype_from_darts(text, name, where)
 
     @property
@@ -100,7 +100,7 @@ class Genotype:
 
     @classmethod
     def load(cls, path: Path | str) -> "Genotype":
-        """Read a genotype file: our JSON, or DARTS's form in a file that ends in .txt or .py."""
+        """Read a genotype file: JSON, or DARTS's form in a file that ends in .txt or .py."""
         where = f"genotype file {shown_path(path)}"
         if Path(path).suffix.lower() in DARTS_SUFFIXES:
             return cls.from_darts(read_text(path, "genotype", MAX_DARTS_BYTES), where=where)
@@ -115,7 +115,7 @@ def genotype_from_data(data: Any, where: str) -> Genotype:
 
 
 def pair_up(edges: Sequence[tuple[str, int]]) -> Nodes:
-    """DARTS's flat list (op, source), ... as nodes of two edges each."""
+    """Group DARTS's flat list of (op, source) into nodes of two edges."""
     built = [Edge(op, source) for op, source in edges]
     if len(built) % 2:
         raise InputError(f"a cell has {len(built)} edges; every node takes two, add or drop one")
@@ -178,7 +178,7 @@ def _genotype_from_darts(text: str, name: str | None, where: str) -> Genotype:
         concat, all_nodes = _literal(given[f"{kind}_concat"], f"{where}: {kind}_concat"), range(2, len(nodes) + 2)
         if concat not in (all_nodes, list(all_nodes), tuple(all_nodes)):
             raise InputError(
-                f"{where}: {kind}_concat is {shown(concat)}, and a cell of ours puts out all its nodes; "
+                f"{where}: {kind}_concat is {shown(concat)}, but a cell here outputs all its nodes; "
                 f"use a genotype with {all_nodes} there"
             )
         cells.append(nodes)
@@ -186,7 +186,7 @@ def _genotype_from_darts(text: str, name: str | None, where: str) -> Genotype:
 
 
 def _darts_call(text: str, where: str) -> tuple[ast.Call, str]:
-    """The one call Genotype(...) of a text, and the name it is assigned to."""
+    """The single call Genotype(...) of a text, and the name that it is assigned to."""
     try:
         body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -200,12 +200,12 @@ def _darts_call(text: str, where: str) -> tuple[ast.Call, str]:
 
 
 def _last_name(node: ast.expr) -> str:
-    """b of `b` and of `a.b`."""
+    """The last part of a name: b for `b` and for `a.b`."""
     return str(getattr(node, "id", getattr(node, "attr", "")))
 
 
 def _literal(node: ast.expr, where: str) -> Sequence[Any]:
-    """A list that is written out, or range(...)."""
+    """The value of a literal list or of range(...)."""
     try:
         if isinstance(node, ast.Call) and _last_name(node.func) == "range" and not node.keywords:
             return range(*map(ast.literal_eval, node.args))
@@ -213,12 +213,12 @@ def _literal(node: ast.expr, where: str) -> Sequence[Any]:
     except (ValueError, TypeError, RecursionError, MemoryError):
         value = None
     if not isinstance(value, list | tuple):
-        raise InputError(f"{where} is not written out; write it as {DARTS_FORM}")
+        raise InputError(f"{where} is not a literal list; write it as {DARTS_FORM}")
     return value
 
 
 def resolve_genotype(given: Genotype | Path | str) -> Genotype:
-    """A genotype, the name of a published one, or a genotype file."""
+    """The genotype that is given as a value, by the name of a published one, or as a file."""
     if isinstance(given, Genotype):
         return given
     if str(given) in PUBLISHED:
@@ -226,12 +226,12 @@ def resolve_genotype(given: Genotype | Path | str) -> Genotype:
     if Path(given).suffix or Path(given).exists():
         return Genotype.load(given)
     raise InputError(
-        f"genotype {shown(str(given))} is neither published nor a file, which ends in .json or .txt; "
+        f"genotype {shown(str(given))} is neither published nor a file ending in .json or .txt; "
         f"{nearest(given, PUBLISHED)}"
     )
 
 
-# As their authors' code writes them: DARTS (Liu et al. 2019), PC-DARTS (Xu et al. 2020).
+# As the authors' code prints them: DARTS (Liu et al. 2019), PC-DARTS (Xu et al. 2020).
 _PUBLISHED_DARTS = """
 DARTS_V1 = Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),
     ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], normal_concat=range(2, 6),

@@ -19,7 +19,7 @@ def read_json(path: Path | str, what: str, max_bytes: int = MAX_BYTES, max_depth
 
 
 def read_text(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> str:
-    """The text of a regular file that is not too big for what it should be."""
+    """The UTF-8 text of a regular file of at most `max_bytes`."""
     try:
         return read_bytes(path, what, max_bytes).decode("utf-8")
     except UnicodeDecodeError:
@@ -27,7 +27,7 @@ def read_text(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> str:
 
 
 def read_bytes(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a regular file that is not too big for what it should be."""
+    """The content of a regular file of at most `max_bytes`."""
     path, where = Path(path), f"{what} file {shown_path(path)}"
     try:
         if not path.is_file():
@@ -38,7 +38,7 @@ def read_bytes(path: Path | str, what: str, max_bytes: int = MAX_BYTES) -> bytes
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where} cannot be read ({error}); check its path and rights") from None
+        raise InputError(f"{where} cannot be read ({error}); check its path and permissions") from None
     if len(raw) > max_bytes:
         raise InputError(f"{where} has more than {max_bytes:,} bytes; it cannot be a {what}, check the path")
     return raw
@@ -58,12 +58,12 @@ def parse_json(text: str, where: str, max_depth: int = MAX_DEPTH) -> Any:
         )
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{where} is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); mend it there"
+            f"{where} is not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}); correct it there"
         ) from None
 
 
 def _depth(text: str) -> int:
-    # Counted before parsing: 100,000 open brackets end Python's own parser with a RecursionError.
+    # The depth is counted before parsing: 100,000 open brackets end Python's own parser with a RecursionError.
     deepest = depth = 0
     in_string = escaped = False
     for character in text:
@@ -103,19 +103,19 @@ def _refuse_number(digits: str, where: str) -> NoReturn:
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """A value as it may stand in a one-line error: escaped, and cut when long."""
+    """Format a value for a one-line error: escaped, and cut off if it is long."""
     text = " ".join(line.strip() for line in ascii(value).splitlines())
     return text if len(text) <= limit else text[:limit] + "..."
 
 
 def shown_path(path: Path | str) -> str:
-    """A path as it may stand in a one-line error: a line break or an escape sequence in it is written out."""
+    """Format a path for a one-line error: line breaks and escape sequences are written out."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def check_header(data: Any, wanted: str, version: int, keys: set[str], where: str, remedy: str) -> None:
-    """Refuse parsed JSON that is not of this format and version; `remedy` is for files of another format."""
+    """Refuse parsed JSON of another format or version; `remedy` ends the error about another format."""
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {wanted!r}")
     if data.get("format") != wanted:
@@ -129,7 +129,7 @@ def check_header(data: Any, wanted: str, version: int, keys: set[str], where: st
 
 
 def check_keys(data: Any, allowed: set[str], where: str) -> None:
-    """Refuse what is not an object of these keys."""
+    """Refuse anything but an object with no other keys than these."""
     if not isinstance(data, dict):
         raise InputError(f"{where} is {shown(data)}; wanted an object with the keys {', '.join(sorted(allowed))}")
     for key in data:
@@ -138,7 +138,7 @@ def check_keys(data: Any, allowed: set[str], where: str) -> None:
 
 
 def located(where: str, build: Any, *values: Any) -> Any:
-    """Build a value; an InputError gets its place in the file."""
+    """Build a value; put the place in the file in front of an InputError."""
     try:
         return build(*values)
     except InputError as error:

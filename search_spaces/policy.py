@@ -1,4 +1,4 @@
-"""A finished augmentation policy as a value: frozen, checked, and plain JSON on disk."""
+"""A finished augmentation policy: a frozen, checked value that is stored as plain JSON."""
 
 import json
 import math
@@ -32,7 +32,7 @@ CONVERTED = "Policies published elsewhere are converted by python scripts/show_p
 
 @dataclass(frozen=True)
 class OpChoice:
-    """One op of a sub-policy: how likely it acts, and how strongly. Ops without an amount have magnitude None."""
+    """One op of a sub-policy with its probability and magnitude. Ops without an amount have magnitude None."""
 
     op: str
     probability: float = 1.0
@@ -40,7 +40,7 @@ class OpChoice:
 
     def __post_init__(self) -> None:
         if not isinstance(self.op, str) or self.op not in OPS:
-            raise InputError(f"op is {shown(self.op)}, not an op of ours; {nearest(self.op, OPS)}")
+            raise InputError(f"op is {shown(self.op)}, which is not a known op; {nearest(self.op, OPS)}")
         _check_share("probability", self.probability)
         if OPS[self.op].has_magnitude:
             _check_share("magnitude", self.magnitude)
@@ -50,7 +50,7 @@ class OpChoice:
 
 @dataclass(frozen=True)
 class SubPolicy:
-    """Ops applied one after another; no op at all leaves the image as it is."""
+    """Ops applied one after another. A sub-policy without ops leaves the image unchanged."""
 
     ops: tuple[OpChoice, ...] = ()
     weight: float = 1.0
@@ -93,12 +93,12 @@ class Policy:
 
     @property
     def stages(self) -> int:
-        """The longest sub-policy's number of ops."""
+        """The number of ops of the longest sub-policy."""
         return max(len(sub_policy.ops) for sub_policy in self.sub_policies)
 
     @cached_property
     def tables(self) -> PolicyTables:
-        """The policy as tensors, made once."""
+        """The policy as tensors, built on first use."""
         place = {name: index for index, name in enumerate(OPS)}
         size = (len(self.sub_policies), self.stages)
         op = torch.full(size, -1, dtype=torch.long)
@@ -112,7 +112,7 @@ class Policy:
         return PolicyTables((weights / weights.sum()).cumsum(0), op, probability, magnitude)
 
     def to_json(self) -> str:
-        """The policy as text. `ops` repeats what the magnitudes mean, so that the file can be used without our code."""
+        """The policy as JSON text. `ops` states the range of each magnitude, so that other code can use the file."""
         used = {choice.op for sub_policy in self.sub_policies for choice in sub_policy.ops}
         rows = [json.dumps(_sub_policy_data(sub_policy)) for sub_policy in self.sub_policies]
         scales = [f"    {json.dumps(name)}: {json.dumps(op_scale(name))}" for name in OPS if name in used]
@@ -127,7 +127,7 @@ class Policy:
 
     @classmethod
     def from_json(cls, text: str, where: str = "policy") -> "Policy":
-        """The policy that `to_json` wrote; anything else gives one line that starts with `where`."""
+        """Parse the output of `to_json`. Anything else raises a one-line error that starts with `where`."""
         return policy_from_data(parse_json(text, where), where)
 
     def save(self, path: Path | str) -> None:
@@ -136,12 +136,12 @@ class Policy:
 
     @classmethod
     def load(cls, path: Path | str) -> "Policy":
-        """Read a policy file of ours; other people's formats are read by search_spaces.read_policy."""
+        """Read a policy file in the format of `save`; search_spaces.read_policy reads other formats."""
         return policy_from_data(read_json(path, "policy"), f"policy file {shown_path(path)}")
 
 
 def op_scale(name: str) -> dict[str, Any]:
-    """What the magnitudes 0 and 1 of an op mean, as plain data."""
+    """The amounts of an op at magnitude 0 and 1, as plain data."""
     op = OPS[name]
     if not op.has_magnitude:
         return {}
@@ -185,7 +185,7 @@ def _sub_policy(row: Any, where: str) -> SubPolicy:
 
 
 def _check_scales(scales: Any, where: str) -> None:
-    # The same number must never silently mean another strength: a file written under other ranges is refused.
+    # A magnitude must never silently mean another strength, so a file with other ranges is refused.
     if not isinstance(scales, Mapping):
         raise InputError(f"{where} is {shown(scales)}; wanted an object, or leave it out")
     for name, scale in scales.items():
@@ -194,7 +194,7 @@ def _check_scales(scales: Any, where: str) -> None:
         if scale != op_scale(name):
             raise InputError(
                 f"{where}.{name} is {shown(scale, 120)}, but here magnitudes mean {op_scale(name)}; convert the "
-                "magnitudes, or leave ops out if they already have our meaning"
+                "magnitudes, or leave ops out if they already have this meaning"
             )
 
 

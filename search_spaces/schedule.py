@@ -1,4 +1,4 @@
-"""A policy for each span of epochs: what dynamic methods find."""
+"""A policy schedule: one policy for each span of epochs, as dynamic search methods return it."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ SCHEDULE_BYTES = 4_000_000  # a policy of 25 sub-policies for each of 900 epochs
 
 @dataclass(frozen=True)
 class PolicySchedule:
-    """A policy for each span of epochs: spans (first epoch, policy), the first at epoch 0, in rising order."""
+    """Spans of (first epoch, policy) in rising order; the first span starts at epoch 0."""
 
     spans: tuple[tuple[int, Policy], ...]
     name: str = field(default="schedule", compare=False)
@@ -29,10 +29,10 @@ class PolicySchedule:
         if not starts or starts[0] != 0:
             raise InputError("the first span of a schedule must start at from_epoch 0; set it to 0")
         if any(later <= earlier for earlier, later in itertools.pairwise(starts)):
-            raise InputError(f"from_epoch of the spans is {starts}; wanted rising numbers, order the spans")
+            raise InputError(f"from_epoch of the spans is {starts}; wanted rising numbers, sort the spans")
 
     def at(self, epoch: int) -> Policy:
-        """The policy in force in an epoch."""
+        """The policy of an epoch."""
         return next(policy for start, policy in reversed(self.spans) if start <= epoch)
 
     def to_json(self) -> str:
@@ -56,7 +56,7 @@ class PolicySchedule:
 
 
 def load_policy_or_schedule(path: Path | str) -> Policy | PolicySchedule:
-    """Read a policy or a schedule file, whichever it is."""
+    """Read a policy file or a schedule file; the content decides which."""
     data = read_json(path, "policy", SCHEDULE_BYTES, max_depth=12)
     if isinstance(data, dict) and data.get("format") == SCHEDULE_FORMAT:
         return schedule_from_data(data, f"schedule file {shown_path(path)}")

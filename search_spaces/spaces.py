@@ -1,6 +1,6 @@
-"""Where a policy search starts: every sub-policy that may be chosen, itself a policy with its first numbers.
+"""The starting point of a policy search: all candidate sub-policies with their initial probabilities and magnitudes.
 
-A space is a policy, so that a search can also start from TrivialAugment or from somebody's finished policy.
+It is an ordinary Policy, so that a search can also start from TrivialAugment or from a finished policy.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError, nearest
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-# Which pairs of 15 ops (mission P2): DADA's text says all combinations, its code takes the 105.
+# Ways to pair 15 ops. DADA's paper says all combinations; its code uses the 105 unordered pairs.
 PAIRINGS = {
     "unordered": lambda ops: itertools.combinations(ops, 2),  # 105
     "unordered_repeated": lambda ops: itertools.combinations_with_replacement(ops, 2),  # 120
@@ -22,7 +22,7 @@ PAIRINGS = {
 def pairs(
     ops: tuple[str, ...] = DADA_OPS, pairing: str = "unordered", probability: float = 0.5, magnitude: float = 0.5
 ) -> Policy:
-    """All pairs of ops, equally likely, with the same probability and magnitude everywhere: DADA's space by default."""
+    """All pairs of ops, equally likely, all with one probability and magnitude. The defaults give DADA's space."""
     ops = check_op_names(ops, "ops of the policy space")
     if pairing not in PAIRINGS:
         raise InputError(f"pairing is {pairing!r}; {nearest(pairing, PAIRINGS)}")
@@ -31,17 +31,17 @@ def pairs(
         for pair in PAIRINGS[pairing](ops)
     )
     if not sub_policies:
-        raise InputError(f"pairs of different ops need two of them, and ops holds only {ops[0]}; name more ops")
+        raise InputError(f"pairs of different ops need two of them, but ops holds only {ops[0]}; name more ops")
     return Policy(sub_policies, name=f"{pairing} pairs")
 
 
 def starting_policy(
     start: str, ops: tuple[str, ...] | None, pairing: str, probability: float, magnitude: float
 ) -> Policy:
-    """`pairs`, or any control or policy file that a search may start from."""
+    """The policy that a search starts from: `pairs`, a control by its name, or a policy file."""
     if start == "pairs":
         return pairs(DADA_OPS if ops is None else ops, pairing, probability, magnitude)
     policy = resolve_policy(start, ops)
     if not isinstance(policy, Policy):
-        raise InputError(f"policy_space.start={start} is a schedule; a search starts from one policy, name one")
+        raise InputError(f"policy_space.start={start} is a schedule, but a search starts from one policy; name one")
     return policy

@@ -1,4 +1,4 @@
-"""Policy files as others write them, and what a bad one must come to."""
+"""Published policy files in their formats, and the check that a bad file gives a one-line error."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The random control of cells: valid, the seed's own, and every choice as likely as every other."""
+"""Random cells are valid, depend on the seed only, and draw every choice with equal probability."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The untuned controls are what their names say, and every name a user can type is a policy or a one-line error."""
+"""Every control is the policy that its name says, and every other name gives a one-line error."""
 
 import dataclasses
 import importlib.resources

@@ -17,7 +17,7 @@ SPACES = [*CELL_SPACES.values(), NO_NONE, NONE_LAST]
 
 
 def weights(space: CellSpace, seed: int, levels: int | None) -> Tensor:
-    """Softmaxed over all ops; few levels make ties, even of whole rows."""
+    """Weights after a softmax over all ops; few levels make ties, even of whole rows."""
     logits = torch.randn(len(space.edges), len(space.ops), generator=torch.Generator().manual_seed(seed))
     return (logits if levels is None else logits.mul(levels).round().div(levels)).softmax(1)
 
@@ -100,7 +100,7 @@ def test_a_cap_takes_the_lightest_skips_of_the_normal_cell_only() -> None:
     free = derive(space, weights, weights)
     assert [edge.op for node in free.normal for edge in node] == ["skip_connect"] * 4
     capped = derive(space, weights, weights, most_skips=2)
-    # Off come the skips of .5 and .6: those edges now stand for their convolutions, of .3 each.
+    # The skips of .5 and .6 are removed: those edges now have the weights of their convolutions, .3 each.
     assert capped.normal == (
         (Edge("skip_connect", 0), Edge("nor_conv_1x1", 1)),
         (Edge("skip_connect", 1), Edge("nor_conv_1x1", 0)),

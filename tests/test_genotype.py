@@ -1,4 +1,4 @@
-"""A genotype is a value: what is read equals what was written, as our JSON and as DARTS's text."""
+"""A genotype is a value: reading gives back what was written, as JSON and as DARTS's text."""
 
 import json
 from collections import namedtuple

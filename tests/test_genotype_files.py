@@ -1,4 +1,4 @@
-"""Whatever lies in a genotype file, a user gets a genotype or one line with file, place and remedy."""
+"""Any genotype file gives a genotype, or a one-line error with file, place and remedy."""
 
 import json
 import time
@@ -86,9 +86,9 @@ MALFORMED_DARTS = {
     "half a text": (darts()[:-9], "is not Python"),
     "another call": ("print(1)", "not one Genotype(...)"),
     "code": ("__import__('os').system('touch marker')", "not one Genotype(...)"),
-    "code inside": (darts("__import__('os').system('touch marker')"), "normal is not written out"),
-    "code in an edge": (darts("[(open('marker', 'w'), 0)]"), "normal is not written out"),
-    "code in range": (darts(concat="range(*open('marker', 'w'))"), "normal_concat is not written out"),
+    "code inside": (darts("__import__('os').system('touch marker')"), "normal is not a literal list"),
+    "code in an edge": (darts("[(open('marker', 'w'), 0)]"), "normal is not a literal list"),
+    "code in range": (darts(concat="range(*open('marker', 'w'))"), "normal_concat is not a literal list"),
     "code after": (f"{darts()}; open('marker', 'w')", "not one Genotype(...)"),
     "a field too few": ("Genotype(normal=[], reduce=[])", "normal, normal_concat, reduce, reduce_concat once each"),
     "a field twice": (f"Genotype({EDGES}, [2], {EDGES}, normal=[])", "once each"),
@@ -101,9 +101,9 @@ MALFORMED_DARTS = {
     "the same source": (darts(EDGES.replace("1)", "0)")), "reads source 0 twice"),
     "a forward edge": (darts(EDGES.replace("1)", "2)")), "choose a source from 0 to 1"),
     "not all nodes put out": (darts(concat="[3]"), "use a genotype with range(2, 3)"),
-    "a huge range": (darts(concat="range(10**18)"), "normal_concat is not written out"),
+    "a huge range": (darts(concat="range(10**18)"), "normal_concat is not a literal list"),
     "a huge written range": (darts(concat="range(0, 1000000000000000000000)"), "use a genotype with range(2, 3)"),
-    "range of text": (darts(concat="range('2', 3)"), "normal_concat is not written out"),
+    "range of text": (darts(concat="range('2', 3)"), "normal_concat is not a literal list"),
     "nested operators": (darts("-" * 15_000 + "1"), "write it as Genotype"),
     "nested brackets": (darts("[" * 5_000 + "]" * 5_000), "is not Python"),
     "names of names": (".".join(["a"] * 9_000) + "(1)", "write it as Genotype"),

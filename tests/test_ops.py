@@ -1,4 +1,4 @@
-"""Every op keeps the same promises: the tests run over the whole table, so that a new row cannot escape them."""
+"""The contract of every op. The tests run over the whole table, so they cover every new row."""
 
 import itertools
 import math

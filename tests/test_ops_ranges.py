@@ -1,4 +1,4 @@
-"""What magnitude 0 and 1 mean for every op, as literals; thresholds, chunks and number types to the last bit."""
+"""The amounts of every op at magnitude 0 and 1, as literals; thresholds, chunks and number types to the last bit."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from search_spaces.augment.op import OpNoise
 from search_spaces.augment.table import OPS
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-# Amount at magnitude 0, at magnitude 1, and whether a random sign goes with it (mission P1).
+# Amount at magnitude 0, amount at magnitude 1, and whether the sign is random.
 RANGES = {
     "ShearX": (0.0, 0.3, True),
     "ShearY": (0.0, 0.3, True),

@@ -1,4 +1,4 @@
-"""A policy is a value that survives its file; drawing and applying it does to each image what the draw says."""
+"""A policy equals what is read back from its file, and applying it does to each image what its draw says."""
 
 import dataclasses
 import io
@@ -162,7 +162,7 @@ def test_a_batch_gets_what_every_image_would_get_alone(seed: int, images: Tensor
         (torch.full((2, 3, 8, 8), 255.0), "images reach 255, .* divide by 255"),
     ],
 )
-def test_what_others_call_images_is_refused_with_what_we_call_so(came: Any, told: str) -> None:
+def test_other_image_formats_are_refused_with_the_format_that_is_wanted(came: Any, told: str) -> None:
     with pytest.raises(InputError, match=told):
         apply_policy(named_policy("trivialaugment"), came, torch.Generator())
 

@@ -1,4 +1,4 @@
-"""Whatever lies in a policy file, a user gets a policy or one line with file, place and remedy (R-51)."""
+"""Any policy file gives a policy, or a one-line error with file, place and remedy (R-51)."""
 
 import json
 import os

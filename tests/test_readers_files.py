@@ -1,4 +1,4 @@
-"""Files of DeepAA and AutoAlbument give the policy computed by hand; whatever else lies in them, one line."""
+"""Files of DeepAA and AutoAlbument give the policy computed by hand; malformed files give a one-line error."""
 
 import json
 import time
@@ -31,7 +31,9 @@ def test_few_sequences_of_deepaa_are_listed_with_their_exact_weights(tmp_path: P
     expected = {(): 1 / 8, (full,): 1 / 8, (flip,): 1 / 4, (half,): 1 / 8, (half, full): 1 / 8, (half, flip): 1 / 4}
     assert shares(imported.policy) == pytest.approx(expected)
     assert imported.policy.name == "small"
-    assert imported.approximations == ("Rotate 0.75 times per image: takes the nearest pixel there, bilinear here",)
+    assert imported.approximations == (
+        "Rotate 0.75 times per image: the original takes the nearest pixel, here bilinear",
+    )
 
 
 def test_deepaas_crop_is_a_shift_by_every_number_of_pixels(tmp_path: Path) -> None:
@@ -45,10 +47,10 @@ def test_deepaas_crop_is_a_shift_by_every_number_of_pixels(tmp_path: Path) -> No
     assert found[(OpChoice("TranslateX", 1.0, pixel),)] == pytest.approx(2 / 81)
     last = round(4 / 32 / 0.45, 6)
     assert found[OpChoice("TranslateX", 1.0, pixel), OpChoice("TranslateY", 1.0, last)] == pytest.approx(4 / 81)
-    assert imported.approximations[-1] == "RandCrop 1 times per image: fills with gray there, black here"
+    assert imported.approximations[-1] == "RandCrop 1 times per image: the original fills with gray, here black"
     cut = read_policy(deepaa(tmp_path / "cut.npz", op_names=names, policy_probs=probabilities[:, ::-1].copy()))
     assert shares(cut.policy) == {(OpChoice("Cutout", 1.0, 1.0),): 1.0}  # 16 of 32 pixels; ours end at a fifth
-    assert "RandCutout 1 times per image: stronger there than our range ends" in " ".join(cut.approximations)
+    assert "RandCutout 1 times per image: the original is stronger than the range here" in " ".join(cut.approximations)
 
 
 def published_size(path: Path) -> Path:
@@ -124,13 +126,13 @@ def test_autoalbuments_sub_policies_and_stages_become_weighted_sequences(tmp_pat
         {(ROTATE, flip): 1 / 16, (flip,): 3 / 16, (solarize,): 0.15, (): 0.6}
     )
     assert imported.approximations == (
-        "ShiftScaleRotate 0.062 times per image: mirrors the picture at its border, black here",
-        "ShiftScaleRotate 0.062 times per image: one fixed direction there, drawn per image here",
+        "ShiftScaleRotate 0.062 times per image: the original mirrors the image at its border, here black",
+        "ShiftScaleRotate 0.062 times per image: the original has one fixed direction, here it is drawn per image",
         "Normalize 1 times per image: belongs to the data pipeline, left out",
     )
 
 
-def test_what_stands_outside_a_choice_acts_with_its_own_probability(tmp_path: Path) -> None:
+def test_a_transform_outside_a_one_of_acts_with_its_own_probability(tmp_path: Path) -> None:
     flip, choice = op("HorizontalFlip", 0.25), one_of(sequence(turned(15)), p=0.4)
     imported = read_policy(written(tmp_path / "a.json", pipeline(flip, choice)))
     flipped = OpChoice("HorizontalFlip")
@@ -174,7 +176,7 @@ def test_an_op_that_is_always_applied_ignores_its_probability(tmp_path: Path) ->
     assert shares(imported.policy) == {(OpChoice("HorizontalFlip"),): 1.0}
 
 
-def test_what_we_export_for_version_2_is_refused_and_not_misread(tmp_path: Path) -> None:
+def test_our_own_export_for_version_2_is_refused_and_not_misread(tmp_path: Path) -> None:
     exported = albumentations_json(Policy((SubPolicy((OpChoice("Solarize", 0.5, 0.25),)),)))
     with pytest.raises(InputError, match="has no threshold, which AutoAlbument writes"):
         read_policy(written(tmp_path / "a.json", exported.value))
@@ -188,7 +190,7 @@ def test_albumentations_ops_without_a_counterpart_are_refused_or_left_out(tmp_pa
         InputError, match=r"transforms\[0\].transforms\[0\]: op is 'RGBShift with r_shift_limit'"
     ) as error:
         read_policy(path)
-    assert "(nor have 'VerticalFlip', 'ShiftScaleRotate with scale_limit')" in str(error.value)
+    assert "(neither have 'VerticalFlip', 'ShiftScaleRotate with scale_limit')" in str(error.value)
     imported = read_policy(path, skip_unknown=True)
     assert shares(imported.policy) == pytest.approx({(): 0.7, (ROTATE,): 0.3})
     lost = "RGBShift with r_shift_limit 0.1 times per image, VerticalFlip 0.2 times per image, "
@@ -210,7 +212,7 @@ def test_the_script_converts_a_table_by_its_name_and_says_what_differs(
     arguments = [f"policy={archive}", "name=A", f"save={saved}", f"out={picture}", "rows=1"]
     assert run(main, "show_policy", arguments) == 0
     printed = capsys.readouterr().out.splitlines()
-    line = "approximated: Color x1: one fixed direction there, drawn per image here"
+    line = "approximated: Color x1: the original has one fixed direction, here it is drawn per image"
     assert printed == [line, str(saved), str(picture)]
     assert Policy.load(saved).sub_policies == (SubPolicy((OpChoice("Color", 1.0, 0.5),)),)
     assert picture.is_file()
@@ -224,9 +226,9 @@ def test_the_script_converts_a_table_by_its_name_and_says_what_differs(
 SEVEN = one_of(*(sequence(op("NoOp")) for _ in range(7)))
 ANY = op("NoOp")
 MALFORMED_JSON = {
-    "a number": ("7", "policy.json is 7; wanted a policy of ours"),
+    "a number": ("7", "policy.json is 7; wanted a policy (format:"),
     "another object": ('{"policies": []}', "or a list of (op, probability, level) rows"),
-    "another format": ('{"format": "timm"}', "wanted a policy of ours (format: 'jointsearch-policy')"),
+    "another format": ('{"format": "timm"}', "wanted a policy (format: 'jointsearch-policy')"),
     "not json": ("{", "is not valid JSON"),
     "too deep": ("[" * 30, "nested deeper than 20 levels"),
     "no transform": ('{"transform": null}', "transform is None; wanted an object, as albumentations.save writes it"),
@@ -239,13 +241,13 @@ MALFORMED_JSON = {
     "unknown": (pipeline(op("Rotat")), "transforms[0]: op is 'Rotat', which has no counterpart here"),
     "wide holes": (
         pipeline(op("CoarseDropout", max_holes=8, min_holes=1, max_height=8, max_width=8)),
-        "min_holes is 1; wanted 8, as max_holes is",
+        "min_holes is 1; wanted 8, the value of max_holes",
     ),
     "fields of version 2": (pipeline(op("Solarize", threshold_range=[0.5, 0.5])), "transforms[0] has no threshold"),
     "wide limits": (pipeline(turned(0, shift_limit_x=[-0.1, 0.1])), "shift_limit_x is [-0.1, 0.1]; wanted two equal"),
     "three limits": (pipeline(turned(0, shift_limit_x=[1, 1, 1])), "shift_limit_x is [1, 1, 1]"),
     "a limit of text": (pipeline(op("Solarize", threshold="high")), "threshold is 'high'; wanted two equal numbers"),
-    "too many ways": (pipeline(*[SEVEN] * 7), "transform has more than 1,000 ways through it"),
+    "too many ways": (pipeline(*[SEVEN] * 7), "transform has more than 1,000 possible paths"),
     "too many stages": (pipeline(*[op("HorizontalFlip")] * 17), "at most 16 are allowed"),
     "a table with a typo": ('[[["Rotat", 0.5, 0.75]]]', "did you mean Rotate or Contrast?"),
 }

@@ -1,4 +1,4 @@
-"""Arrays in .npz files are what numpy reads; whatever else lies there gives one line, and nothing unpacks whole."""
+"""Arrays from .npz files equal numpy's; any other content gives a one-line error, and unpacking is limited."""
 
 import io
 import tracemalloc
@@ -56,14 +56,14 @@ MALFORMED_NPZ: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "code in the header": (npy("__import__('os').system('touch marker')"), "policy_probs has the header"),
     "deep header": (npy("[" * 900), "policy_probs has the header"),
     "objects": (with_array(policy_probs=np.array([[None]])), "policy_probs has the type '|O'"),
-    "complex": (npy(FLOATS.replace("f4", "c8")), "has the type '<c8'; wanted numbers or words"),
+    "complex": (npy(FLOATS.replace("f4", "c8")), "has the type '<c8'; wanted numbers or strings"),
     "record": (npy(FLOATS.replace("'<f4'", "[('a', '<f4')]")), "has the type [('a'"),
     "one byte float": (npy(FLOATS.replace("f4", "f1")), "has the type '<f1'"),
     "negative size": (npy(FLOATS.replace("(2, 2)", "(2, -2)")), "has the shape (2, -2)"),
     "huge size": (npy(FLOATS.replace("(2, 2)", "(10**9,)")), "policy_probs has the header"),
     "other size": (npy(FLOATS, bytes(15)), "has 15 bytes of data for the shape (2, 2); it is damaged"),
     "columns": (npy(FLOATS.replace("False", "True"), bytes(16)), "numpy.ascontiguousarray"),
-    "no text": (with_array(op_names=np.array([0x110000], dtype="<u4").view("<U1")), "words that are not text"),
+    "no text": (with_array(op_names=np.array([0x110000], dtype="<u4").view("<U1")), "strings that are not text"),
     "flat": (with_array(policy_probs=PROBABILITIES[0]), "policy_probs has the shape (4,); wanted (layers, entries)"),
     "deep": (with_array(policy_probs=np.full((17, 4), 0.25)), "at most 16 layers"),
     "no distribution": (with_array(policy_probs=PROBABILITIES * 2), "policy_probs[0] is no distribution"),

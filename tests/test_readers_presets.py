@@ -1,4 +1,4 @@
-"""What torchvision, timm and kornia call AutoAugment does here what it does there."""
+"""The AutoAugment policies of torchvision, timm and kornia do the same here as in those libraries."""
 
 import re
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from search_spaces.readers.presets import (
     TIMM,
     TORCHVISION,
     VARIES,
+    WHOLE_PIXELS,
     policy_from_kornia,
     policy_from_timm,
     policy_from_torchvision,
@@ -78,7 +79,7 @@ def test_a_level_of_torchvision_means_what_it_does_there(name: str, level: int, 
         return _apply_op(pixels, name, value, InterpolationMode.BILINEAR, None) / 255
 
     choice = nearest_choice(TORCHVISION.ops[name], 1.0, level)
-    if name.startswith("Translate"):  # by whole pixels there: up to one of 32 less
+    if name.startswith("Translate"):  # torchvision shifts by whole pixels: up to one of 32 less
         assert -0.2 < choice[0].magnitude * 0.45 * 32 - int(value) < 1  # type: ignore[operator]
     else:
         assert_same(theirs, choice, images)
@@ -94,11 +95,11 @@ def test_torchvisions_policies_are_the_shipped_ones(name: str) -> None:
     for theirs, shipped in zip(imported.policy.sub_policies, ours.sub_policies, strict=True):
         for found, expected in zip(theirs.ops, shipped.ops, strict=True):
             assert (found.op, found.probability) == (expected.op, expected.probability)
-            # Thresholds run from 255 there and from 256 here: one gray level at most.
+            # Thresholds start at 255 in torchvision and at 256 here: one gray level at most.
             tolerance = 1 / 255 if found.op == "Solarize" else 1e-4
             assert found.magnitude == pytest.approx(expected.magnitude, abs=tolerance)
     kinds = {line.rpartition(": ")[2] for line in imported.approximations}
-    assert kinds <= {"takes the nearest pixel there, bilinear here", "shifts by whole pixels there", CLIPPED}
+    assert kinds <= {NEAREST_PIXEL, WHOLE_PIXELS, CLIPPED}
 
 
 @pytest.mark.parametrize("level", [0, 1, 2.5, 4, 5, 6.7, 9, 10])
@@ -132,7 +133,7 @@ def test_timms_policies_are_read_from_the_transform_and_from_the_list() -> None:
 
 @pytest.mark.parametrize(("name", "left_out"), [("v0", "SolarizeAdd x2"), ("v0r", "SolarizeAdd x2")])
 def test_timms_ops_without_a_counterpart_are_refused_or_left_out(name: str, left_out: str) -> None:
-    with pytest.raises(InputError, match=r"op 1: op is 'SolarizeAdd', which has no counterpart here; .* skip_unknown"):
+    with pytest.raises(InputError, match=r"op 1: op is 'SolarizeAdd', which has no counterpart here; .*skip_unknown"):
         policy_from_timm(auto_augment_policy(name))
     imported = policy_from_timm(auto_augment_policy(name), skip_unknown=True)
     assert f"{left_out}: has no counterpart here, left out" in imported.approximations
@@ -144,7 +145,7 @@ def test_timms_three_augment_keeps_its_gray_and_loses_its_blur() -> None:
     ops = [sub_policy.ops for sub_policy in imported.policy.sub_policies]
     assert ops == [(OpChoice("Solarize", 1.0, 0.5),), (OpChoice("Color", 1.0, 1.0),), ()]
     assert imported.approximations == (
-        "Desaturate x1: only loses color there; the other direction here gains color",
+        "Desaturate x1: the original only removes color, here the other direction adds color",
         f"Desaturate x1: {CLIPPED}",
         "GaussianBlurRand x1: has no counterpart here, left out",
     )
@@ -154,7 +155,7 @@ def test_timms_varied_levels_are_listed() -> None:
     imported = policy_from_timm(auto_augment_transform("original-mstd0.5"))
     assert imported.policy == policy_from_timm(auto_augment_policy("original")).policy
     assert re.fullmatch(
-        r"PosterizeOriginal x5, .*: its level is drawn around this one there", imported.approximations[0]
+        r"PosterizeOriginal x5, .*: the original draws its level around this one", imported.approximations[0]
     )
 
 
@@ -193,7 +194,7 @@ def test_a_bin_of_kornia_becomes_the_magnitude_computed_by_hand(name: str, level
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_kornias_lists_are_read_and_what_differs_is_said(name: str) -> None:
+def test_kornias_lists_are_read_and_their_differences_are_listed(name: str) -> None:
     rows = getattr(kornia_presets, f"{name}_policy")
     imported = policy_from_kornia(rows, name)
     ours = named_policy(f"autoaugment_{name}")
@@ -204,18 +205,18 @@ def test_kornias_lists_are_read_and_what_differs_is_said(name: str) -> None:
         assert share == choice.probability
         assert op == choice.op or (choice.op, op) in renamed
     said = " ".join(imported.approximations)
-    assert imported.approximations[0] == "one sub-policy for a whole batch there, one for every image here"
-    assert "drawn from an interval there, its middle here" in said
-    assert "one fixed direction there, drawn per image here" in said
+    assert imported.approximations[0] == "the original draws one sub-policy for a whole batch, here one for every image"
+    assert "the original draws from an interval, here its middle" in said
+    assert "the original has one fixed direction, here it is drawn per image" in said
 
 
 def moved(read: Callable[[Any], Any], source: object) -> set[str]:
-    """What is said of how ops that move are drawn."""
+    """The listed differences of the ops that move pixels."""
     lines = read(source).approximations
     return {line.partition(": ")[2] for line in lines if line.startswith(("Rotate x", "Shear"))} - {VARIES}
 
 
-def test_how_images_are_moved_is_told_as_it_is_set() -> None:
+def test_differences_in_interpolation_and_fill_follow_the_settings_of_the_original() -> None:
     cifar10, bilinear = AutoAugmentPolicy.CIFAR10, InterpolationMode.BILINEAR
     for kind in (AutoAugment, v2.AutoAugment):
         assert moved(policy_from_torchvision, kind(cifar10)) == {NEAREST_PIXEL}

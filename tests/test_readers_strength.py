@@ -1,4 +1,4 @@
-"""Policies read here change photos as strongly as their owners' code does: figures measured with that code."""
+"""Converted policies change photos as strongly as the published code does, by figures measured with that code."""
 
 import io
 import itertools

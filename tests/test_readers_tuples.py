@@ -1,4 +1,4 @@
-"""Published policies do here what they do in PIL, and what cannot be kept is said."""
+"""Published policies do the same here as in PIL, and every approximation is listed."""
 
 import time
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_level_one_half_of_a_symmetric_range_is_nothing(op: str) -> None:
     ("op", "level", "ours"),
     [
         ("Rotate", 0.75, OpChoice("Rotate", 1.0, 0.5)),  # 15 of 30 degrees
-        ("Rotate", 0.25, OpChoice("Rotate", 1.0, 0.5)),  # -15 degrees, mirrored there as here
+        ("Rotate", 0.25, OpChoice("Rotate", 1.0, 0.5)),  # -15 degrees; both draw the direction
         ("Brightness", 0.0, OpChoice("Brightness", 1.0, 1.0)),  # factor .1
         ("Solarize", 0.0, OpChoice("Solarize", 1.0, 1.0)),  # threshold 0 inverts everything
         ("Solarize", 1.0, OpChoice("Solarize", 1.0, 0.0)),
@@ -187,11 +187,12 @@ def test_what_is_only_approximated_is_listed_with_its_op_and_how_often() -> None
         [("Posterize", 0.2, 0.3), ("Solarize", 1.0, 0.6), ("Invert", 0.5, 0.1)],
     ]
     assert policy_from_tuples(rows).approximations == (
-        "Brightness x2: one fixed direction there, drawn per image here",
-        "Rotate x1: takes the nearest pixel there, bilinear here",
-        "Posterize2 x1, CutoutAbs x1: stronger there than our range ends, clipped to magnitude 1",
-        "CutoutAbs x1: up to a pixel wider there, and pushed inside at the left and top border, where ours is cut off",
-        "CutoutAbs x1: in pixels there, a share of the side here; equal on 32x32 images",
+        "Brightness x2: the original has one fixed direction, here it is drawn per image",
+        "Rotate x1: the original takes the nearest pixel, here bilinear",
+        "Posterize2 x1, CutoutAbs x1: the original is stronger than the range here, clipped to magnitude 1",
+        "CutoutAbs x1: the original is up to a pixel wider and stays inside at the left and top border, "
+        "here it is clipped",
+        "CutoutAbs x1: the original counts in pixels, here in shares of the side; equal on 32x32 images",
     )
 
 
@@ -303,7 +304,7 @@ def test_a_list_on_its_own_is_a_table(file: str, tmp_path: Path) -> None:
         ),
         (
             [[("Flip", 0.5, 0.5), ("Blur", 1, None)]],
-            "op 0: op is 'Flip', which has no counterpart here (nor have 'Blur'); choose one of ShearX",
+            "op 0: op is 'Flip', which has no counterpart here (neither have 'Blur'); choose one of ShearX",
         ),
         ([[("Rotate", 0.7, 2)]], "level of Rotate is 2; wanted a number from 0 to 1; divide"),
         ([[("Rotate", 1.5, 0.2)]], "probability of Rotate is 1.5; wanted"),

@@ -34,7 +34,7 @@ def test_unordered_pairs_stand_in_the_order_of_the_ops() -> None:
 
 
 def test_a_single_op_makes_no_pair_of_different_ops() -> None:
-    with pytest.raises(InputError, match="need two of them, and ops holds only Rotate; name more"):
+    with pytest.raises(InputError, match="need two of them, but ops holds only Rotate; name more"):
         pairs(("Rotate",))
     assert len(pairs(("Rotate",), "ordered_repeated").sub_policies) == 1
 

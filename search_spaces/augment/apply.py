@@ -26,7 +26,7 @@ IDLE_AT_ZERO = torch.tensor([*[op.has_magnitude for op in OP_LIST], False])
 
 @dataclass(frozen=True)
 class PolicyDraw:
-    """What every image of a batch is about to undergo: B images, K stages. It can be kept, shared and repeated."""
+    """The random draw of B images at K stages. It can be stored, shared and applied again."""
 
     sub_policy: Tensor  # (B,) which sub-policy was drawn
     op: Tensor  # (B, K) place in OPS, -1 for nothing; stays on the CPU, so that grouping never waits for a GPU
@@ -91,14 +91,14 @@ def apply_policy(policy: Policy, images: Tensor, noise: torch.Generator) -> Tens
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what other libraries call images, and would be augmented to something else without a word."""
+    """Refuse the image formats of other libraries, which would be augmented wrongly without an error."""
     if not isinstance(images, Tensor):
         raise InputError(f"images came as {type(images).__name__}; give a torch.Tensor of (B, C, H, W)")
     if images.ndim != 4 or (images.shape[1] > 4 and images.shape[3] in (1, 3, 4)):
         raise InputError(f"images came as shape {tuple(images.shape)}; give (B, C, H, W), channels before rows")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise InputError(f"images came as {images.dtype}; give torch.uint8, or floating point in [0, 1]")
-    # On other devices to look would be to wait.
+    # On other devices this check would wait for the device.
     if images.is_floating_point() and images.device.type == "cpu" and images.numel() and float(images.amax()) > 2:
         raise InputError(
             f"images reach {float(images.amax()):g}, and floating point images lie in [0, 1]; divide by 255, or give "

@@ -1,4 +1,4 @@
-"""What an augmentation op is: a function of images and an amount, and what magnitude 0 and 1 mean."""
+"""An augmentation op: a function of images and an amount, with the amounts of magnitude 0 and 1."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class AugOp:
     identity: float | None = None
     strongest: float | None = None
     signed: bool = False
-    gradient: Gradient = "none"  # how the magnitude learns
+    gradient: Gradient = "none"  # how gradients reach the magnitude
     unit: str = ""  # what an amount is measured in
     uses: Literal["amount", "position", "partner"] = "amount"
     matrix: Callable[[Tensor, int, int], Tensor] | None = None  # (amount (B,), H, W) -> (B, 3, 3), source to result

@@ -12,7 +12,7 @@ from search_spaces.errors import InputError, nearest
 
 OPS: dict[str, AugOp] = {op.name: op for op in (*GEOMETRIC_OPS, *QUANTIZED_OPS, *COLOR_OPS, *ERASING_OPS, *MIXING_OPS)}
 
-# DADA's fifteen (mission P1), in its order.
+# DADA's fifteen ops, in DADA's order.
 DADA_OPS = (
     "ShearX",
     "ShearY",

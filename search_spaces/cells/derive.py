@@ -1,4 +1,4 @@
-"""From architecture weights to the genotype they favor: the rule of DARTS, with every tie decided."""
+"""Derives a genotype from architecture weights, by the rule of DARTS and a fixed rule for ties."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,17 @@ def derive(
     name: str = "derived",
     most_skips: int | None = None,
 ) -> Genotype:
-    """The genotype of weights (E, O), softmaxed over all ops of an edge: `none` is never kept, but takes its share.
+    """The genotype of weights (E, O), a softmax over all ops of an edge, with `none`, which is never kept.
 
-    An edge keeps its heaviest op, a node its two heaviest edges, the heavier first; of equals the first of the space.
-    A normal cell with more than `most_skips` skip connections loses the lightest, one by one, and is derived again.
+    An edge keeps its heaviest op. A node keeps its two heaviest edges, the heavier first. Ties go to the first in the
+    space. While a normal cell has more than `most_skips` skip connections, the lightest is removed and the cell is
+    derived again.
     """
     normal = _nodes(space, weights_normal, "normal")
     if most_skips is not None and space.choices == (SKIP,):
-        raise InputError(f"most_skips={most_skips} of cells whose only candidate is {SKIP}; leave it out")
+        raise InputError(
+            f"most_skips={most_skips} is impossible for cells whose only candidate is {SKIP}; leave it out"
+        )
     while most_skips is not None and skips(normal) > most_skips:
         weights_normal = _without_lightest_skip(space, weights_normal, normal)
         normal = _nodes(space, weights_normal, "normal")
@@ -33,12 +36,12 @@ def derive(
 
 
 def skips(nodes: Nodes) -> int:
-    """How many edges of a cell only pass on."""
+    """The number of skip connections of a cell."""
     return sum(edge.op == SKIP for node in nodes for edge in node)
 
 
 def _without_lightest_skip(space: CellSpace, weights: Tensor, nodes: Nodes) -> Tensor:
-    # As in P-DARTS (Chen et al. 2019), which takes the weight from the skip and lets the edge find another op.
+    # As in P-DARTS (Chen et al. 2019): without the weight of its skip, the edge takes another op.
     place = space.ops.index(SKIP)
     kept = {(node, edge.source) for node, edges in enumerate(nodes) for edge in edges if edge.op == SKIP}
     rows = [row for row, edge in enumerate(space.edges) if edge in kept]
@@ -62,7 +65,7 @@ def _nodes(space: CellSpace, weights: Tensor, kind: str) -> tuple[tuple[Edge, Ed
 
 
 def _two_heaviest(space: CellSpace, rows: Sequence[Sequence[float]], node: int) -> tuple[Edge, Edge]:
-    # max and sorted both leave the first of equals in front.
+    # Of equal weights, max returns the first, and sorted keeps the order.
     kept = [place for place, op in enumerate(space.ops) if op != NO_EDGE]
     found = []
     for (reader, source), row in zip(space.edges, rows, strict=True):

@@ -1,4 +1,4 @@
-"""The network of one genotype, trained from scratch: one op on every edge, drop path, auxiliary head."""
+"""Builds the network of a genotype, with fresh weights: one op on every edge, drop path, auxiliary head."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from search_spaces.genotype import Genotype
 
 
 class DropPath(nn.Module):
-    """In training, an image loses what comes along this edge with probability `rate`; what stays grows to make up."""
+    """During training, sets an image's map to 0 with probability `rate`, and divides the others by 1 - rate."""
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class DerivedBody(nn.Module):
         self.edges = nn.ModuleList()
         for edge in (edge for node in self.nodes for edge in node):
             op = CELL_OPS[edge.op](channels, 2 if is_reduction and edge.source < 2 else 1, True)
-            # As in DARTS, what is passed on unchanged is never dropped: some path always stays.
+            # As in DARTS, an identity edge is never dropped.
             self.edges.append(op if isinstance(op, nn.Identity) else nn.Sequential(op, DropPath()))
 
     def forward(self, before: Tensor, last: Tensor, mixture: None = None) -> Tensor:
@@ -65,7 +65,7 @@ def derived_network(
 
 
 def set_drop_path(network: nn.Module, rate: float) -> None:
-    """Drop paths at this rate from now on; a training loop raises it linearly, as DARTS does."""
+    """Set the rate of every DropPath; a training loop raises it linearly, as DARTS does."""
     if not 0 <= rate < 1:
         raise InputError(f"drop_path_rate={rate}; give a number from 0 up to, not including, 1")
     for module in network.modules():

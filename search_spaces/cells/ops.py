@@ -1,6 +1,6 @@
-"""What may stand on an edge of a cell: the candidates of DARTS (Liu 2019) and of NAS-Bench-201 (Dong & Yang 2020).
+"""The candidate ops for an edge of a cell, from DARTS (Liu 2019) and NAS-Bench-201 (Dong & Yang 2020).
 
-Every op keeps the channels, and halves height and width at stride 2, odd ones upwards: 7 becomes 4.
+Every op keeps the channels. At stride 2 it halves height and width, rounded up: 7 becomes 4.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-# (channels, stride, affine) -> module. `affine` is False in a supernet, whose candidates normalize without a scale of
-# their own: a scale would compete with the architecture weights.
+# (channels, stride, affine) -> module. In a supernet `affine` is False: the candidates normalize without a scale, which
+# would compete with the architecture weights.
 CellOp = Callable[[int, int, bool], nn.Module]
 
 
 class Zero(nn.Module):
-    """The edge that is not there."""
+    """The op `none`, an absent edge: its output is 0."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves a map by two 1x1 convolutions of stride 2, the second a pixel further, so that all four corners count."""
+    """Halves a map by two 1x1 convolutions of stride 2: one reads even rows and columns, the other odd ones."""
 
     def __init__(self, in_channels: int, channels: int, affine: bool) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class FactorizedReduce(nn.Module):
         """(B, in_channels, H, W) -> (B, channels, H / 2, W / 2)."""
         active = self.relu(x)
         height, width = x.shape[2:]
-        # An odd side gets a line of zeros behind it; DARTS, which knows even sides only, stops there.
+        # An odd side is padded with a line of zeros at its end. DARTS's code fails on odd sides.
         further = pad(active, (-1, width % 2, -1, height % 2))
         return self.norm(torch.cat([self.even(active), self.odd(further)], dim=1))
 
@@ -82,7 +82,7 @@ def _convolution(kernel: int) -> CellOp:
 
 def _pooling(pool: Callable[[int], nn.Module]) -> CellOp:
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        # In a supernet the other candidates are normalized; a pooled map next to them must have their size.
+        # In a supernet the other candidates are normalized, and a pooled map must have the same scale as theirs.
         return pool(stride) if affine else nn.Sequential(pool(stride), nn.BatchNorm2d(channels, affine=False))
 
     return build

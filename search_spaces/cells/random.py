@@ -1,4 +1,4 @@
-"""The control of every search of cells: a genotype drawn blindly."""
+"""A random genotype: the control of every cell search."""
 
 import random
 
@@ -7,8 +7,8 @@ from search_spaces.genotype import Edge, Genotype, Nodes
 
 
 def random_genotype(space: CellSpace, seed: int) -> Genotype:
-    """Two different sources for every node and any op but none for each, all equally likely; the seed decides."""
-    # A generator of its own for each seed; torch's would give other cells on other versions of torch.
+    """Draw two different sources for every node, and for each any op but none, all equally likely."""
+    # Not torch's generator: it could give other cells under other versions of torch.
     drawn = random.Random(seed)
 
     def cell() -> Nodes:

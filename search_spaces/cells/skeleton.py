@@ -1,8 +1,8 @@
-"""What a finished network and a supernet share: stem, cells, head. What happens inside a cell is handed in as its body.
+"""Stem, cells and head, which a derived network and a supernet share. The caller provides the body of each cell.
 
-A body is a module: body(before, last, mixture) -> (B, nodes * channels, h, w), all its nodes behind one another, from
-the outputs of the two cells before it, both (B, channels, H, W). The body of a reduction cell halves height and width.
-`mixture` is whatever a supernet gives its normal or its reduction cells in this forward pass; without one it is None.
+A body is a module: body(before, last, mixture) -> (B, nodes * channels, h, w), its nodes concatenated. `before` and
+`last` are the outputs of the two previous cells, both (B, channels, H, W). The body of a reduction cell halves height
+and width. `mixture` is the input of a supernet to its normal or reduction cells in this pass; otherwise it is None.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -23,7 +23,7 @@ MakeBody = Callable[[int, bool], nn.Module]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The measures of a network of cells; a reduction a third and two thirds of the way doubles the channels."""
+    """The sizes of a network of cells. Reduction cells at 1/3 and 2/3 of the depth double the channels."""
 
     channels: int = 16
     layers: int = 8
@@ -41,13 +41,13 @@ class Skeleton:
 
     @property
     def reductions(self) -> tuple[int, int]:
-        """The places of the two reduction cells."""
+        """The indices of the two reduction cells."""
         return self.layers // 3, 2 * self.layers // 3
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A map that one cell hands to the next ones, and the module it comes from."""
+    """The output of a cell or stem, as the next cells read it: channels, reduction, and its module."""
 
     channels: int
     reduction: int
@@ -55,7 +55,7 @@ class FeatureMap:
 
 
 class CifarStem(nn.Module):
-    """One 3x3 convolution of three times the channels, whose output stands for both cells before the first."""
+    """One 3x3 convolution with three times the channels; the first cell reads its output twice."""
 
     pooling_stride = 3
 
@@ -73,7 +73,7 @@ class CifarStem(nn.Module):
 
 
 class ImageNetStem(nn.Module):
-    """Three 3x3 convolutions of stride 2; the first cell reads the second's and the third's output."""
+    """Three 3x3 convolutions of stride 2; the first cell reads the outputs of the second and the third."""
 
     pooling_stride = 2
 
@@ -101,7 +101,7 @@ STEMS: dict[str, type[CifarStem] | type[ImageNetStem]] = {"cifar": CifarStem, "i
 
 
 class Cell(nn.Module):
-    """Brings the outputs of the two cells before it to one form, and gives them to its body."""
+    """Brings the outputs of the two previous cells to one shape, and passes them to its body."""
 
     def __init__(
         self, before: FeatureMap, last: FeatureMap, channels: int, body: nn.Module, affine: bool = True
@@ -116,12 +116,12 @@ class Cell(nn.Module):
         self.body = body
 
     def forward(self, before: Tensor, last: Tensor, mixture: Any = None) -> Tensor:
-        """The outputs of the two cells before it -> (B, nodes * channels, h, w)."""
+        """The outputs of the two previous cells -> (B, nodes * channels, h, w)."""
         return self.body(self.prepare_before(before), self.prepare_last(last), mixture)
 
 
 class CellNetwork(nn.Module):
-    """Stem, cells, average pooling and a linear classifier; takes itself apart as timm's networks do.
+    """Stem, cells, average pooling and a linear classifier, with the interface of timm's networks.
 
     `affine` False leaves the cells' BatchNorms without scale and shift, as in a supernet.
     """
@@ -230,7 +230,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = _linear(self.features, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, channels, h, w) -> logits (B, num_classes); maps that are larger than DARTS's are averaged at the end."""
+        """(B, channels, h, w) -> logits (B, num_classes); the outputs of maps larger than DARTS's are averaged."""
         height, width = features.shape[2:]
         if min(height, width) < self.smallest:
             raise InputError(

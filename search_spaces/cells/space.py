@@ -1,4 +1,4 @@
-"""Which cells may be chosen: the candidates of every edge, and the number of inner nodes."""
+"""Spaces of cells: the candidate ops of every edge, and the number of inner nodes."""
 
 import math
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ class CellSpace:
 
     @property
     def size(self) -> int:
-        """How many genotypes there are: two different sources and their ops for every node of both cells."""
+        """The number of genotypes: two different sources with an op each, for every node of both cells."""
         return math.prod(math.comb(node + 2, 2) * len(self.choices) ** 2 for node in range(self.nodes)) ** 2
 
 
 def check_nodes(nodes: int, what: str) -> None:
-    """Refuse a number of inner nodes that no cell of ours has."""
+    """Refuse an invalid number of inner nodes."""
     if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= MAX_NODES:
         raise InputError(f"{what} is {shown(nodes)}; wanted a whole number from 1 to {MAX_NODES}, DARTS has 4")
 

@@ -1,8 +1,8 @@
-"""AutoAlbument's policies: Albumentations pipelines as JSON, one of many sub-policies, each a sequence of stages.
+"""Reads AutoAlbument's policies: Albumentations pipelines as JSON, a OneOf over many sub-policies.
 
-A stage is a OneOf: it applies one of its ops, as likely as its `p` says among theirs. What an op does is fixed there,
-its limits are equal; pipelines that somebody wrote by hand, with wide limits, or with the names of fields that
-Albumentations has since version 2, are refused.
+A sub-policy is a sequence of stages. A stage is a OneOf: it applies one of its ops, in proportion to their `p`. Each op
+has a fixed strength: its two limits are equal. Handwritten pipelines with different limits are refused, and so are the
+field names of Albumentations 2.
 """
 
 from collections.abc import Callable
@@ -27,23 +27,25 @@ MAX_BYTES = 4_000_000
 MAX_DEPTH = 20
 MAX_BRANCHES = 1_000
 
-ADDS = "its brightness adds to every pixel, which here multiplies; equal on middle gray"
-FROM_BLACK = "its contrast multiplies every pixel, which is Brightness here"
-REFLECTS = "mirrors the picture at its border, black here"
-HOLES = "black holes inside the image there, one gray square of their area here, cut off at the border"
-# The file does not hold the size of the images that were searched on.
-HOLES_IN_PIXELS = f"in pixels there, here a share of the side, of {PIXELS_OF_A_SIDE} pixels as is assumed"
+ADDS = "the original's brightness adds to every pixel, here it multiplies; equal on middle gray"
+FROM_BLACK = "the original's contrast multiplies every pixel, which is Brightness here"
+REFLECTS = "the original mirrors the image at its border, here black"
+HOLES = "the original cuts black holes inside the image, here one gray square of their area, clipped at the border"
+# The file does not hold the size of the images of the search.
+HOLES_IN_PIXELS = (
+    f"the original counts in pixels, here in shares of the side, assumed to have {PIXELS_OF_A_SIDE} pixels"
+)
 PIPELINE = "belongs to the data pipeline, left out"
 
 SEQUENCES = ("Compose", "Sequential")
 OUTSIDE = ("Normalize", "ToTensor", "ToTensorV2")
 
-# An op of ours, its amount, and in what it differs.
+# (op here, its amount, its differences from the original)
 Step = tuple[str, float, tuple[str, ...]]
 
 
 def policy_from_albumentations(data: Any, where: str, name: str, skip_unknown: bool = False) -> ImportedPolicy:
-    """Convert a parsed pipeline; one with too many sequences is sampled."""
+    """Convert a parsed pipeline. A pipeline with too many sequences is sampled."""
     check_object(data, where)
     reader = _Reader(where, skip_unknown)
     branches = reader.branches(data.get("transform"), f"{where}: transform", 1.0)
@@ -53,14 +55,14 @@ def policy_from_albumentations(data: Any, where: str, name: str, skip_unknown: b
 
 
 class _Reader:
-    """Goes through the tree of a pipeline, and notes what differs and how often it is reached per image."""
+    """Walks the tree of a pipeline, and counts how often per image each difference applies."""
 
     def __init__(self, where: str, skip_unknown: bool) -> None:
         self.differences = Differences(per_image=True)
         self.unknown = Unknown(dict.fromkeys((*LEAVES, *SEQUENCES, "OneOf")), skip_unknown)
 
     def branches(self, node: Any, place: str, reach: float, forced: bool = False) -> list[Branch]:
-        """What a node may do; a OneOf forces the child that it has chosen."""
+        """All branches of a node. `forced`: the node acts with certainty, because its OneOf has chosen it."""
         kind, probability = _kind(node, place)
         probability = 1.0 if forced or node.get("always_apply") is True else probability
         if kind not in (*SEQUENCES, "OneOf"):
@@ -92,7 +94,7 @@ class _Reader:
         shares = [_kind(child, place)[1] for child, place in zip(children, places, strict=True)]
         total = sum(shares)
         if not total:
-            raise InputError(f"{places[0]}: p of all transforms of this OneOf is 0; give one of them a share")
+            raise InputError(f"{places[0]}: p of all transforms of this OneOf is 0; give one of them a p above 0")
         shares = [share / total for share in shares]
         inner = [
             self.branches(child, place, reach * share, forced=True)
@@ -132,7 +134,7 @@ class _Reader:
 
 
 def check_object(data: Any, where: str) -> None:
-    """Refuse what is not an object."""
+    """Refuse anything but a JSON object."""
     if not isinstance(data, dict):
         raise InputError(f"{where} is {shown(data)}; wanted an object, as albumentations.save writes it")
 
@@ -148,7 +150,7 @@ def _kind(node: Any, place: str) -> tuple[str, float]:
 
 
 def _too_many(place: str) -> InputError:
-    return InputError(f"{place} has more than {MAX_BRANCHES:,} ways through it; take OneOf of fewer sequences")
+    return InputError(f"{place} has more than {MAX_BRANCHES:,} possible paths; use a OneOf with fewer sequences")
 
 
 def _is_leaf(node: dict[str, Any]) -> bool:
@@ -156,10 +158,10 @@ def _is_leaf(node: dict[str, Any]) -> bool:
 
 
 def _fixed(node: dict[str, Any], field: str, place: str) -> float:
-    """A number, or two equal ones."""
+    """The number in a field that holds one number or two equal ones."""
     if field not in node:
         raise InputError(
-            f"{place} has no {field}, which AutoAlbument writes and Albumentations calls otherwise since version 2; "
+            f"{place} has no {field}, which AutoAlbument writes and Albumentations 2 has renamed; "
             "convert the file that AutoAlbument wrote"
         )
     value = node[field]
@@ -177,7 +179,7 @@ def _brightness_contrast(node: dict[str, Any], place: str) -> list[Step]:
 
 def _solarize(node: dict[str, Any], place: str) -> list[Step]:
     threshold = _fixed(node, "threshold", place)
-    # Pipelines for float images have it as a share of white, those for 8 bits as a whole number.
+    # Pipelines for float images store the threshold as a share of white, those for 8-bit images as a whole number.
     return [("Solarize", threshold if isinstance(threshold, float) and threshold <= 1 else threshold / 255, ())]
 
 
@@ -192,7 +194,7 @@ def _coarse_dropout(node: dict[str, Any], place: str) -> list[Step]:
     for name, most in zip(names, (holes, height, width), strict=True):
         least = node.get(f"min_{name}")
         if least is not None and least != most:
-            raise InputError(f"{place}.min_{name} is {shown(least)}; wanted {most:g}, as max_{name} is")
+            raise InputError(f"{place}.min_{name} is {shown(least)}; wanted {most:g}, the value of max_{name}")
     side = max(holes * height * width, 0) ** 0.5
     return [("Cutout", side / PIXELS_OF_A_SIDE, (HOLES, HOLES_IN_PIXELS))]
 
@@ -206,7 +208,7 @@ LEAVES: dict[str, Callable[[dict[str, Any], str], list[Step]]] = {
     "RGBShift": lambda node, place: [],
     "NoOp": lambda node, place: [],
 }
-# Parts of these ops that must be 0, or are left out.
+# Fields without a counterpart here: a value other than 0 is refused, or left out with skip_unknown.
 NOTHING_LIKE_IT = {
     "ShiftScaleRotate": ("scale_limit",),
     "RGBShift": ("r_shift_limit", "g_shift_limit", "b_shift_limit"),

@@ -1,4 +1,4 @@
-"""From other people's ops to ours: the nearest choice, and the list of what our form cannot say exactly."""
+"""Converts ops of published policies to the nearest ops here, and lists the differences."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,16 +13,18 @@ FORM = "[[(op, probability, level), ...], ...]"
 # Ops in pixels (TranslateXAbs, CutoutAbs, RandCrop) were written for CIFAR.
 PIXELS_OF_A_SIDE = 32
 
-NEAREST_PIXEL = "takes the nearest pixel there, bilinear here"
-ONE_DIRECTION = "one fixed direction there, drawn per image here"
-CLIPPED = "stronger there than our range ends, clipped to magnitude 1"
-IN_PIXELS = f"in pixels there, a share of the side here; equal on {PIXELS_OF_A_SIDE}x{PIXELS_OF_A_SIDE} images"
+NEAREST_PIXEL = "the original takes the nearest pixel, here bilinear"
+ONE_DIRECTION = "the original has one fixed direction, here it is drawn per image"
+CLIPPED = "the original is stronger than the range here, clipped to magnitude 1"
+IN_PIXELS = (
+    f"the original counts in pixels, here in shares of the side; equal on {PIXELS_OF_A_SIDE}x{PIXELS_OF_A_SIDE} images"
+)
 LEFT_OUT = "has no counterpart here, left out"
 
 
 @dataclass(frozen=True)
 class ImportedPolicy:
-    """A policy of ours made from a published one, and what differs from it, one line for each kind of difference."""
+    """A policy converted from a published one, and one line for each kind of difference between them."""
 
     policy: Policy
     approximations: tuple[str, ...]
@@ -30,17 +32,17 @@ class ImportedPolicy:
 
 @dataclass(frozen=True)
 class TheirOp:
-    """What an op of theirs does at a level of theirs, in the unit of an op of ours."""
+    """An op of a published policy: the matching op here, and how its level converts to that op's unit."""
 
-    op: str  # ours
+    op: str  # the op here
     amount: Callable[[float], float] = lambda level: level
-    mirrored: bool = False  # whether they draw the direction too
-    differs: tuple[str, ...] = ()  # unless the level is the one that changes nothing
+    mirrored: bool = False  # whether the published code also draws the direction
+    differs: tuple[str, ...] = ()  # not listed at the level that changes nothing
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How somebody writes tables: the ops by their names, and the levels from 0 to `top`."""
+    """The conventions of published tables: the ops by their names, and the levels from 0 to `top`."""
 
     ops: Mapping[str, TheirOp]
     top: float
@@ -49,20 +51,20 @@ class Dialect:
 
 
 class Differences:
-    """What differs, by kind, and for each kind the ops and how often: entries of a table, or times per image."""
+    """Counts each kind of difference for each op: entries of a table, or times per image."""
 
     def __init__(self, per_image: bool = False) -> None:
         self._found: dict[str, dict[str, float]] = {}
         self._per_image = per_image
 
     def add(self, difference: str, op: str, times: float = 1) -> None:
-        """Note one difference of one op; what never happens is no difference."""
+        """Count a difference of an op; `times` 0 is ignored."""
         if times:
             ops = self._found.setdefault(difference, {})
             ops[op] = ops.get(op, 0.0) + times
 
     def lines(self) -> tuple[str, ...]:
-        """One line for each kind, in the order of their appearance."""
+        """One line for each kind of difference, in order of appearance."""
         return tuple(f"{', '.join(map(self._times, found.items()))}: {kind}" for kind, found in self._found.items())
 
     def _times(self, entry: tuple[str, float]) -> str:
@@ -71,7 +73,7 @@ class Differences:
 
 
 def nearest_choice(theirs: TheirOp, probability: float, level: float) -> tuple[OpChoice, list[str]]:
-    """An op of theirs at a level as the nearest of ours, and in what it differs."""
+    """The nearest op here to a published op at a level, and the differences between them."""
     ours = OPS[theirs.op]
     if ours.identity is None or ours.strongest is None:
         return OpChoice(ours.name, probability), []
@@ -86,7 +88,7 @@ def nearest_choice(theirs: TheirOp, probability: float, level: float) -> tuple[O
 
 
 def policy_from_rows(rows: Any, dialect: Dialect, name: str, skip_unknown: bool = False) -> ImportedPolicy:
-    """Convert a table of (op, probability, level), all its sub-policies equally likely."""
+    """Convert a table of (op, probability, level) rows; all sub-policies are equally likely."""
     if not isinstance(rows, list | tuple) or not rows:
         raise InputError(f"table {name} is {shown(rows)}; wanted {FORM}")
     differences, unknown = Differences(), Unknown(dialect.ops, skip_unknown)
@@ -112,25 +114,25 @@ def policy_from_rows(rows: Any, dialect: Dialect, name: str, skip_unknown: bool 
 
 
 class Unknown:
-    """Ops without a counterpart: all of them are found before they are refused."""
+    """Collects the ops without a counterpart, so that one error names all of them."""
 
     def __init__(self, known: Mapping[str, Any], skipped: bool) -> None:
         self._known, self._skipped = known, skipped
         self._places: dict[str, str] = {}
 
     def add(self, op: str, where: str) -> None:
-        """Note an unknown op; its first place will be told."""
+        """Add an unknown op; the error shows the place of its first use."""
         self._places.setdefault(op, where)
 
     def refuse(self) -> None:
-        """One line about all of them, unless they may be skipped."""
+        """Raise one error about all unknown ops, unless they may be skipped."""
         if self._skipped or not self._places:
             return
         (first, where), *others = self._places.items()
-        more = f" (nor have {', '.join(shown(op) for op, _ in others)})" if others else ""
+        more = f" (neither have {', '.join(shown(op) for op, _ in others)})" if others else ""
         raise InputError(
             f"{where}: op is {shown(first)}, which has no counterpart here{more}; {nearest(first, self._known)} "
-            "Or leave such ops out with skip_unknown=true, they are listed then"
+            "(skip_unknown=true leaves such ops out and lists them)"
         )
 
 

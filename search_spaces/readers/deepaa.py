@@ -1,7 +1,7 @@
-"""DeepAA's policies: an .npz of six layers, each of them probabilities of 139 (op, magnitude) entries.
+"""Reads DeepAA's policies: an .npz of six layers, each with the probabilities of 139 (op, magnitude) entries.
 
-Every image draws one entry of each layer, one layer after another. An entry k stands for the op op_names[ops[k]] at
-level mags[k] / (l_mags - 1), in Fast AutoAugment's ranges.
+Every image draws one entry of each layer, one layer after another. Entry k is the op op_names[ops[k]] at level
+mags[k] / (l_mags - 1), in Fast AutoAugment's ranges.
 """
 
 import itertools
@@ -29,9 +29,9 @@ from search_spaces.readers.tuples import TUPLES
 FIELDS = ("policy_probs", "l_mags", "ops", "mags", "op_names")
 MAX_ENTRIES = 1_000
 
-WIDER = "up to a pixel wider there"
-GRAY = "fills with gray there, black here"
-# The rest of the entries are Fast AutoAugment's.
+WIDER = "the original is up to a pixel wider"
+GRAY = "the original fills with gray, here black"
+# All other ops are Fast AutoAugment's.
 CUTOUTS = {
     "Cutout": replace(TUPLES.ops["Cutout"], differs=(WIDER,)),
     "RandCutout": TheirOp("Cutout", lambda _: 16 / 32, differs=(WIDER, IN_PIXELS)),
@@ -42,7 +42,7 @@ PADDING = 4  # pixels on every side, in RandCrop
 
 
 def _crop() -> Stage:
-    """Shifts of -4 to 4 pixels along both sides, all equally likely; here, too, their direction is drawn."""
+    """Shifts of -4 to 4 pixels along both sides, all equally likely. The ops here also draw the direction."""
     shares = {0: 1 / 9, **{pixels: 2 / 9 for pixels in range(1, PADDING + 1)}}
     axes = [TheirOp(op, lambda pixels: pixels / PIXELS_OF_A_SIDE) for op in ("TranslateX", "TranslateY")]
     options = []
@@ -52,7 +52,7 @@ def _crop() -> Stage:
     return tuple(options)
 
 
-# Ops that draw for themselves: what they may do, and how likely each is.
+# Ops that are random themselves: their options with probabilities.
 DRAWING: dict[str, Stage] = {
     "Identity": ((1.0, ()),),
     "RandFlip": ((1.0, (OpChoice("HorizontalFlip", 0.5),)),),
@@ -61,7 +61,7 @@ DRAWING: dict[str, Stage] = {
 
 
 def read_deepaa(path: Path | str, skip_unknown: bool = False) -> ImportedPolicy:
-    """The policy in an .npz file; most have too many sequences to list, and are sampled."""
+    """Read an .npz file. Most of its policies have too many sequences to list, so they are sampled."""
     where = f"DeepAA policy file {shown_path(path)}"
     arrays = read_npz(path, FIELDS, "DeepAA policy")
     layers = _layers(arrays["policy_probs"], where)

@@ -1,4 +1,4 @@
-"""Layered policies as a list: a sequence of stages, each of which draws one of many options, makes many sequences."""
+"""Expands layered policies into sub-policies: a sequence of stages, each drawing an option, makes many sequences."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-# What one stage may do, and how likely each is; no op at all leaves the image as it is.
+# The options of one stage as (probability, ops). An option without ops leaves the image unchanged.
 Stage = tuple[tuple[float, tuple[OpChoice, ...]], ...]
 
 MAX_SUB_POLICIES = 1_000
@@ -22,14 +22,14 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Branch:
-    """Stages one after another, and how likely they are to be taken."""
+    """A sequence of stages, and its relative probability."""
 
     weight: float
     stages: tuple[Stage, ...]
 
 
 def listed(branches: Sequence[Branch], name: str) -> tuple[Policy, tuple[str, ...]]:
-    """All sequences with their weights where they are few; else a sample of them, and the line that says so."""
+    """All sequences with their weights if they are few; otherwise a sample, and a line that reports the sampling."""
     branches = [Branch(branch.weight, tuple(map(_merged, branch.stages))) for branch in branches if branch.weight > 0]
     count = sum(math.prod(map(len, branch.stages)) for branch in branches)
     if count <= MAX_SUB_POLICIES:
@@ -42,8 +42,8 @@ def listed(branches: Sequence[Branch], name: str) -> tuple[Policy, tuple[str, ..
     for branch, share in zip(branches, shares, strict=False):
         found.update(_sampled(branch.stages, share, noise))
     line = (
-        f"{count:.2g} sequences of ops: {rows:,} of them were drawn (seed {SEED}), in which every op of a stage has "
-        f"its probability to within one in {min(share for share in shares if share):,}"
+        f"{count:.2g} sequences of ops: {rows:,} of them were drawn (seed {SEED}); every op of a stage keeps its "
+        f"probability to within one in {min(share for share in shares if share):,}"
     )
     return _policy(found, name), (line,)
 
@@ -68,7 +68,7 @@ def _every(branches: Sequence[Branch]) -> dict[tuple[OpChoice, ...], float]:
 
 
 def _sampled(stages: tuple[Stage, ...], rows: int, noise: torch.Generator) -> list[tuple[OpChoice, ...]]:
-    """A Latin hypercube: in every stage each option as often as its probability says, stages shuffled independently."""
+    """A Latin hypercube sample: options occur in proportion to their probability, stages are shuffled independently."""
     if not rows or not stages:
         return [()] * rows
     columns = []
@@ -79,7 +79,7 @@ def _sampled(stages: tuple[Stage, ...], rows: int, noise: torch.Generator) -> li
 
 
 def _spread(weights: Tensor, rows: int, noise: torch.Generator) -> Tensor:
-    """`rows` draws at even distances along the running share of the weights: unbiased, and each count right to one."""
+    """`rows` draws at even distances along the cumulative weights: unbiased, and each count exact to within one."""
     running = weights.double().cumsum(0)
     points = (torch.arange(rows) + torch.rand((), generator=noise, dtype=torch.float64)) / rows * running[-1]
     return torch.searchsorted(running, points, right=True).clamp(max=len(weights) - 1)

@@ -1,6 +1,7 @@
-"""Arrays of numbers and words out of an .npz file: a zip of .npy files, of which only plain ones are read.
+"""Reads arrays of numbers and strings from an .npz file, a zip of .npy files. Arrays of objects are refused.
 
-numpy would do it with allow_pickle=False, but is no requirement of this package; the format is a header and the bytes.
+numpy's load with allow_pickle=False does the same, but this package does not require numpy. An .npy file is a header
+followed by the values.
 """
 
 import ast
@@ -21,20 +22,20 @@ MAX_BYTES = 1_000_000
 MAX_HEADER = 1_000
 MAX_DIMENSIONS = 4
 MAGIC = b"\x93NUMPY"
-# Letters of numpy's kinds and sizes, as struct spells them.
+# numpy's type codes, and the type codes of struct.
 CODES = {"f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 
 
 @dataclass(frozen=True)
 class Array:
-    """The shape of an array, and its values in a row."""
+    """The shape of an array, and its values in row-major order."""
 
     shape: tuple[int, ...]
     values: tuple[Any, ...]
 
 
 def read_npz(path: Path | str, names: tuple[str, ...], what: str) -> dict[str, Array]:
-    """The arrays of these names; `what` names the file in errors."""
+    """Read the arrays of these names; `what` names the file in errors."""
     where = f"{what} file {shown_path(path)}"
     raw = read_bytes(path, what, MAX_BYTES)
     try:
@@ -51,8 +52,8 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> Array:
     if len(found) != 1:
         known = ", ".join(shown(info.filename) for info in archive.infolist()[:10])
         raise InputError(f"{where} holds {len(found)} arrays named {name}; wanted one, it holds {known or 'nothing'}")
-    # The size is read from the archive and not to be trusted: no more than the limit is unpacked. Only of these two
-    # methods, which are all that numpy writes: others are unpacked whole, whatever is asked for.
+    # The size in the archive cannot be trusted, so at most MAX_BYTES are unpacked. zipfile honors that limit for these
+    # two methods only, the only ones that numpy writes; it unpacks the others whole.
     if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"{where}: {name} is packed by another method than numpy's; save it again with numpy.savez")
     with archive.open(found[0]) as stream:
@@ -63,16 +64,16 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> Array:
 
 
 def parse_npy(raw: bytes, where: str) -> Array:
-    """One array from the bytes of an .npy file; arrays of objects are refused, they would have to be unpickled."""
+    """One array from the bytes of an .npy file. Arrays of objects are refused, because reading them runs pickle."""
     header, start = _header(raw, where)
     kind, order, shape = header["descr"], header["fortran_order"], header["shape"]
     match = re.fullmatch(r"([<>|=])(?:([fiu][1248])|U([1-9][0-9]{0,3}))", kind) if isinstance(kind, str) else None
     if match is None or (match[2] and match[2] not in CODES):
-        raise InputError(f"{where} has the type {shown(kind)}; wanted numbers or words, save it as such")
+        raise InputError(f"{where} has the type {shown(kind)}; wanted numbers or strings, save it as such")
     if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS or not all(_is_size(size) for size in shape):
         raise InputError(f"{where} has the shape {shown(shape)}; wanted at most {MAX_DIMENSIONS} sizes, save it again")
     if order is not False and sum(size > 1 for size in shape) > 1:
-        raise InputError(f"{where} is stored by columns; save it again with numpy.ascontiguousarray")
+        raise InputError(f"{where} is stored in column order; save it again with numpy.ascontiguousarray")
     count, width = math.prod(shape), 4 * int(match[3]) if match[3] else int(match[2][1])
     if len(raw) - start != count * width:
         raise InputError(
@@ -86,7 +87,7 @@ def parse_npy(raw: bytes, where: str) -> Array:
     try:
         return Array(shape, tuple(word.decode(codec).rstrip("\0") for word in words))
     except UnicodeDecodeError:
-        raise InputError(f"{where} holds words that are not text; it is damaged, get it again") from None
+        raise InputError(f"{where} holds strings that are not text; it is damaged, get it again") from None
 
 
 def _header(raw: bytes, where: str) -> tuple[dict[str, Any], int]:

@@ -1,6 +1,6 @@
-"""AutoAugment as torchvision, timm and kornia hold it: their object, or of kornia its list, in, our policy out.
+"""Converts the AutoAugment policies of torchvision, timm (transforms or lists) and kornia (lists).
 
-None of them is imported here: what is read are names, probabilities and levels, and what these mean is written below.
+This module imports none of these libraries. It reads names, probabilities and levels; the tables below define them.
 """
 
 import math
@@ -21,17 +21,17 @@ from search_spaces.readers.conversion import (
 SWITCHES = ("AutoContrast", "Invert", "Equalize")
 ENHANCE = ("Contrast", "Color", "Brightness", "Sharpness")
 
-WHOLE_PIXELS = "shifts by whole pixels there"
-BICUBIC = "bilinear or bicubic by chance, or as set, there, bilinear here"
-FILLED = "filled with another color outside there, black here"
-TO_GRAY = "only loses color there; the other direction here gains color"
-INTERVAL = "drawn from an interval there, its middle here"
-ABOUT_CENTER = "about the centre there, about the top left corner here"
-ADDS = "adds to every pixel there, multiplies here; equal on middle gray"
-MULTIPLIES = "multiplies every pixel there, which is Brightness here"
-IN_HSV = "changes the saturation of HSV there, blends with gray here"
-WHOLE_BATCH = "one sub-policy for a whole batch there, one for every image here"
-VARIES = "its level is drawn around this one there"
+WHOLE_PIXELS = "the original shifts by whole pixels"
+BICUBIC = "the original is bilinear or bicubic, at random or as set, here bilinear"
+FILLED = "the original fills the outside with another color, here black"
+TO_GRAY = "the original only removes color, here the other direction adds color"
+INTERVAL = "the original draws from an interval, here its middle"
+ABOUT_CENTER = "the original shears about the centre, here about the top left corner"
+ADDS = "the original adds to every pixel, here it multiplies; equal on middle gray"
+MULTIPLIES = "the original multiplies every pixel, which is Brightness here"
+IN_HSV = "the original changes the saturation in HSV, here it blends with gray"
+WHOLE_BATCH = "the original draws one sub-policy for a whole batch, here one for every image"
+VARIES = "the original draws its level around this one"
 
 
 def _linear(op: str, strongest: float, mirrored: bool = True, *differs: str) -> TheirOp:
@@ -39,7 +39,7 @@ def _linear(op: str, strongest: float, mirrored: bool = True, *differs: str) -> 
 
 
 def torchvision_dialect(nearest: bool = True, filled: bool = False) -> Dialect:
-    """torchvision's table; `nearest` and `filled` say how images are moved, as they are by default."""
+    """torchvision's conventions. `nearest`: warps take the nearest pixel; `filled`: the outside is not black."""
     border = (FILLED,) * filled
     warped = (*((NEAREST_PIXEL,) * nearest), *border)
     return Dialect(
@@ -119,7 +119,7 @@ KORNIA = Dialect(
 
 
 def policy_from_torchvision(source: Any, name: str = "torchvision", skip_unknown: bool = False) -> ImportedPolicy:
-    """From torchvision's AutoAugment transform, of its first or second version, or from the list that it holds."""
+    """Convert torchvision's AutoAugment transform, v1 or v2, or its list of sub-policies."""
     rows = getattr(source, "policies", getattr(source, "_policies", source))
     how = getattr(source, "interpolation", "nearest")
     nearest = getattr(how, "value", how) in ("nearest", 0)
@@ -128,13 +128,13 @@ def policy_from_torchvision(source: Any, name: str = "torchvision", skip_unknown
 
 
 def policy_from_kornia(rows: Any, name: str = "kornia", skip_unknown: bool = False) -> ImportedPolicy:
-    """From a list that kornia's AutoAugment takes, or one of its own (`imagenet_policy`, ...)."""
+    """Convert a list that kornia's AutoAugment takes, or one of kornia's own (`imagenet_policy`, ...)."""
     imported = policy_from_rows(rows, KORNIA, name, skip_unknown)
     return ImportedPolicy(imported.policy, (WHOLE_BATCH, *imported.approximations))
 
 
 def policy_from_timm(source: Any, name: str = "timm", skip_unknown: bool = False) -> ImportedPolicy:
-    """From timm's AutoAugment transform, or from the lists of AugmentOp that it holds."""
+    """Convert timm's AutoAugment transform, or its lists of AugmentOp."""
     source = getattr(source, "policy", source)
     if not isinstance(source, list | tuple) or not all(isinstance(ops, list | tuple) for ops in source):
         raise InputError(f"timm policy {name} is {shown(source)}; give an AutoAugment, or lists of AugmentOp")

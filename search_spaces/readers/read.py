@@ -1,4 +1,4 @@
-"""One door to every policy file: ours, and those that others published."""
+"""Reads policy files of every supported format: this project's, and published ones."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ SUFFIXES = (".json", ".py", ".txt", ".npz")
 
 
 def read_policy(path: Path | str, name: str | None = None, skip_unknown: bool = False) -> ImportedPolicy:
-    """The policy in a file of any format that we know, and what our form cannot say exactly.
+    """Read a policy file of any supported format, and list what could only be approximated.
 
     `name` chooses among the tables of a Python file; `skip_unknown` leaves out the ops that have no counterpart here.
     """
@@ -35,7 +35,7 @@ def read_policy(path: Path | str, name: str | None = None, skip_unknown: bool = 
 
 
 def recognized(path: Path | str) -> tuple[FileFormat, Any]:
-    """The format of a file by its suffix, and for JSON by its content, which is returned too."""
+    """The format of a file, by its suffix or for JSON by its content, and the parsed JSON."""
     suffix = Path(path).suffix.lower()
     if suffix == ".json":
         data = read_json(path, "policy", MAX_BYTES, MAX_DEPTH)
@@ -46,7 +46,7 @@ def recognized(path: Path | str) -> tuple[FileFormat, Any]:
         if isinstance(data, dict) and data.get("format") in (FORMAT, SCHEDULE_FORMAT):
             return "ours", data
         raise InputError(
-            f"policy file {shown_path(path)} is {shown(data)}; wanted a policy of ours (format: {FORMAT!r}), a "
+            f"policy file {shown_path(path)} is {shown(data)}; wanted a policy (format: {FORMAT!r}), a "
             "pipeline of AutoAlbument (transform: ...) or a list of (op, probability, level) rows"
         )
     if suffix not in SUFFIXES:

@@ -1,8 +1,8 @@
-"""Fast AutoAugment's archives and DADA's genotypes: [[(op, probability, level), ...], ...] tables in Python source.
+"""Reads the tables of Fast AutoAugment and DADA: [[(op, probability, level), ...], ...] in Python source.
 
-There a level from 0 to 1 runs from the low to the high end of an op's range, value = level * (high - low) + low, so
-level .5 changes nothing where the middle of the range is the identity (shears, shifts, rotation, the four color ops).
-Here magnitude 0 changes nothing. What our form cannot say exactly becomes its nearest, and is listed with the policy.
+A level from 0 to 1 runs from the low to the high end of an op's range: value = level * (high - low) + low. Level .5
+thus changes nothing where the middle of the range is the identity (shears, shifts, rotation, the four color ops). Here
+magnitude 0 changes nothing. A value without an exact counterpart is approximated, and the difference is listed.
 """
 
 import ast
@@ -27,11 +27,11 @@ from search_spaces.readers.conversion import (
 
 # Fast AutoAugment's archive, the longest such file, has 128,000 characters.
 MAX_BYTES = 300_000
-# Its tables that are sums of lists have some 200 rows together.
+# Its tables that are sums of lists have about 200 rows in total.
 MAX_ADDED_ROWS = 20_000
 CHANGING = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse"}
 
-OTHER_SQUARE = "up to a pixel wider there, and pushed inside at the left and top border, where ours is cut off"
+OTHER_SQUARE = "the original is up to a pixel wider and stays inside at the left and top border, here it is clipped"
 
 
 def _same(value: float) -> float:
@@ -73,16 +73,16 @@ TUPLES = Dialect(
         **_SWITCHES,
         **{name: _ranged(name, 0.1, 1.9) for name in _ENHANCE},
         "Solarize": _ranged("Solarize", 0, 256, _threshold),
-        # They cut the bits to a whole number, and so do we: the magnitude is a multiple of 1/4.
+        # The published code truncates to whole bits, and so does this: the magnitude is a multiple of 1/4.
         "Posterize": _ranged("Posterize", 4, 8, int),
-        "Posterize2": _ranged("Posterize", 0, 4),  # all of it beyond our range
+        "Posterize2": _ranged("Posterize", 0, 4),  # wholly beyond the range here
         "Cutout": _ranged("Cutout", 0, 0.2, _same, OTHER_SQUARE),
         "CutoutAbs": _ranged("Cutout", 0, 20, _share, OTHER_SQUARE, IN_PIXELS),
     },
     top=1,
-    remedy="; divide levels that count to 10",
+    remedy="; divide levels from 0 to 10 by 10",
 )
-# The archive's functions under this decorator hold AutoAugment's own tables, whose levels count to 10.
+# Functions of the archive under this decorator hold AutoAugment's own tables, with levels from 0 to 10.
 TEN_LEVELS = "autoaug2arsaug"
 TEN = Dialect(
     {
@@ -103,7 +103,7 @@ TEN = Dialect(
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one table, the names it has in its file, and how its ops and levels are meant."""
+    """The rows of one table, its names in the file, and the conventions of its ops and levels."""
 
     rows: Any
     names: tuple[str, ...] = ()
@@ -111,18 +111,18 @@ class Table:
 
 
 def read_tuples(path: Path | str, name: str | None = None, skip_unknown: bool = False) -> ImportedPolicy:
-    """The policy in a .json file or in Python source, which is parsed and never run; `name` chooses among several."""
+    """Read a .json file or Python source, which is parsed and never run; `name` chooses among several tables."""
     table = find_table(path, name)
     return policy_from_rows(table.rows, table.dialect, name or Path(path).stem, skip_unknown)
 
 
 def policy_from_tuples(rows: Any, name: str = "imported", skip_unknown: bool = False) -> ImportedPolicy:
-    """Convert a table with levels from 0 to 1, all its sub-policies equally likely."""
+    """Convert a table with levels from 0 to 1; all sub-policies are equally likely."""
     return policy_from_rows(rows, TUPLES, name, skip_unknown)
 
 
 def find_table(path: Path | str, name: str | None = None) -> Table:
-    """The table of that name in a file, or the only one."""
+    """The table of that name in a file, or its only table."""
     where = f"policy table file {shown_path(path)}"
     text = read_text(path, "policy table", MAX_BYTES)
     if Path(path).suffix.lower() == ".json":
@@ -149,14 +149,14 @@ def _parsed(text: str, where: str) -> ast.Module:
 
 
 class _Source:
-    """The tables of one file: lists that are written out, their names, and sums of both."""
+    """Finds the tables of one Python file: literal lists, names of lists, and sums of both."""
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._rows_left = MAX_ADDED_ROWS
 
     def tables(self, module: ast.Module) -> Iterator[Table]:
-        """NAME = [...], def NAME(): return [...], or a list on its own."""
+        """Tables written as NAME = [...], as def NAME(): return [...], or as a list alone."""
         scope: dict[str, Any] = {}
         computed = _computed_names(module.body)
         for node in module.body:
@@ -213,7 +213,7 @@ class _Source:
 
 
 def _computed_names(body: list[ast.stmt]) -> set[str]:
-    """Names of lists that the code goes on to change: what is written out is then not the table."""
+    """Names of lists that the code changes later: their literal value is not the final table."""
     names = set()
     for node in body:
         inner = isinstance(node, ast.For | ast.While | ast.If | ast.With | ast.Try)
@@ -237,4 +237,4 @@ def _term(node: ast.expr, scope: MutableMapping[str, Any]) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError):
-        return None  # computed by code, which is not run here: not a table
+        return None  # code computes the value, and code is never run here
