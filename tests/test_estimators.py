@@ -1,6 +1,6 @@
-"""What every estimator promises: the draw has the policy's law, and its correction the exact gradient on average.
+"""The contract of every estimator: draws follow the policy, and the mean gradient of the correction is exact.
 
-Here the draws are enumerated, so expectations are exact; sampled ones are in test_estimators_unbiased.py.
+Here all draws are enumerated, so expectations are exact. Tests with sampled draws are in test_estimators_unbiased.py.
 """
 
 import itertools
@@ -43,7 +43,7 @@ def rewards_of(draw: Draw, table: Tensor) -> Tensor:
 
 
 def copies(logits: PolicyLogits, draws: int) -> PolicyLogits:
-    """The logits once for each draw, so that one backward tells the draws' gradients apart."""
+    """The logits repeated for each draw, so that one backward gives the gradient of each draw."""
     return PolicyLogits(*(each.detach().expand(draws, *each.shape).clone().requires_grad_() for each in logits))
 
 
@@ -59,13 +59,13 @@ def draw_gradients(estimator: Estimator, logits: PolicyLogits, noise: Noise, tab
 
 
 def exact_gradient(logits: PolicyLogits, table: Tensor) -> Tensor:
-    """(N + N * K,) of the expected reward."""
+    """(N + N * K,): the gradient of the expected reward."""
     own = PolicyLogits(*(each.detach().clone().requires_grad_() for each in logits))
     return torch.cat([each.flatten() for each in torch.autograd.grad(expected_reward(own, table), own)])
 
 
 def some_relax(scoring: str, seed: int = 0, hidden: int = 8, sub_policies: int = N, stages: int = K) -> Relax:
-    """With surrogates that are as wrong as they like to be, but not zero."""
+    """RELAX with random surrogates, which are neither right nor zero."""
     relax = Relax(sub_policies, stages, scoring, hidden=hidden).double()
     generator = seeded(200 + seed)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def noise_of_every_outcome(sub_policies: int, stages: int, scoring: str) -> tupl
 
 
 def probabilities_of_every_outcome(logits: PolicyLogits, noise: Noise, patterns: Tensor) -> Tensor:
-    """(D,) by multiplying them out."""
+    """(D,): the probabilities by plain multiplication."""
     choices = noise.sub_policy.argmax(-1)
     act = torch.sigmoid(logits.act if patterns.dim() == 3 else logits.act[choices])
     of_bits = torch.where(patterns > 0, act, 1 - act).flatten(1).prod(1)

@@ -1,4 +1,4 @@
-"""Gumbel-softmax: what it draws, and how its bias falls with its temperature on six images whose truth is known."""
+"""Gumbel-softmax: its draws, and how its bias falls with the temperature on six images with a known gradient."""
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def six_images() -> tuple[Tensor, Tensor, PolicyLogits]:
 def agreement(temperature: float, constants_for_the_rest: bool = False) -> tuple[float, float]:
     """Cosine and relative error of the mean straight-through gradient of a squared distance, against the truth.
 
-    The loss is quadratic, so that the linear guess at another image's loss, averaged over both directions, is right.
+    The loss is quadratic, so that the linear estimate of another image's loss, averaged over both directions, is exact.
     """
     images, target, logits = six_images()
     truth = exact_gradient(logits, (images - target).square().sum(-1, keepdim=True).expand(-1, 2))[:IMAGES]
@@ -89,16 +89,16 @@ def agreement(temperature: float, constants_for_the_rest: bool = False) -> tuple
     return cosine_similarity(found, truth, 0).item(), ((found - truth).norm() / truth.norm()).item()
 
 
-def test_the_straight_through_gradient_turns_to_the_truth_as_it_cools() -> None:
+def test_the_straight_through_gradient_approaches_the_exact_one_at_lower_temperatures() -> None:
     cosines, errors = zip(*(agreement(temperature) for temperature in (2.0, 1.0, 0.5, 0.1)), strict=True)
     assert list(cosines) == sorted(cosines)
     assert list(errors) == sorted(errors, reverse=True)
-    # The figures of another toy, whose images and loss are not known, at .5 and .1. This one is the first of its kind
-    # that has all four: of 24 drawn like it, 22 have a cosine above .8 at .5, and 22 one above .98 at .1.
+    # The expected figures at .5 and .1 come from another toy, whose images and loss are not known. This toy is the
+    # first drawn that has all four: of 24 such toys, 22 have a cosine above .8 at .5, and 22 one above .98 at .1.
     assert cosines[2:] == pytest.approx((0.956, 0.998), abs=0.05)
     assert errors[2:] == pytest.approx((0.37, 0.07), abs=0.05)
 
 
-def test_constants_in_place_of_the_images_that_were_not_drawn_point_elsewhere() -> None:
-    # As in DADA's released code: .35 where the images themselves give .93.
+def test_constants_in_place_of_the_images_that_were_not_drawn_give_another_direction() -> None:
+    # As in DADA's released code: a cosine of .35, where the images themselves give .93.
     assert agreement(0.5, constants_for_the_rest=True)[0] < agreement(0.5)[0] - 0.3

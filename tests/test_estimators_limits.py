@@ -1,4 +1,4 @@
-"""Extreme logits and sizes stay finite, and what makes no sense is refused with its remedy."""
+"""Extreme logits and sizes give finite results, and invalid arguments are refused with a remedy."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def edge_noise(noise: Noise) -> Noise:
     return Noise(*(torch.cat([each[:half], each[half:].round().clamp(EDGE, 1 - EDGE)]) for each in noise))
 
 
-# 13: the noise at its edge still draws the bit whose probability is 2e-6.
+# 13: noise at the edge still draws a bit of probability 2e-6.
 @pytest.mark.parametrize("act", [20.0, 13.0])
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (105, 2)], ids=str)
 @pytest.mark.parametrize("temperature", [0.05, 5.0])
@@ -88,7 +88,7 @@ def test_extreme_logits_give_finite_draws_and_gradients(
         (lambda: with_rewards_of_shape(Relax(4, 2).double(), 1), "one per draw"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_its_remedy(make: Callable[[], object], words: str) -> None:
+def test_invalid_arguments_are_refused_with_a_remedy(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words) as refusal:
         make()
     assert "\n" not in str(refusal.value)

@@ -56,7 +56,7 @@ def test_over_all_draws_the_conditional_sample_has_the_law_of_the_unconditional_
 
 
 def test_over_all_draws_the_entries_of_the_conditional_sample_are_uncorrelated() -> None:
-    # Their sum over draws hides the draw: independent Gumbels again, although each is cut off at the largest.
+    # Over all draws the entries are independent Gumbels again, although for one draw each is truncated at the largest.
     _, given, acts_given = sample_and_conditional("joint")
     correlation = torch.corrcoef(torch.cat([given, acts_given.flatten(1)], 1).T)
     assert (correlation - torch.eye(len(correlation))).abs().max() < 4.5 / DRAWS**0.5

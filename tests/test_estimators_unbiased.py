@@ -1,4 +1,4 @@
-"""Estimators that sample more than their draw: unbiased against enumeration, whatever the surrogate says."""
+"""Estimators that sample more than their draw are unbiased: their mean equals enumeration for any surrogate."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The surrogates of RELAX learn to lower the variance of the estimate that is used, and manage to."""
+"""The surrogates of RELAX minimize the variance of the estimate that is used, and they do lower it."""
 
 from collections.abc import Iterator
 
@@ -74,7 +74,7 @@ def test_the_variance_reaches_the_surrogates_only(scoring: str) -> None:
 
 
 def spread(estimator: Estimator, logits: PolicyLogits, table: Tensor, noise_of_rewards: float) -> float:
-    """Total variance of a draw's estimate, over the same 20,000 draws for whoever is asked."""
+    """Total variance of a draw's estimate, over the same 20,000 draws for every estimator."""
     generator, estimates = seeded(9), []
     for _ in range(20):
         own = copies(logits, 1000)
@@ -92,7 +92,7 @@ def relative_spread_while_learning(
     scoring: str, noise_of_rewards: float, reports: list[int], size: float = 1.0, rate: float = 0.005
 ) -> Iterator[float]:
     """Variance of RELAX over that of REINFORCE with leave-one-out, after these numbers of steps of 128 draws."""
-    # The reward is what a finite difference leaves. Taken before it, RELAX is this REINFORCE, surrogates or not.
+    # The reward is a finite difference of losses. RELAX of the two losses would equal this REINFORCE for any surrogate.
     logits = random_logits(0, LARGE, STAGES)
     table = size * (random_table(0, LARGE, STAGES) - random_table(1, LARGE, STAGES))
     reference = spread(Reinforce("leave_one_out", scoring), logits, table, noise_of_rewards)

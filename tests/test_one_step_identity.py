@@ -1,7 +1,7 @@
-"""What policy search by gradients stands on: rewards of single images are the derivative of a whole training step.
+"""The identity behind policy search by gradients: rewards of single images give the derivative through a step.
 
-A network takes one step on the loss that a policy expects, and autograd differentiates the validation loss after it, in
-the policy, through that step. The same comes of rewards that are measured image by image and of the policy's scores.
+A network takes one step on the expected loss under a policy, and autograd differentiates the validation loss after it
+in the policy, through that step. Rewards measured image by image, times the policy's scores, give the same gradient.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from jointsearch.through_step.validation import validation_gradient
 
 STEP_SIZE = 0.3
 SUB_POLICIES, IMAGES, PIXELS, CLASSES = 3, 4, 6, 3
-OUTCOMES = SUB_POLICIES * 2  # of one op each, which acts or rests
+OUTCOMES = SUB_POLICIES * 2  # one op each, which acts or not
 LABELS = torch.arange(IMAGES) % CLASSES
 
 

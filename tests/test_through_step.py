@@ -1,4 +1,4 @@
-"""The reward of an image is -step_size v . grad_w loss_i(w), however it is measured, and so is its gradient."""
+"""Every method measures the reward -step_size v . grad_w loss_i(w) of an image, and its gradient."""
 
 import copy
 from collections.abc import Callable
@@ -148,7 +148,7 @@ def test_the_deviation_of_frozen_from_living_batch_statistics_is_reported(
 def test_the_summed_rewards_predict_what_the_step_does_to_the_validation_loss(
     optimizer_step: float, doubles: Tensor
 ) -> None:
-    # v is taken after the step and the change is measured from before it: what is left is of second order.
+    # v is taken after the step, and the change is measured from before it, so the difference is of second order.
     network = small("group", dtype=torch.float64)
     before = copy.deepcopy(network)
     with record_step(network) as record:
@@ -166,7 +166,7 @@ def test_the_summed_rewards_predict_what_the_step_does_to_the_validation_loss(
 def direct_reward(
     frozen: FrozenNetwork, image: Tensor, label: Tensor, validation_loss: Callable, size: float
 ) -> Tensor:
-    """What training on one image alone does to the validation loss, from the weights before the step."""
+    """The change of the validation loss after training on one image alone, from the weights before the step."""
     weights = {name: weight.clone().requires_grad_() for name, weight in frozen.weights.items()}
     loss = cross_entropy(frozen(weights, image[None]), label[None])
     parts = torch.autograd.grad(loss, list(weights.values()))
@@ -278,7 +278,7 @@ def test_a_finite_difference_is_two_forward_passes_without_a_graph(singles: Tens
 
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("size", [0.0, 0.1 * SHORTEST])
-def test_along_no_direction_there_is_no_reward(reward: Callable[..., Tensor], size: float, singles: Tensor) -> None:
+def test_a_direction_of_zero_gives_rewards_of_zero(reward: Callable[..., Tensor], size: float, singles: Tensor) -> None:
     frozen, direction = recorded(small(), singles)
     norm = torch.nn.utils.get_total_norm(direction.values())
     nothing = {name: part * (size / norm) for name, part in direction.items()}
@@ -341,7 +341,7 @@ def test_dropout_drops_the_same_in_every_pass_of_a_reward(reward: Callable[..., 
 
 def test_a_timm_network_with_drop_path_and_fused_activations_gets_its_rewards() -> None:
     torch.manual_seed(0)
-    # From 0, as timm has them, the last scales of the blocks would put many activations on the kink of the ReLU.
+    # timm starts the last scales of the blocks at 0, which would put many activations on the kink of the ReLU.
     network = timm.create_model("resnet18", num_classes=3, drop_path_rate=0.5, zero_init_last=False).double()
     images = noise(8, 3, 32, 32, dtype=torch.float64)
     frozen, direction = recorded(network, images)

@@ -1,4 +1,4 @@
-"""Cells learn from the validation loss directly and through the training step, both times by autograd's gradient."""
+"""The gradients of cells, direct and through the training step, are those of autograd."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ NAME = "logits"
 
 
 class Mixed(nn.Module):
-    """A classifier of 3 whose middle is a mixture of three layers, weighed by logits that its training leaves alone."""
+    """A classifier of 3 with a mixture of three layers inside; training does not change the mixture's logits."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()

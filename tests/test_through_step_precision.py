@@ -1,4 +1,4 @@
-"""A reward is measured in float32 or better, whatever precision surrounds it."""
+"""A reward is measured in float32 or better, even inside code of lower precision."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -34,7 +34,7 @@ def test_a_reward_is_the_float32_one_whatever_surrounds_it(
 
 
 class Precision(nn.Module):
-    """Notes how products of float32 are rounded while it runs."""
+    """Records how products of float32 are rounded while it runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def test_no_product_is_rounded_to_tf32_or_bf16(reward: Callable[..., Tensor]) ->
     network.seen.clear()
     reward(frozen, direction, images, LABELS, STEP_SIZE)
     assert network.seen == {"ieee"}
-    # The old names and the new tell the same story again; torch raises where they do not.
+    # The old and the new settings agree again; torch raises if they do not.
     assert torch.get_float32_matmul_precision() == "medium"
     assert torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32

@@ -24,7 +24,7 @@ def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def state(network: nn.Module) -> dict[str, Any]:
-    """Everything that a reward could change in a network, and the generator."""
+    """All state that a reward could change: the network's, and the generator's."""
     modules = list(network.modules())
     return {
         "tensors": {name: tensor.clone() for name, tensor in network.state_dict().items()},
@@ -66,7 +66,7 @@ def test_a_recorded_step_leaves_what_an_ordinary_step_leaves(
 
 
 def test_buffers_are_right_as_soon_as_the_forward_pass_is_over(singles: Tensor) -> None:
-    # An averaged copy of the network takes its buffers from inside the step.
+    # An averaged copy of the network copies the buffers before the step is over.
     network, ordinary = small(), small()
     ordinary(singles)
     with record_step(network):
@@ -187,7 +187,7 @@ def test_a_reward_changes_nothing_bit_for_bit(
 
 
 class Fails(nn.Module):
-    """Draws, and then raises where it is told to."""
+    """Draws noise, and then raises if it is asked to."""
 
     failing = False
 

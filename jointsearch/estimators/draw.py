@@ -1,4 +1,4 @@
-"""A draw from a policy: one of N sub-policies by categorical logits, then for each of its K ops whether it acts."""
+"""A draw from a policy: one of N sub-policies, then for each of its K ops a bit that says whether it acts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-# The smallest noise, and its distance from 1. Logarithms of it stay finite in float32, whose last step below 1 is 6e-8.
+# Noise keeps this distance from 0 and 1, so that its logarithms stay finite in float32 (its last step below 1 is 6e-8).
 EDGE = 1e-6
 
 
 class PolicyLogits(NamedTuple):
-    """Any real numbers. A leading dimension of size D gives every draw logits, and so a gradient, of its own."""
+    """The logits of a policy. With a leading dimension D each draw has its own logits, and thus its own gradient."""
 
     sub_policy: Tensor  # (N,)
-    act: Tensor  # (N, K) that an op acts
+    act: Tensor  # (N, K) of the probability that an op acts
 
 
 class Noise(NamedTuple):
-    """Uniform noise of D draws, in [EDGE, 1 - EDGE]: same logits and noise, same draw."""
+    """Uniform noise of D draws, in [EDGE, 1 - EDGE]. The same logits and noise give the same draw."""
 
     sub_policy: Tensor  # (D, N)
     act: Tensor  # (D, K) hierarchical, (D, N, K) joint
@@ -29,35 +29,35 @@ class Noise(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """D draws and the term that carries their rewards' gradient to the logits."""
+    """D draws, and the function that turns their rewards into a gradient of the logits."""
 
     sub_policy: Tensor  # (D,) int64
     acts: Tensor  # (D, K) of the drawn sub-policy: 0 or 1, soft Gumbel between
     # Rewards (D,) -> terms (D,): backward of their mean estimates the gradient of the expected reward.
     correction: Callable[[Tensor], Tensor]
-    # Rewards (D,) -> scalar with a graph to the estimator's own parameters only: what their optimizer minimizes.
+    # Rewards (D,) -> scalar, differentiable in the estimator's own parameters only; their optimizer minimizes it.
     variance: Callable[[Tensor], Tensor] | None = None
     weights: Tensor | None = None  # (D, N) differentiable one-hot or relaxed, Gumbel only
     all_acts: Tensor | None = None  # (D, N, K) differentiable, of every sub-policy, Gumbel with joint noise only
 
 
 class Estimator(Protocol):
-    """A small module; what it learns or remembers is in its state_dict."""
+    """Interface of an estimator: a small module that keeps all its state in its state_dict."""
 
     scoring: str
 
     def __call__(self, logits: PolicyLogits, noise: Noise) -> Draw:
-        """Draw, deterministically."""
+        """Draw. The same logits and noise give the same draw."""
 
     def observe(self, rewards: Tensor) -> None:
-        """Take note of the rewards (D,) of a finished step."""
+        """Update running statistics with the rewards (D,) of a finished step."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What minimizing `Draw.variance` trains."""
+        """The parameters that are trained to minimize `Draw.variance`."""
 
 
 def draw_noise(logits: PolicyLogits, draws: int, scoring: str, generator: torch.Generator) -> Noise:
-    """Noise for D draws: "joint" scoring draws the bits of all sub-policies, "hierarchical" of the drawn one."""
+    """Noise for D draws: "joint" scoring draws the bits of all sub-policies, "hierarchical" those of the drawn one."""
     check_scoring(scoring)
     sub_policies, stages = logits.act.shape
     act_shape = (draws, sub_policies, stages) if scoring == "joint" else (draws, stages)
@@ -74,7 +74,7 @@ def per_draw(logits: PolicyLogits, noise: Noise, scoring: str) -> PolicyLogits:
     draws, (sub_policies, stages) = len(noise.sub_policy), logits.act.shape[-2:]
     wanted = (draws, sub_policies, stages) if scoring == "joint" else (draws, stages)
     if noise.act.shape != wanted:
-        # Broadcasting would make something of it, but not a draw.
+        # Broadcasting would accept the shape and give a wrong draw.
         raise ValueError(
             f"noise.act has shape {tuple(noise.act.shape)}, scoring={scoring} wants {wanted}; "
             f"make it with draw_noise(logits, {draws}, {scoring!r}, generator)."
@@ -83,7 +83,7 @@ def per_draw(logits: PolicyLogits, noise: Noise, scoring: str) -> PolicyLogits:
 
 
 def check_scoring(scoring: str) -> None:
-    """Refuse what is neither of the two consistent sets of scored bits."""
+    """Refuse any scoring but hierarchical and joint, the two consistent sets of scored bits."""
     if scoring not in ("hierarchical", "joint"):
         raise ValueError(
             f"scoring={scoring!r} is unknown; use hierarchical (score the K bits of the drawn sub-policy) or "
@@ -92,15 +92,15 @@ def check_scoring(scoring: str) -> None:
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that relaxes nothing."""
+    """Refuse a temperature of 0 or less."""
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} is not above 0; use 0.5, or less for a sharper relaxation.")
 
 
 def check_rewards(rewards: Tensor, draws: int) -> None:
-    """Refuse rewards that are not one per draw: broadcasting would credit draws with each other's."""
+    """Refuse rewards that are not one per draw: broadcasting would mix the rewards of different draws."""
     if rewards.shape != (draws,):
         raise ValueError(
             f"rewards have shape {tuple(rewards.shape)}, wanted ({draws},), one per draw; "
-            "average a batch that shares one draw first."
+            "if a batch shares one draw, average its rewards first."
         )

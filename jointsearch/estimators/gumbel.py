@@ -1,4 +1,4 @@
-"""Gumbel-softmax: differentiate through a relaxed draw. Biased; the bias falls and the variance grows as it cools."""
+"""Gumbel-softmax: differentiate through a relaxed draw. A lower temperature gives less bias and more variance."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from jointsearch.estimators.sample import draw_sample, rows
 
 
 class Gumbel(nn.Module):
-    """Weights of every sub-policy and bits that carry the gradient themselves, rounded (hard, straight-through) or not.
+    """Draws differentiable sub-policy weights and bits, rounded (`hard`, straight-through) or relaxed.
 
-    `sum_n weights_n image_n` needs the image of *every* sub-policy: with constants in place of those not drawn the
-    straight-through gradient points elsewhere.
+    `sum_n weights_n image_n` needs the image of *every* sub-policy. With constants in place of the images that were not
+    drawn, the straight-through gradient is wrong.
     """
 
     def __init__(self, temperature: float = 0.5, hard: bool = True, scoring: str = "hierarchical") -> None:
@@ -36,9 +36,9 @@ class Gumbel(nn.Module):
         return Draw(sample.sub_policy, rows(acts, sample.sub_policy), torch.zeros_like, weights=weights, all_acts=acts)
 
     def observe(self, rewards: Tensor) -> None:
-        """Nothing: there is no state."""
+        """Do nothing: this estimator has no state."""
 
 
 def straight_through(rounded: Tensor, soft: Tensor) -> Tensor:
-    """The rounded values exactly, with the gradient of the soft ones."""
+    """The rounded values, with the gradient of the soft ones."""
     return rounded + (soft - soft.detach())

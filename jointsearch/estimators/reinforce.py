@@ -1,4 +1,4 @@
-"""REINFORCE: (reward - baseline) times the gradient of the draw's log probability. Unbiased with any baseline here."""
+"""REINFORCE: (reward - baseline) times the gradient of the draw's log probability. Each baseline is unbiased."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from jointsearch.estimators.sample import draw_sample
 
 
 class Reinforce(nn.Module):
-    """Baseline "leave_one_out": the mean reward of the other draws; "ema": of the steps before; or "none"."""
+    """Baseline "leave_one_out": mean reward of the other draws; "ema": running mean of earlier steps; or "none"."""
 
     def __init__(self, baseline: str = "leave_one_out", scoring: str = "hierarchical") -> None:
         super().__init__()
@@ -20,11 +20,11 @@ class Reinforce(nn.Module):
         self.running = RunningMean()
 
     def forward(self, logits: PolicyLogits, noise: Noise) -> Draw:
-        """Draw, and score the draw's log probability with its rewards."""
+        """Draw. The correction multiplies the draw's log probability by reward - baseline."""
         draws = len(noise.sub_policy)
         if self.baseline == "leave_one_out" and draws < 2:
             raise ValueError(
-                "baseline=leave_one_out compares a draw with the others of its step, but there is only 1; "
+                "baseline=leave_one_out compares a draw with the other draws of its step, but the step has only 1; "
                 "use baseline=ema, or more draws a step."
             )
         sample = draw_sample(logits, noise, self.scoring)
@@ -37,7 +37,7 @@ class Reinforce(nn.Module):
         return Draw(sample.sub_policy, sample.acts, correction)
 
     def observe(self, rewards: Tensor) -> None:
-        """Let the running baseline learn from the rewards of a finished step."""
+        """Update the running baseline with the rewards of a finished step."""
         if self.baseline == "ema":
             self.running.observe(rewards.mean())
 

@@ -1,8 +1,8 @@
 """RELAX: REINFORCE minus a learned function of relaxed samples, whose own gradient is added back exactly.
 
 With f the reward, c the surrogate, z the relaxed sample and z~ the one conditioned on the draw, an estimate is
-[f - c(z~)] grad log p + grad c(z) - grad c(z~). Subtracting two losses that share their noise cancels everything but
-REINFORCE, so the reward must be the difference already: first through the step, then this.
+[f - c(z~)] grad log p + grad c(z) - grad c(z~). The reward must already be a difference of losses, measured through the
+training step: subtracting the RELAX estimates of two losses that share their noise cancels all but REINFORCE.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Surrogates = list[Callable[[Tensor], Tensor]]
 
 
 class Surrogate(nn.Module):
-    """Guess a reward from relaxed choices in [0, 1]: one hidden tanh layer. It starts as 0, that is as REINFORCE."""
+    """Predicts a reward from relaxed choices in [0, 1]: one hidden tanh layer. It starts at 0, which is REINFORCE."""
 
     def __init__(self, choices: int, hidden: int) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class Surrogate(nn.Module):
 class Relax(nn.Module):
     """Joint scoring: one surrogate of all N + N * K choices. Hierarchical: one of the sub-policy, one of its bits.
 
-    Several draws are first centred on each other (leave-one-out): the mean reward drifts during a search faster than
-    a surrogate follows, and so RELAX starts where the best baseline of REINFORCE is. A single draw has no baseline.
+    The rewards of several draws are first centred (leave-one-out), because the mean reward drifts during a search
+    faster than a surrogate follows. RELAX thus starts at the best baseline of REINFORCE. A single draw has no baseline.
 
-    Surrogates guess in units of the rewards seen so far. Those of a search are a few thousandths, and a surrogate that
-    learned them as they are, in Adam's steps of a fixed size, was for 50 steps up to a hundred times larger.
+    Surrogates predict rewards in units of their root mean square so far. Rewards of a search are a few thousandths;
+    without the unit, Adam's steps of a fixed size made a surrogate up to a hundred times too large for 50 steps.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Relax(nn.Module):
         self.mean_square = RunningMean()
 
     def forward(self, logits: PolicyLogits, noise: Noise) -> Draw:
-        """Draw; the correction reaches the logits only, the variance the surrogates only."""
+        """Draw. The correction is differentiable in the logits only, the variance in the surrogates only."""
         sample = draw_sample(logits, noise, self.scoring)
         score, control = self._score_and_control(sample, noise, [constant(each) for each in self.surrogates])
-        # Logits of every draw's own, so that one backward gives the gradient of each draw and not only their sum.
+        # Each draw gets its own copy of the logits, so that one backward gives the gradient of each draw, not the sum.
         own = PolicyLogits(*(each.detach().clone().requires_grad_() for each in per_draw(logits, noise, self.scoring)))
 
         unit = self.unit()
@@ -87,17 +87,17 @@ class Relax(nn.Module):
         def variance(rewards: Tensor) -> Tensor:
             terms = self._terms(own, noise, advantage(rewards, len(score)) / self.unit())
             gradients = torch.autograd.grad(terms.sum(), own, create_graph=True)
-            # The mean estimate does not depend on the surrogates, so the mean square is the variance up to a constant.
+            # The expected estimate is the same for all surrogates, so the mean square is the variance up to a constant.
             return torch.stack([gradient.square().sum() for gradient in gradients]).sum()
 
         return Draw(sample.sub_policy, sample.acts, correction, variance)
 
     def observe(self, rewards: Tensor) -> None:
-        """Let the unit follow the size of the rewards of a finished step; surrogates learn by the variance."""
+        """Update the unit with the rewards of a finished step. Surrogates are trained on the variance instead."""
         self.mean_square.observe(advantage(rewards, len(rewards)).square().mean())
 
     def unit(self) -> Tensor:
-        """The root mean square of the rewards so far; 1 before there are any. It depends on no draw that it scales."""
+        """The root mean square of the rewards of earlier steps, or 1. It is independent of the draws that it scales."""
         mean_square = self.mean_square.value()
         return torch.where(mean_square > 0, mean_square, 1.0).sqrt()
 
@@ -107,7 +107,7 @@ class Relax(nn.Module):
         return advantages * score + control
 
     def _score_and_control(self, sample: Sample, noise: Noise, surrogates: Surrogates) -> tuple[Tensor, Tensor]:
-        """Log probability of each draw, and the part of its term that no reward enters; both (D,)."""
+        """The log probability of each draw, and the part of its term without the reward; both (D,)."""
         given = relaxed_sub_policy_given(sample.sub_policy_logits, sample.sub_policy, noise.sub_policy_given)
         acts_given = relaxed_acts_given(sample.act_logits, sample.bits, noise.act_given)
         weights, weights_given = (torch.softmax(z / self.temperature, -1) for z in (sample.relaxed_sub_policy, given))
@@ -117,8 +117,8 @@ class Relax(nn.Module):
         if self.scoring == "joint":
             relaxed, relaxed_given = torch.cat([weights, acts], 1), torch.cat([weights_given, acts_given], 1)
             return score, control_variate(surrogates[0], score, relaxed, relaxed_given)
-        # The surrogate of the bits may see the hard sub-policy, which does not depend on their logits; that of the
-        # sub-policy must not, or its gradient through the relaxed sample would miss the rounding.
+        # The surrogate of the bits may read the rounded sub-policy, which does not depend on their logits. That of the
+        # sub-policy must not: its gradient through the relaxed sample would miss the rounding.
         drawn = one_hot(sample.sub_policy, weights.shape[1]).to(weights)  # (D, N)
         control = control_variate(surrogates[0], log_sub_policy, weights, weights_given)
         relaxed, relaxed_given = torch.cat([drawn, acts], 1), torch.cat([drawn, acts_given], 1)
@@ -128,17 +128,17 @@ class Relax(nn.Module):
 def control_variate(
     surrogate: Callable[[Tensor], Tensor], score: Tensor, relaxed: Tensor, relaxed_given: Tensor
 ) -> Tensor:
-    """(D,) terms whose gradient is 0 in expectation; as a factor of the score the surrogate is a mere number."""
+    """(D,) terms whose gradient is 0 in expectation; the surrogate that multiplies the score is held constant."""
     return surrogate(relaxed) - surrogate(relaxed_given) - surrogate(relaxed_given.detach()) * score
 
 
 def advantage(rewards: Tensor, draws: int) -> Tensor:
-    """(D,) rewards as numbers, centred on each other if there are several."""
+    """(D,) rewards without a gradient, each minus the mean of the others if there are several."""
     check_rewards(rewards, draws)
     return leave_one_out(rewards.detach()) if draws > 1 else rewards.detach()
 
 
 def constant(surrogate: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The surrogate as a fixed function: gradients pass through it and leave nothing in it."""
+    """The surrogate with fixed parameters: gradients pass through it to its input only."""
     fixed = {name: parameter.detach() for name, parameter in surrogate.named_parameters()}
     return lambda choices: functional_call(surrogate, fixed, (choices,))

@@ -1,7 +1,7 @@
-"""Samples before and after rounding, the samples that are conditioned on the rounded ones, and log probabilities.
+"""Draws with their relaxed samples, relaxed samples conditioned on a draw, and log probabilities.
 
-The relaxed samples are those of Gumbel-softmax; the conditional ones those of RELAX (Grathwohl et al., ICLR 2018),
-which must round to the draw they are given and, over all draws, have the law of the unconditional ones.
+The relaxed samples are those of Gumbel-softmax. The conditional samples are those of RELAX (Grathwohl et al., ICLR
+2018): each rounds to the given draw, and over all draws they have the distribution of the unconditional samples.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jointsearch.estimators.draw import Noise, PolicyLogits, per_draw
 
 
 class Sample(NamedTuple):
-    """D draws, with the logits and relaxed values they come from; the bits of all sub-policies if scoring is joint."""
+    """D draws with their logits and relaxed values. Under joint scoring they hold the bits of all sub-policies."""
 
     sub_policy_logits: Tensor  # (D, N)
     act_logits: Tensor  # (D, K) or (D, N, K), of the bits that are drawn
@@ -33,12 +33,12 @@ class Sample(NamedTuple):
         return rows(self.sub_policy_logits.log_softmax(-1), self.sub_policy)
 
     def log_probability_of_bits(self) -> Tensor:
-        """(D,): the sum over all bits that were drawn."""
+        """(D,): the sum of the log probabilities of all drawn bits."""
         return log_probability_of_acts(self.act_logits, self.bits).flatten(1).sum(1)
 
 
 def draw_sample(logits: PolicyLogits, noise: Noise, scoring: str) -> Sample:
-    """Draw a sub-policy and its bits (hierarchical), or a sub-policy and the bits of all (joint)."""
+    """Draw a sub-policy and its bits (hierarchical), or a sub-policy and the bits of all sub-policies (joint)."""
     logits = per_draw(logits, noise, scoring)
     scores = relaxed_sub_policy(logits.sub_policy, noise.sub_policy)  # (D, N)
     sub_policy = scores.argmax(-1)  # (D,)
@@ -59,31 +59,31 @@ def relaxed_acts(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 def relaxed_sub_policy_given(logits: Tensor, sub_policy: Tensor, uniform: Tensor) -> Tensor:
-    """(D, N) a relaxed sample whose largest entry is the given sub-policy's, from noise that did not choose it."""
+    """(D, N) a relaxed sample whose largest entry is the given sub-policy's, from noise independent of the draw."""
     # The largest of Gumbels whose probabilities sum to 1 is a standard Gumbel, whichever of them it is.
     largest = -torch.log(-torch.log(uniform.gather(-1, sub_policy[:, None])))  # (D, 1)
     fresh = relaxed_sub_policy(logits, uniform)
-    # Each of the others is its own Gumbel cut off at the largest: -log(-log(v) / p - log(v_c)), in a form that
-    # neither overflows nor, by rounding, exceeds the largest.
+    # Each other entry is its own Gumbel, truncated at the largest: -log(-log(v) / p - log(v_c)). This form does not
+    # overflow, and its rounding errors never exceed the largest.
     others = largest + logsigmoid(fresh - largest)
     is_given = torch.zeros_like(uniform, dtype=torch.bool).scatter(-1, sub_policy[:, None], True)
     return torch.where(is_given, largest, others)
 
 
 def relaxed_acts_given(logits: Tensor, bits: Tensor, uniform: Tensor) -> Tensor:
-    """A relaxed sample above 0 exactly where the given bit is 1, same shape, from noise that did not choose it."""
-    # logits + logit(v'), where v' is the noise squeezed to the side of 1 - beta that gives the bit: v * beta + 1 - beta
-    # for a 1, v * (1 - beta) for a 0. Written out, beta differentiated inside v' too, both sides are one mirrored form.
+    """A relaxed sample, above 0 exactly where the given bit is 1, same shape, from noise independent of the draw."""
+    # logits + logit(v'), where v' is the noise scaled to the side of 1 - beta that gives the bit: v * beta + 1 - beta
+    # for a 1, v * (1 - beta) for a 0. Written out, with beta in v' differentiable too, both are one mirrored formula.
     sign = 2 * bits - 1
     mirrored = torch.where(bits > 0, uniform, 1 - uniform)
     return -sign * (logsigmoid(-sign * logits - torch.log(mirrored)) + torch.log1p(-mirrored))
 
 
 def log_probability_of_acts(logits: Tensor, bits: Tensor) -> Tensor:
-    """Log probability of each bit on its own, same shape."""
+    """The log probability of each bit, same shape."""
     return logsigmoid((2 * bits - 1) * logits)
 
 
 def rows(values: Tensor, sub_policy: Tensor) -> Tensor:
-    """Of (D, N, ...) values those of each draw's sub-policy, (D, ...)."""
+    """Select the values of each draw's sub-policy: (D, N, ...) -> (D, ...)."""
     return values[torch.arange(len(sub_policy), device=values.device), sub_policy]

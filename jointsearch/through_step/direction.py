@@ -1,4 +1,4 @@
-"""The direction v in weight space along which a reward is measured, checked once for all ways of measuring."""
+"""The direction v in weight space along which rewards are measured, with the checks that all methods share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from torch.nn.utils import get_total_norm
 
 from jointsearch.through_step.record import FrozenNetwork
 
-# A direction this short is rounding: what is divided by its norm says nothing.
+# A direction this short is rounding error; dividing by its norm gives noise.
 SHORTEST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """v by the names of the weights it changes, and its norm over all of them, still on the device."""
+    """v, by the names of the weights, and its total norm, a tensor on the device."""
 
     parts: dict[str, Tensor]
     norm: Tensor  # ()
 
     def settle(self, rewards: Tensor) -> Tensor:
-        """Rewards (B,) as they are; exactly 0 along no direction, NaN along one that is not finite."""
-        # Where a dead unit masks a NaN of v, the rewards alone would not show it.
+        """Rewards (B,) unchanged; exactly 0 if v is 0, NaN if v is not finite."""
+        # A dead unit can mask a NaN of v, so that the rewards alone would not show it.
         return torch.where(self.norm < SHORTEST, 0.0, rewards) + 0.0 * self.norm
 
 
 def checked_direction(network: FrozenNetwork, direction: Mapping[str, Tensor]) -> Direction:
-    """The direction in the dtype of the weights; raises where the two do not fit, or rewards would be noise."""
+    """The direction in the dtype of the weights. Refuses wrong names and shapes, and weights in low precision."""
     for name, weight in network.weights.items():
         if weight.dtype not in (torch.float32, torch.float64):
             raise ValueError(
@@ -51,17 +51,17 @@ def checked_direction(network: FrozenNetwork, direction: Mapping[str, Tensor]) -
 
 
 def in_precision_of_weights(images: Tensor, network: FrozenNetwork) -> Tensor:
-    """Images in the dtype of the weights, float32 or float64, whatever an autocast region made of them."""
+    """Images in the dtype of the weights, float32 or float64, even if autocast lowered their precision."""
     return images.to(next(iter(network.weights.values())).dtype)
 
 
 def with_gradient(values: Tensor, gradient: Tensor, inputs: Tensor) -> Tensor:
-    """Values (B,) as they are, with a graph to the inputs (B, ...) that has this gradient and keeps no activations."""
+    """Values (B,) unchanged, differentiable in the inputs (B, ...) with this gradient; keeps no activations."""
     slope = (gradient * inputs).flatten(1).sum(1)  # (B,)
     return values + (slope - slope.detach())
 
 
 def with_shared_gradient(values: Tensor, gradient: Tensor, shared: Tensor) -> Tensor:
-    """Values (B,) as they are, whose sum has this gradient to what all of them share; each carries a B-th of it."""
+    """Values (B,) unchanged. Their sum has this gradient in the shared tensor; each value carries 1/B of it."""
     slope = (gradient * shared).sum() / len(values)
     return values + (slope - slope.detach())

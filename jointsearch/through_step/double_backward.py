@@ -1,4 +1,4 @@
-"""Rewards by differentiating a gradient: exact, and what the cheaper ways are tested against."""
+"""Rewards by differentiating a gradient: exact, and the reference for tests of the cheaper methods."""
 
 from collections.abc import Mapping
 

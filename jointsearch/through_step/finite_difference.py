@@ -1,4 +1,4 @@
-"""Rewards by a finite difference over the weights: two forward passes, whatever the network is made of."""
+"""Rewards by a finite difference over the weights: two forward passes of any network."""
 
 from collections.abc import Mapping
 
@@ -16,5 +16,5 @@ def finite_difference(
     step_size: float,
     epsilon: float = 0.01,
 ) -> Tensor:
-    """Rewards (B,): -step_size v . grad_w l_i; with their gradient to `images` where these require one."""
+    """Rewards (B,): -step_size v . grad_w l_i; differentiable in `images` that require a gradient."""
     return losses_on_both_sides(network, direction, images, labels, epsilon).rewards(step_size)

@@ -1,4 +1,4 @@
-"""How sharp the validation loss is in the architecture: where this grows, cells found by gradients get worse.
+"""The sharpness of the validation loss in the architecture. As it grows, cells found by gradients get worse.
 
 Zela et al. 2020 (R-DARTS) stop a search when the largest eigenvalue of this Hessian rises.
 """
@@ -21,9 +21,9 @@ def largest_eigenvalue(
     noise: torch.Generator,
     iterations: int = 20,
 ) -> Tensor:
-    """The eigenvalue of d^2(validation loss)/d(architecture)^2 that is largest in size, (), by power iteration.
+    """The eigenvalue of largest magnitude of d^2(validation loss)/d(architecture)^2, (), by power iteration.
 
-    Each iteration differentiates one gradient, so all of them together cost one forward and backward pass each.
+    All iterations differentiate the same gradient; each costs about one forward and one backward pass.
     """
     leaves = {name: logits.detach().requires_grad_() for name, logits in architecture.items()}
     held = {name: weight.detach() for name, weight in network.named_parameters() if name not in leaves}

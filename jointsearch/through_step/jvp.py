@@ -1,4 +1,4 @@
-"""Rewards by forward-mode differentiation: exact, one pass, for networks whose every operation has a forward mode."""
+"""Rewards by forward-mode differentiation: exact, in one pass. Every operation of the network needs a forward mode."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from jointsearch.through_step.record import FrozenNetwork
 def jvp(
     network: FrozenNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, step_size: float
 ) -> Tensor:
-    """Rewards (B,): -step_size v . grad_w l_i; with their gradient to `images` where these require one."""
+    """Rewards (B,): -step_size v . grad_w l_i; differentiable in `images` that require a gradient."""
     differentiable = images.requires_grad and torch.is_grad_enabled()
     with full_precision(images.device), torch.set_grad_enabled(differentiable), warnings.catch_warnings():
-        # On its first use, torch loads rules of forward mode that it still scripts, and warns of that.
+        # On first use torch scripts some of its forward-mode rules, and warns about that.
         warnings.filterwarnings("ignore", message="`torch.jit")
         v = checked_direction(network, direction)
         inputs = in_precision_of_weights(images, network)
         leaves = inputs.detach().requires_grad_(differentiable)
-        # Not torch.func.jvp: under it, dropout lays its mask out another way where images are channels_last, and the
-        # rewards are those of other noise than the step's (torch 2.11 to 2.15).
+        # Not torch.func.jvp: under it, dropout lays out its mask differently if images are channels_last, so that the
+        # rewards belong to other noise than the step's (torch 2.11 to 2.15).
         with forward_ad.dual_level():
             weights = {name: forward_ad.make_dual(network.weights[name], part) for name, part in v.parts.items()}
             losses = per_image_loss(network(weights, leaves), labels)

@@ -1,4 +1,4 @@
-"""The loss l_i whose gradient a reward measures."""
+"""The loss l_i of an image: a reward measures its gradient."""
 
 import torch
 from torch import Tensor

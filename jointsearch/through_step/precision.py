@@ -1,4 +1,4 @@
-"""Full precision for rewards: the finite difference of a network in bfloat16 is half noise, whatever autocast says."""
+"""Full precision for rewards, even inside autocast: in bfloat16 half of a finite difference is rounding noise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-# Where torch may round float32 to TF32 or bfloat16 before it multiplies. Only the settings of torch >= 2.9 can be read
-# whichever way a user has set them; torch's older ones (allow_tf32) then raise.
+# The places where torch may round float32 to TF32 or bfloat16 before multiplying. Only the settings of torch >= 2.9 can
+# always be read; the older ones (allow_tf32) raise if a user has set the new ones.
 _BACKENDS: Any = torch.backends
 _PRODUCTS = (
     _BACKENDS.cuda.matmul,
@@ -19,7 +19,7 @@ _PRODUCTS = (
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32 inside; both as before afterwards."""
+    """Turn off autocast and TF32 inside, and restore both afterwards."""
     before = [product.fp32_precision for product in _PRODUCTS]
     try:
         for product in _PRODUCTS:

@@ -1,4 +1,4 @@
-"""One training step, remembered: the network as a function of its weights, everything else as it was in that step."""
+"""Records one training step, to make the network a function of its weights with all else as in that step."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,7 +18,7 @@ class FrozenNetwork:
     network: nn.Module
     weights: dict[str, Tensor]  # of the trainable parameters, before the step
     statistics: dict[str, Tensor]  # batch mean and biased variance, by the names of the buffers they stand for
-    buffers: dict[str, Tensor]  # all others: a forward pass may write to them, so every call gets a copy
+    buffers: dict[str, Tensor]  # all other buffers: a forward pass may write to them, so every call gets a copy
     modes: dict[nn.Module, bool]
     noise: dict[torch.device, Tensor]  # generator states; empty where the step drew nothing
 
@@ -35,7 +35,7 @@ class FrozenNetwork:
 
 
 class StepRecord:
-    """What one training step started from; `frozen()` makes a function of it when the step is over."""
+    """The state at the start of one training step. After the step, `frozen()` turns it into a function."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
@@ -50,13 +50,13 @@ class StepRecord:
         self._buffers = {
             name: buffer.detach().clone() for name, buffer in network.named_buffers() if id(buffer) not in owned
         }
-        # In eval mode a batch normalization takes its statistics from its buffers, which is where a call puts them.
+        # In eval mode a batch normalization reads its statistics from its buffers; FrozenNetwork puts them there.
         self._modes = {module: module.training and module not in watched for module in network.modules()}
         self._noise: dict[torch.device, Tensor] | None = None
         self._finished = False
 
     def frozen(self) -> FrozenNetwork:
-        """The network as a function of its weights, everything else as it was in the recorded step."""
+        """The network as a function of its weights, with all else as in the recorded step."""
         if not self._finished or self._noise is None:
             state = "called no forward pass of the network" if self._finished else "is not over or has failed"
             raise ValueError(
@@ -68,7 +68,7 @@ class StepRecord:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Look on while the step runs; whatever happens in it, leave hooks, momenta and buffers in order."""
+        """Observe the step while it runs. Restores hooks, momenta and buffers even if the step fails."""
         with ExitStack() as undo:
             undo.callback(self._network.register_forward_pre_hook(self._before_forward).remove)
             undo.callback(self._network.register_forward_hook(self._after_forward).remove)
@@ -94,18 +94,18 @@ class StepRecord:
 
 @contextmanager
 def record_step(network: nn.Module) -> Iterator[StepRecord]:
-    """Around one training step: remembers the weights it started from, its batch statistics and its dropout noise."""
+    """Record one training step: the weights before it, its batch statistics and its dropout noise."""
     record = StepRecord(network)
     with record.watching():
         yield record
 
 
 class _BatchNormWatch:
-    """Reads a batch normalization's statistics without a pass of its own over the activations.
+    """Reads a batch normalization's statistics without another pass over the activations.
 
-    For one forward pass the layer updates lent buffers, at momentum 1: they end up holding the batch's statistics.
-    Its own buffers then get what they would have got, at once, because an averaged copy of the network may be updated
-    from them before the step is over.
+    For one forward pass the layer gets temporary buffers and momentum 1, so that these buffers hold the batch's
+    statistics afterwards. The layer's own buffers then get their usual update at once, because an averaged copy of the
+    network may read them before the step is over.
     """
 
     def __init__(self, name: str, module: _BatchNorm) -> None:
@@ -116,7 +116,7 @@ class _BatchNormWatch:
         self.undo = ExitStack()
 
     def lend(self) -> None:
-        """Until the layer's forward pass is over, keep its own buffers out of reach."""
+        """Give the layer temporary buffers until its forward pass is over."""
         module = self.module
         self.undo.callback(module.register_forward_hook(self._after_forward).remove)
         self.undo.callback(self._take_back)
@@ -125,7 +125,7 @@ class _BatchNormWatch:
             setattr(module, name, torch.zeros_like(own))
 
     def release(self) -> None:
-        """Take off what is still on the layer."""
+        """Remove the remaining hooks and temporary buffers from the layer."""
         self.undo.close()
 
     def _take_back(self) -> None:
@@ -145,14 +145,14 @@ class _BatchNormWatch:
         for name, own in self.own.items():
             own.mul_(1 - share).add_(share * batch[name])
         count = output.numel() // module.num_features
-        # Normalization itself divides by the count, the running variance is divided by one less.
+        # Normalization divides the variance by the count, the running variance by count - 1.
         self.statistics = {
             f"{self.name}.running_mean": batch["running_mean"],
             f"{self.name}.running_var": batch["running_var"] * ((count - 1) / count),
         }
 
     def _share(self) -> Any:
-        """The batch's share in the running statistics; without a momentum they are the mean over all batches."""
+        """The weight of the batch in the running statistics. Without a momentum these are the mean over all batches."""
         return 1 / self.module.get_buffer("num_batches_tracked") if self.momentum is None else self.momentum
 
 

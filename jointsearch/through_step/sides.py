@@ -1,4 +1,4 @@
-"""The losses on both sides of a finite difference over the weights: two forward passes, whatever the network is."""
+"""The losses on both sides of a finite difference over the weights: two forward passes of any network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from jointsearch.through_step.record import FrozenNetwork
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """Losses (B,) at w + reach v and at w - reach v, with a graph to images and architecture that require a gradient.
+    """Losses (B,) at w + reach v and at w - reach v, differentiable in images and architecture that require a gradient.
 
-    All images share an architecture: only the sum of the losses has the right gradient to it.
+    All images share an architecture, so that only the sum of the losses has the right gradient in it.
     """
 
     above: Tensor
@@ -36,11 +36,11 @@ class Sides:
         return self.direction.settle(self.scale(step_size) * (self.above - self.below))
 
     def scale(self, step_size: float) -> Tensor:
-        """What makes a reward of the difference of the two losses."""
+        """The factor that turns the difference of the two losses into a reward."""
         return -step_size / (2 * self.reach)
 
     def losses(self) -> Tensor:
-        """The losses in the middle, (B,), but for the square of the reach."""
+        """The losses at w, (B,), up to an error of the order of reach^2."""
         return (self.above + self.below).detach() / 2
 
 
@@ -57,7 +57,7 @@ def losses_on_both_sides(
         v = checked_direction(network, direction)
         inputs = in_precision_of_weights(images, network)
         reach = epsilon / v.norm.clamp_min(SHORTEST)
-        # One after the other, so that the activations of only one of them are in memory.
+        # One pass after the other, so that memory holds the activations of one only.
         above, below = (
             _losses(network, _moved(network, v.parts, sign * reach), inputs, labels, architecture or {})
             for sign in (1, -1)

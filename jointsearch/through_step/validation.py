@@ -1,4 +1,4 @@
-"""The gradient of the validation loss at the weights after a step: the direction along which images are judged."""
+"""The gradient of the validation loss at the weights after a step: the direction along which rewards are measured."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +18,11 @@ def validation_gradient(
     architecture: Mapping[str, Tensor] | None = None,
     of_weights: bool = True,
 ) -> dict[str, Tensor]:
-    """d(mean cross entropy over all batches)/d(weights and architecture), by name; the network is left as it was.
+    """d(mean cross entropy over all batches)/d(weights and architecture), by name; the network is left unchanged.
 
-    Batch statistics are those of each validation batch, and nothing is dropped: validation carries no noise. Names of
-    `architecture` stand for parameters of the network that are no weights; one backward pass serves both. Where that of
-    the weights is not wanted, none of it is computed.
+    Each validation batch is normalized with its own statistics, and dropout is off. `architecture` holds the parameters
+    that are no weights, by their names in the network; one backward pass gives both gradients. If `of_weights` is
+    False, the gradient of the weights is not computed.
     """
     weights = {name: one for name, one in network.named_parameters() if one.requires_grad}
     held = {} if of_weights else {name: one.detach() for name, one in weights.items()}
@@ -31,7 +31,7 @@ def validation_gradient(
     gradient: list[Tensor] = []
     with judging(network), torch.enable_grad():
         for images, labels in batches:
-            # Copies, so that the running statistics that evaluation uses see training batches only.
+            # Copies, so that only training batches update the running statistics for evaluation.
             buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
             with full_precision(images.device):
                 output = functional_call(network, {**held, **learned, **buffers}, (images,))
@@ -43,11 +43,11 @@ def validation_gradient(
 
 @contextmanager
 def judging(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for all but batch normalization; every flag comes back afterwards."""
+    """Set evaluation mode for all modules but batch normalization, and restore every flag afterwards."""
     flags = {module: module.training for module in network.modules()}
     try:
         for module, flag in flags.items():
-            module.training = flag and isinstance(module, _BatchNorm)  # one that is frozen stays so
+            module.training = flag and isinstance(module, _BatchNorm)  # one in evaluation mode stays so
         yield
     finally:
         for module, flag in flags.items():
