@@ -20,7 +20,7 @@ def features(images: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def bank() -> ImageSet:
-    # The judge is no network of ours: the label of the most correlated among 5,000 turned and moved shapes.
+    # Labels come from nearest neighbours, not from a network: the most correlated of 5,000 turned and moved shapes.
     return draw_shapes(5000, 1.0, torch.Generator().manual_seed(0))
 
 
@@ -38,7 +38,7 @@ def share_kept(op: AugOp | None, magnitude: float, bank: ImageSet, upright: Imag
     return (bank.labels[nearest] == upright.labels).float().mean().item()
 
 
-def test_the_judge_knows_every_untouched_shape(bank: ImageSet, upright: ImageSet) -> None:
+def test_the_nearest_neighbour_labels_untouched_shapes_correctly(bank: ImageSet, upright: ImageSet) -> None:
     assert share_kept(None, 0.0, bank, upright) >= 0.99
 
 

@@ -1,4 +1,4 @@
-"""A soft policy starts as its starting policy, learns shares, probabilities and magnitudes, and hardens back to one."""
+"""A soft policy equals its starting policy at first, learns shares, probabilities and magnitudes, and hardens."""
 
 import math
 from dataclasses import replace
@@ -61,7 +61,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_what_its_start_never_draws_is_not_in_it(weighted: bool) -> None:
+def test_sub_policies_of_weight_zero_are_left_out(weighted: bool) -> None:
     drawn, never = SubPolicy((OpChoice("Rotate", 0.5, 0.5),)), SubPolicy((OpChoice("Invert", 0.5),), 0.0)
     soft = SoftPolicy(Policy((never, drawn)))
     assert [one.ops[0].op for one in soft.harden(weighted=weighted).sub_policies] == ["Rotate"]
@@ -169,8 +169,8 @@ def test_the_divergence_from_the_start_by_hand() -> None:
 def test_idle_draws_are_counted_with_their_share() -> None:
     policy = Policy(
         (
-            SubPolicy((OpChoice("Rotate", 0.5, 0.5), OpChoice("Invert", 0.25))),  # rests in 3 of 8
-            SubPolicy((OpChoice("Rotate", 0.5, 0.02),)),  # always nearly so
+            SubPolicy((OpChoice("Rotate", 0.5, 0.5), OpChoice("Invert", 0.25))),  # leaves 3 of 8 images unchanged
+            SubPolicy((OpChoice("Rotate", 0.5, 0.02),)),  # always leaves images nearly unchanged
             SubPolicy(()),
         )
     )
@@ -236,7 +236,7 @@ def test_the_score_of_a_candidate_is_its_own_image_times_the_gradient(images: to
         torch.testing.assert_close(scores[:, n], (apply_draw(images, one) * gradient).flatten(1).sum(1))
 
 
-def test_what_does_not_learn_is_drawn_and_found_as_it_is() -> None:
+def test_numbers_that_do_not_learn_are_drawn_and_found_unchanged() -> None:
     ops = (OpChoice("Rotate", 0.998, 2 / 7), OpChoice("Color", 1 / 300, 0.5))
     start = Policy((SubPolicy(ops),))
     soft = SoftPolicy(start, learn_probability=False, learn_magnitude=False)

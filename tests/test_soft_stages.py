@@ -1,4 +1,4 @@
-"""Soft stages are the sum they claim to be, their gradient is exact, and what they harden to is an ordinary policy."""
+"""Soft stages compute their weighted sum, have its exact gradient, and harden to an ordinary policy."""
 
 from dataclasses import replace
 
@@ -111,7 +111,7 @@ def test_the_gradient_of_weights_and_probabilities_is_exact_for_every_op(images:
 
 def test_the_gradient_of_all_numbers_is_exact_through_both_stages_where_the_ops_are_smooth(images: Tensor) -> None:
     soft = new_stages(SMOOTH, sub_policies=1, temperature=0.5, act_temperature=0.5).double()
-    # Between .3 and .7 nothing is cut off at black or white, where a difference has no slope to compare with.
+    # Between .3 and .7 nothing is clipped at black or white, where finite differences give no slope.
     torch.nn.init.uniform_(soft.magnitude_logits, -0.5, -0.2, generator=torch.Generator().manual_seed(3))
     small = images[2:4, :, 8:14, 8:14].double() * 0.2 + 0.4
     assert gradients_agree(soft, small, ("preference", "probability_logits", "magnitude_logits"))

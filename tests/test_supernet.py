@@ -1,4 +1,4 @@
-"""The supernet against its plain definition: one module per candidate, and their weighted sum."""
+"""The supernet equals its plain definition: one module per candidate, and their weighted sum."""
 
 import pytest
 import torch

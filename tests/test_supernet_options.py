@@ -1,4 +1,4 @@
-"""What may differ from DARTS in a supernet: each option where it changes nothing and against its definition."""
+"""The options of a supernet: each at the values where it changes nothing, and against its definition."""
 
 import pytest
 import torch

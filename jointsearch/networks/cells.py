@@ -1,4 +1,4 @@
-"""Networks of cells, registered with timm: any genotype by value, by file or by its published name."""
+"""Networks of cells, registered with timm. The genotype is given by value, by file or by its published name."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ default_cfgs = generate_default_cfgs(
 
 
 class CellFeatures(nn.Module):
-    """The last map of every size, for `features_only`: what lies behind the last wanted one is removed."""
+    """The last map of every size, for `features_only`; cells after the last wanted map are removed."""
 
     def __init__(self, network: CellNetwork, out_indices: int | tuple[int, ...]) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ def cell_network(
     drop_rate: float = 0.0,
     **measures: Any,
 ) -> CellNetwork:
-    """The network of a genotype; `measures` are those of Skeleton: channels, layers, num_classes, in_chans, stem."""
+    """The network of a genotype; `measures` are fields of Skeleton: channels, layers, num_classes, in_chans, stem."""
     return derived_network(resolve_genotype(genotype), Skeleton(**measures), auxiliary, drop_path_rate, drop_rate)
 
 
 @register_model
 def jointsearch_cells(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A network of cells: DARTS_V2 with 16 channels and 8 cells, unless genotype=, channels= and layers= say other."""
-    # The last three sizes, as detectors take them: the ImageNet stem has a fourth, at a quarter.
+    """A network of cells: by default DARTS_V2 with 16 channels and 8 cells; see genotype=, channels= and layers=."""
+    # Detectors read the last three sizes. The ImageNet stem has a fourth, at a quarter of the input.
     features = {"out_indices": 3, "feature_cls": CellFeatures}
     return build_model_with_cfg(cell_network, "jointsearch_cells", pretrained, feature_cfg=features, **kwargs)

@@ -1,4 +1,4 @@
-"""The one class behind our hand-written networks: named parts in a row, then timm's classifier head."""
+"""The class of all hand-written networks: named parts in order, then timm's classifier head."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ImageClassifier(nn.Module):
-    """Runs `parts` in their order, pools and classifies; speaks timm's interface, so that timm's tools fit it."""
+    """Runs `parts` in order, pools and classifies. It has timm's interface, so that timm's tools work with it."""
 
     def __init__(
         self,

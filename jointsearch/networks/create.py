@@ -1,4 +1,4 @@
-"""One door to every network: ours and timm's, by name."""
+"""Builds any network by name: this project's and timm's."""
 
 import difflib
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ def create_network(
     drop_rate: float = 0.0,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The network `name` with fresh weights, for square images of `image_size`; `options` are those of its own.
+    """The network `name` with fresh weights, for square images of `image_size`; `options` are its own arguments.
 
-    Ours take any size as they are. An ImageNet network from timm gets its small-image form up to 64x64.
+    This project's networks take any size. An ImageNet network from timm is adapted to images up to 64x64.
     """
     if name == SUPERNET:
         if drop_rate:
-            raise InputError(f"drop_rate={drop_rate:g}, and a supernet has no dropout; set it to 0, or use drop_path")
+            raise InputError(f"drop_rate={drop_rate:g}, but a supernet has no dropout; set it to 0, or use drop_path")
         return supernet(num_classes=num_classes, in_chans=in_chans, **(options or {}))
     _check_arguments(name, num_classes, in_chans, image_size, drop_rate)
     source = model_entrypoint(name).__module__
@@ -41,7 +41,7 @@ def create_network(
         sizes["img_size"] = image_size
         if is_small:
             sizes["patch_size"] = small_patch_size(image_size)
-    # Not every timm network knows drop_rate; timm leaves out what is None.
+    # Not every timm network has drop_rate; timm ignores arguments that are None.
     model = timm.create_model(
         name, num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate or None, **sizes, **(options or {})
     )

@@ -1,8 +1,8 @@
-"""Networks made for 224x224, in a form that small images can use.
+"""Adapts networks for 224x224 images to small images.
 
-An ImageNet network halves its input five times: of a 32x32 image one pixel is left. Here the halvings at the front are
-taken out, one after the other, until 4x4 is left. For a ResNet at 32x32 this is its well-known CIFAR form: a 3x3
-convolution of stride 1 in front, and no pooling behind it.
+An ImageNet network halves its input five times, which leaves one pixel of a 32x32 image. This module removes halvings
+from the front until a 4x4 map is left. A ResNet at 32x32 thus gets its well-known CIFAR form: a 3x3 convolution of
+stride 1 in front, without pooling after it.
 """
 
 import functools
@@ -27,7 +27,7 @@ REMEDY = (
 def small_image_stem(model: nn.Module, image_size: int) -> nn.Module:
     """Change `model` in place so that images of `image_size` end in a feature map of at least 4x4, and return it.
 
-    A network that does so already is left as it is. Weights are kept, but a stem larger than 3x3 becomes a fresh 3x3.
+    A network that already does so is left unchanged. Weights are kept, but a stem larger than 3x3 becomes a fresh 3x3.
     """
     _check_supported(model)
     halvings = _halvings(model)
@@ -41,7 +41,7 @@ def small_image_stem(model: nn.Module, image_size: int) -> nn.Module:
     if final < SMALLEST_MAP:
         raise InputError(
             f"{type(model).__name__} ends in a {final}x{final} feature map for {image_size}x{image_size} images, "
-            f"{SMALLEST_MAP}x{SMALLEST_MAP} was wanted and taking out its halvings does not give it; {REMEDY}"
+            f"{SMALLEST_MAP}x{SMALLEST_MAP} is needed, and removing its halvings does not give it; {REMEDY}"
         )
     return model
 
@@ -70,9 +70,9 @@ def _stride(module: nn.Module) -> int:
 
 
 def _halvings(model: nn.Module) -> list[list[str]]:
-    """The names of the modules with stride 2, front first; those reached by maps of one size belong together.
+    """The names of the modules with stride 2, grouped by the size of their input, front first.
 
-    A block's convolution and its shortcut are reached by the same size, and have to change together.
+    A block's convolution and its shortcut have inputs of one size, and must change together.
     """
     by_size: dict[int, list[str]] = defaultdict(list)
 
@@ -93,7 +93,7 @@ def _halvings(model: nn.Module) -> list[list[str]]:
 
 
 def _full_resolution(module: nn.Module, is_stem: bool) -> nn.Module:
-    """The same convolution with stride 1, a 3x3 in place of a larger stem, nothing in place of a pooling."""
+    """The same convolution with stride 1, a 3x3 convolution for a larger stem, or an identity for a pooling."""
     if not isinstance(module, nn.Conv2d):
         return nn.Identity()
     if is_stem and module.kernel_size[0] > 3:
@@ -119,7 +119,7 @@ def _last_map_size(model: nn.Module, image_size: int) -> int:
         with torch.no_grad():
             features: Any = model.forward_features(images)  # type: ignore[operator]
         return int(features.shape[-1])
-    # What torch and timm raise where shapes do not meet: branches of different size, maps smaller than their kernel.
+    # torch and timm raise these if shapes do not fit: branches of different size, maps smaller than their kernel.
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(

@@ -1,4 +1,4 @@
-"""The network of a search of cells, by the name of its space."""
+"""Builds the supernet of a cell search from the name of its space."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jointsearch.soft.network import SuperNet, SuperNetSettings
 from search_spaces.cells.skeleton import Skeleton
 from search_spaces.cells.space import CELL_SPACES
 
-SUPERNET = "supernet"  # its name where networks have names; timm does not know it, since nothing else can train it
+SUPERNET = "supernet"  # not registered with timm, because only a cell search can train it
 
 
 def supernet(
@@ -18,10 +18,10 @@ def supernet(
     single_path: bool = False,
     **measures: Any,
 ) -> SuperNet:
-    """A supernet over a named space; `measures` are those of Skeleton: channels, layers, num_classes, in_chans."""
+    """A supernet over a named space; `measures` are fields of Skeleton: channels, layers, num_classes, in_chans."""
     options = SuperNetSettings(channel_share, auxiliary_skip, single_path)
     network = SuperNet(CELL_SPACES[space], Skeleton(**measures), torch.default_generator, options)
-    # They are the search's to move, after the weights of a step.
+    # The search itself updates the architecture, after the weights of a step.
     for logits in network.architecture().values():
         logits.requires_grad_(False)
     return network

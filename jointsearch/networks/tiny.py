@@ -1,4 +1,4 @@
-"""Networks so small that a test can train them: some twenty thousand parameters, any image of 8x8 or more."""
+"""Networks that a test can train: about twenty thousand parameters, for any image of 8x8 or more."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def three_stage_network(
     parts: dict[str, nn.Module] = {}
     for stage, stride in enumerate((1, 2, 2), start=1):
         parts[f"stage{stage}"] = nn.Sequential(
-            # No bias: the BatchNorm behind it has one.
+            # No bias: the BatchNorm after it has one.
             nn.Conv2d(channels[stage - 1], channels[stage], 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(channels[stage]),
             nn.ReLU(inplace=True),
@@ -56,9 +56,9 @@ def three_stage_network(
 def one_layer_network(
     num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
 ) -> ImageClassifier:
-    """One hidden layer over all pixels: nothing in it knows that a moved image is the same image."""
+    """One hidden layer over all pixels, so without any translation invariance of its own."""
     hidden = nn.Sequential(
-        nn.AdaptiveAvgPool2d(MLP_SIDE),  # leaves 12x12 as it is; other sizes are brought to it
+        nn.AdaptiveAvgPool2d(MLP_SIDE),  # resizes images to 12x12; images of that size stay unchanged
         nn.Flatten(),
         nn.Linear(in_chans * MLP_SIDE**2, MLP_WIDTH),
         nn.ReLU(inplace=True),
@@ -78,6 +78,6 @@ def tiny_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 @register_model
 def tiny_mlp(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """One hidden layer and a classifier, for data that ask for an invariance the network does not have."""
+    """One hidden layer and a classifier, for data that need an invariance which the network lacks."""
     features = {"out_indices": (0,)}
     return build_model_with_cfg(one_layer_network, "tiny_mlp", pretrained, feature_cfg=features, **kwargs)

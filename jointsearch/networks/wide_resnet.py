@@ -1,7 +1,7 @@
 """Wide residual networks (Zagoruyko & Komodakis, BMVC 2016), registered with timm.
 
 The convolutions carry a bias although a BatchNorm follows: with it WRN-40-2 has 2,246,474 parameters and WRN-28-10
-has 36,489,290 (10 classes), the counts of the published policy-search code whose results one compares with.
+has 36,489,290 (10 classes), as in the published policy-search code, with whose results ours are compared.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ class WideBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.dropout = nn.Dropout(drop_rate)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        # In place on a BatchNorm's output is safe: its backward reads its input, ReLU's reads what it wrote itself.
+        # ReLU may overwrite a BatchNorm's output: the BatchNorm's backward reads its input, ReLU's its own output.
         self.relu = nn.ReLU(inplace=True)
         same_shape = stride == 1 and in_channels == out_channels
         self.shortcut = None if same_shape else nn.Conv2d(in_channels, out_channels, 1, stride)
@@ -47,7 +47,7 @@ class WideBlock(nn.Module):
         """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride)."""
         activated = self.relu(self.norm1(x))
         residual = self.conv2(self.dropout(self.relu(self.norm2(self.conv1(activated)))))
-        # Where the shape changes, both branches share the activation (He et al. 2016, "Identity mappings").
+        # If the shape changes, both branches share the activation (He et al. 2016, "Identity mappings").
         carried = x if self.shortcut is None else self.shortcut(activated)
         return residual.add_(carried)
 
@@ -62,7 +62,7 @@ def wide_resnet(
 ) -> ImageClassifier:
     """WRN-depth-width. `drop_rate` is the paper's: between a block's convolutions, not before the classifier."""
     if (depth - 4) % 6:
-        raise ValueError(f"depth {depth} of a Wide-ResNet must be 6n + 4, as 16, 28 or 40 are")
+        raise ValueError(f"depth {depth} of a Wide-ResNet must be 6n + 4; use for example 16, 28 or 40")
     blocks = (depth - 4) // 6
     channels = (16, 16 * width, 32 * width, 64 * width)
     parts: dict[str, nn.Module] = {"stem": nn.Conv2d(in_chans, channels[0], 3, padding=1)}
@@ -87,7 +87,7 @@ def _build(name: str, depth: int, width: int, pretrained: bool, **kwargs: Any) -
 
 @register_model
 def wide_resnet16_1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-16-1, 175 thousand parameters: for quick trials."""
+    """WRN-16-1, 175 thousand parameters: for quick runs."""
     return _build("wide_resnet16_1", 16, 1, pretrained, **kwargs)
 
 

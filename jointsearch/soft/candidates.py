@@ -1,7 +1,7 @@
-"""The candidates of a supernet's edges, run so that nothing is computed twice.
+"""The candidate ops on the edges of a supernet, without repeated computation.
 
-What depends on the source of an edge alone (its ReLU, its pooled maps and their normalization) is computed once for all
-edges that leave it, and the weight of a candidate with convolutions is the scale of its last BatchNorm.
+Results that depend on the source of an edge alone (its ReLU, its pooled maps and their normalization) are computed once
+for all edges that leave it. The weight of a candidate with convolutions is the scale of its last BatchNorm.
 """
 
 from functools import cached_property
@@ -15,7 +15,7 @@ from search_spaces.cells.ops import FactorizedReduce
 
 
 class ScaledNorm(nn.BatchNorm2d):
-    """A BatchNorm that is handed its scale: one number, so that weighting its output costs no pass of its own."""
+    """A BatchNorm with one number as its scale, an argument: weighting its output thus costs no extra pass."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=False)
@@ -31,7 +31,7 @@ class ScaledNorm(nn.BatchNorm2d):
 
 
 class Candidate(nn.Module):
-    """A candidate with weights, of one edge: its first ReLU is left to the source, its last BatchNorm takes a scale."""
+    """A candidate with weights on one edge. The source runs its first ReLU; its last BatchNorm takes a scale."""
 
     def __init__(self, op: nn.Module, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Candidate(nn.Module):
 
 
 class Source:
-    """A state of a cell, and what the edges that leave it have in common, computed when the first one asks."""
+    """A state of a cell, and the results that its outgoing edges share, each computed on first use."""
 
     def __init__(self, x: Tensor, common: nn.ModuleDict) -> None:
         self.x, self._common = x, common
@@ -55,12 +55,12 @@ class Source:
 
     @cached_property
     def active(self) -> Tensor:
-        """After the ReLU with which every candidate with weights begins, (B, C, H, W)."""
+        """The state after the ReLU that starts every candidate with weights, (B, C, H, W)."""
         return relu(self.x)
 
     @cached_property
     def phases(self) -> Tensor | None:
-        """`active` as dilated convolutions like it, (4B, C, H / 2, W / 2); None where a side is odd."""
+        """`active` split into phases for dilated convolutions, (4B, C, H / 2, W / 2); None if a side is odd."""
         return to_phases(self.active)
 
     def common(self, op: str) -> Tensor:
@@ -71,7 +71,7 @@ class Source:
 
 
 def _without_ends(op: nn.Module) -> list[nn.Module]:
-    """What a candidate does between its first ReLU and its last BatchNorm."""
+    """The layers of a candidate between its first ReLU and its last BatchNorm."""
     if isinstance(op, FactorizedReduce):
         op.relu, op.norm = nn.Identity(), nn.Identity()  # type: ignore[assignment]
         return [op]

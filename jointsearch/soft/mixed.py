@@ -1,4 +1,4 @@
-"""The inside of a supernet's cell: every node is the weighted sum of all candidates on all its incoming edges."""
+"""The body of a supernet's cell: every node is the weighted sum of all candidates on all its incoming edges."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,27 +19,27 @@ SKIP = "skip_connect"
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """What all cells of one kind do in one forward pass."""
+    """The weights of candidates and edges in one forward pass, for all cells of one kind."""
 
-    ops: Tensor  # (E, O) how much of each candidate
-    edges: Tensor | None = None  # (E,) how much of each edge, whatever it is made of; None: all
-    chosen: tuple[int, ...] | None = None  # of every edge the one candidate to compute; None: all
-    skip: Tensor | None = None  # () how much of every edge's auxiliary skip
+    ops: Tensor  # (E, O) the weight of each candidate
+    edges: Tensor | None = None  # (E,) a factor for all candidates of each edge; None: 1
+    chosen: tuple[int, ...] | None = None  # the only candidate to compute on each edge; None: all
+    skip: Tensor | None = None  # () the weight of every edge's auxiliary skip
 
     @cached_property
     def weights(self) -> list[tuple[Tensor, ...]]:
-        """E rows of O scalars; taken apart once for all cells."""
+        """E rows of O scalars, split once for all cells."""
         weights = self.ops if self.edges is None else self.ops * self.edges.unsqueeze(1)
         return [row.unbind() for row in weights.unbind()]
 
     @cached_property
     def past(self) -> tuple[Tensor, ...]:
-        """E scalars: how much of the channels that pass the candidates by."""
+        """E scalars: the weight of each edge's channels that bypass the candidates."""
         return (torch.ones_like(self.ops[:, 0]) if self.edges is None else self.edges).unbind()
 
 
 class NodeSum:
-    """The sum of what arrives at a node, some of it in phases; it has the shape of `like`."""
+    """The sum of the inputs of a node, some of them in phases; it has the shape of `like`."""
 
     def __init__(self, like: Tensor) -> None:
         self._like = like
@@ -58,7 +58,7 @@ class NodeSum:
         self._whole = part * weight if self._whole is None else torch.addcmul(self._whole, part, weight)
 
     def total(self) -> Tensor:
-        """The sum (B, C, h, w); zeros where nothing arrived."""
+        """The sum (B, C, h, w), or zeros without any input."""
         if self._phases is not None:
             self.add(from_phases(self._phases))
             self._phases = None
@@ -66,7 +66,7 @@ class NodeSum:
 
 
 class MixedEdge(nn.Module):
-    """All candidates of one edge that have weights, and its auxiliary skip where that has."""
+    """The candidates of one edge that have weights, and its auxiliary skip if that has weights."""
 
     def __init__(self, space: CellSpace, channels: int, stride: int, auxiliary_skip: bool) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class MixedEdge(nn.Module):
             self.auxiliary = Candidate(CELL_OPS[SKIP](channels, stride, False), channels)
 
     def forward(self, node: NodeSum, source: Source, row: int, mixture: Mixture) -> None:
-        """Add this edge, which the mixture knows as `row`, to its node."""
+        """Add the output of this edge to its node; `row` is the edge's row in the mixture."""
         for place, op in enumerate(self.ops):
             if op != NO_EDGE and (mixture.chosen is None or mixture.chosen[row] == place):
                 self._add_candidate(node, source, op, mixture.weights[row][place])
@@ -96,7 +96,7 @@ class MixedEdge(nn.Module):
     def _add_candidate(self, node: NodeSum, source: Source, op: str, weight: Tensor) -> None:
         if op not in self.candidates:
             part = source.common(op)
-            # As in a derived network, what is passed on unchanged is never dropped.
+            # As in a derived network, an identity is never dropped.
             node.add_weighted(part if part is source.x else self._dropped(part), weight)
             return
         candidate = self.candidates[op]
@@ -116,8 +116,8 @@ class MixedEdge(nn.Module):
 class MixedBody(nn.Module):
     """The nodes of one cell of a supernet.
 
-    Of all channels one in `share` goes through the candidates; the others pass them by, weighted by the edge, and all
-    are shuffled at the node (Xu et al. 2020, PC-DARTS).
+    One in `share` channels goes through the candidates. The others bypass them, weighted by the edge, and the node
+    shuffles all channels (Xu et al. 2020, PC-DARTS).
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class MixedBody(nn.Module):
         edges = [MixedEdge(space, self.mixed, self._stride(source), auxiliary_skip) for _, source in space.edges]
         self.edges = nn.ModuleList(edges)
         self.rows = [[row for row, edge in enumerate(space.edges) if edge[0] == node] for node in range(space.nodes)]
-        # What has no weights is the same on all edges that leave a source.
+        # A candidate without weights has the same output on all edges that leave a source.
         self.common = nn.ModuleList()
         for source in range(space.nodes + 1):
             self.common.append(_without_weights(space, self.mixed, self._stride(source)))
@@ -145,7 +145,7 @@ class MixedBody(nn.Module):
         return torch.cat(states[2:], dim=1)
 
     def _divided(self, state: Tensor, place: int) -> tuple[Tensor, Tensor]:
-        """The channels that go through the candidates, and the others as they arrive at a node."""
+        """The channels for the candidates, and the bypassing channels at the size of the node."""
         if self.share == 1:
             return state, state[:, :0]
         past = state[:, self.mixed :]
@@ -169,7 +169,7 @@ class MixedBody(nn.Module):
 
 
 def _with_dense_gradient(state: Tensor) -> Tensor:
-    """The same; its gradient, cut out of that of all nodes, is copied once and not by every candidate."""
+    """The same state. Its gradient is a slice of a larger one; it is copied once, not by every candidate."""
     if state.requires_grad:
         state.register_hook(as_channels_last)
     return state

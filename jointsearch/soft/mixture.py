@@ -1,4 +1,4 @@
-"""Gradients of a draw that travel through pixels: of the acting bits, of the weights of sub-policies, of magnitudes."""
+"""Gradients of a draw through pixels, in the acting bits, the weights of sub-policies, and the magnitudes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,16 +10,16 @@ from jointsearch.soft.policy import SoftPolicy
 from search_spaces.augment.apply import PolicyDraw, apply_draw
 from search_spaces.augment.op import per_image
 
-# Images of one call when every sub-policy is applied to every image: enough to fill the cores, little to hold.
+# Images per call when every sub-policy is applied to every image: enough to use all cores, little memory.
 CHUNK_IMAGES = 4096
 
 
 def apply_blended(
     images: Tensor, draw: PolicyDraw, op: Tensor, acts: Tensor, apply: Callable[[Tensor, PolicyDraw, Tensor], Tensor]
 ) -> Tensor:
-    """`apply_draw` with a graph to `acts` (B, K): each stage is acts * op(images) + (1 - acts) * images.
+    """`apply_draw`, differentiable in `acts` (B, K): each stage is acts * op(images) + (1 - acts) * images.
 
-    `op` (B, K) names the ops also where they do not act; `apply` is apply_draw or pushed.
+    `op` (B, K) also names the ops that do not act; `apply` is apply_draw or pushed.
     """
     changed = images
     for stage in range(op.shape[1]):
@@ -30,7 +30,7 @@ def apply_blended(
 
 
 def pushed(images: Tensor, draw: PolicyDraw, pool: Tensor | None = None) -> Tensor:
-    """`apply_draw` where each magnitude moves every pixel by as much as itself: DADA's Eq. 10, not the true slope."""
+    """`apply_draw` with DADA's gradient (Eq. 10): each magnitude has slope 1 in every pixel, not the true slope."""
     changed = apply_draw(images, replace(draw, magnitude=draw.magnitude.detach()), pool)
     acting = torch.where(draw.op >= 0, draw.magnitude, 0.0).sum(1).to(changed.device)  # (B,)
     return changed + per_image(acting - acting.detach())

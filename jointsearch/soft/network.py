@@ -21,20 +21,20 @@ START_SPREAD = 1e-3  # of the first logits, as in DARTS
 
 @dataclass(frozen=True)
 class SuperNetSettings:
-    """Where a supernet differs from DARTS's; R-DARTS's drop path is `set_drop_path(network, rate)`."""
+    """Options of a supernet; the defaults are DARTS's. R-DARTS's drop path is `set_drop_path(network, rate)`."""
 
-    # PC-DARTS: one channel in so many goes through the candidates (there, 4), and edges have logits of their own.
+    # PC-DARTS: one in `channel_share` channels goes through the candidates (4 in the paper), and edges have logits.
     channel_share: int | None = None
     # DARTS-: every edge adds its source, times the buffer `skip_weight`, which falls from 1 to 0 during a search.
     auxiliary_skip: bool = False
-    # GDAS: only the candidate that `draw` drew for an edge is computed.
+    # GDAS: each edge computes only the candidate that `draw` drew for it.
     single_path: bool = False
 
 
 class SuperNet(nn.Module):
-    """The soft twin of a genotype: a network of cells, and logits (E, O) for the candidates of E edges of both kinds.
+    """The trainable form of a genotype: a network of cells, and logits (E, O) for the candidates of E edges per kind.
 
-    Parameters are named `network.*` (weights), `logits.*` and, of PC-DARTS, `edge_logits.*` (architecture).
+    Parameters are named `network.*` (weights), `logits.*` and, with PC-DARTS, `edge_logits.*` (architecture).
     """
 
     noise: Tensor  # (2, E, O) of the last draw; a buffer, so that a recorded training step repeats its draw
@@ -70,15 +70,15 @@ class SuperNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many logits an image gets."""
+        """The number of classes."""
         return self.network.num_classes
 
     def architecture(self) -> dict[str, nn.Parameter]:
-        """The parameters that are no weights of a layer, by name."""
+        """The architecture parameters, by name: those that are not weights of a layer."""
         return {name: value for name, value in self.named_parameters() if not name.startswith("network.")}
 
     def mixtures(self) -> tuple[Mixture, Mixture]:
-        """What the logits say normal and reduction cells do; `forward` takes others as well."""
+        """The mixtures of normal and reduction cells by the logits; `forward` also accepts other mixtures."""
         logits = torch.stack([self.logits[kind] for kind in KINDS])  # (2, E, O)
         single_path = self.settings.single_path
         ops = torch.softmax((logits + self.noise) / self.temperature if single_path else logits, dim=2)
@@ -86,7 +86,7 @@ class SuperNet(nn.Module):
         if single_path:
             places = ops.argmax(dim=2)
             ops = straight_through(one_hot(places, len(self.space.ops)), ops)
-            chosen = tuple(tuple(edges) for edges in places.tolist())  # both at once: a GPU is waited for once
+            chosen = tuple(tuple(edges) for edges in places.tolist())  # both at once, to wait for a GPU only once
         skip = self.skip_weight if self.settings.auxiliary_skip else None
         normal, reduction = (
             Mixture(ops[place], self._edge_shares(kind), chosen[place], skip) for place, kind in enumerate(KINDS)
@@ -98,25 +98,25 @@ class SuperNet(nn.Module):
         return self.network(as_channels_last(images), self.mixtures() if mixtures is None else mixtures)
 
     def draw(self, generator: torch.Generator, temperature: float = 1.0) -> None:
-        """Draw the one candidate of every edge that single-path forward passes compute until the next draw."""
+        """Draw one candidate for every edge; single-path forward passes compute only these until the next draw."""
         uniform = torch.rand(self.noise.shape, generator=generator, device=generator.device)
         self.noise.copy_(-(-uniform.clamp(1e-6, 1 - 1e-6).log()).log())
         self.temperature.fill_(temperature)
 
     def harden(self, name: str = "derived", most_skips: int | None = None) -> Genotype:
-        """The genotype that the logits favor, whatever was drawn; see `derive` for `most_skips`."""
+        """The genotype derived from the logits, without the noise of a draw; see `derive` for `most_skips`."""
         with torch.no_grad():
             normal, reduction = (self.shares(kind) for kind in KINDS)
         return derive(self.space, normal, reduction, name, most_skips)
 
     def shares(self, kind: str) -> Tensor:
-        """(E, O): the softmax over the candidates of an edge, of PC-DARTS times that over the edges of a node."""
+        """(E, O): the softmax over the candidates of an edge; with PC-DARTS, times that over the edges of a node."""
         edges = self._edge_shares(kind)
         ops = torch.softmax(self.logits[kind], dim=1)
         return ops if edges is None else ops * edges.unsqueeze(1)
 
     def _edge_shares(self, kind: str) -> Tensor | None:
-        """(E,) a softmax over the edges of every node; None where edges have no logits."""
+        """(E,) a softmax over the edges of every node; None if edges have no logits."""
         if kind not in self.edge_logits:
             return None
         of_nodes = self.edge_logits[kind].split([node + 2 for node in range(self.space.nodes)])

@@ -1,4 +1,4 @@
-"""A policy made soft: logits for its sub-policies, probabilities and magnitudes, which gradients move."""
+"""A soft policy: sub-policy logits, probabilities and magnitudes that gradients can train."""
 
 import torch
 from torch import Tensor, nn
@@ -8,27 +8,27 @@ from search_spaces.augment.apply import PolicyDraw, draw_of
 from search_spaces.augment.table import OPS
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-# The noise of a draw stays inside (1e-6, 1 - 1e-6), so that a logit of +-20 always or never acts.
+# The noise of a draw stays inside (1e-6, 1 - 1e-6), so that an op of logit 20 always acts and one of -20 never.
 ALWAYS = 20.0
-# A learned share never starts at 0 or 1, where its logit would not move.
+# Learned probabilities and magnitudes start this far from 0 and 1, where their logits would not move.
 SMALLEST_SHARE = 0.01
 HAS_MAGNITUDE = torch.tensor([*[op.has_magnitude for op in OPS.values()], False])  # the last row serves op -1
 FINEST = 4  # decimals of an exported number
 
 
 class SoftPolicy(nn.Module):
-    """The soft twin of a starting policy: N sub-policies of K stages. It lives on the CPU, where draws are made.
+    """The trainable form of a starting policy: N sub-policies of K stages. It stays on the CPU, where draws are made.
 
-    `share` "ops" gives each op of each stage one logit that all its sub-policies add up, instead of one for each of
-    them. `keep` is the share of the draws that stays with the starting policy whatever is learned. Probabilities and
-    magnitudes are sigmoid(steepness * parameter): with 4 one of a half moves as fast as its parameter.
+    With `share` "none" each sub-policy has its own logit. With "ops" each op of each stage has one, and a sub-policy's
+    logit is the sum over its ops. `keep` is the fixed share of draws from the starting policy. Probabilities and
+    magnitudes are sigmoid(steepness * parameter); with steepness 4 the slope at one half is 1.
     """
 
     op: Tensor  # (N, K) place in OPS, -1 for none
     start_logits: Tensor  # (N,)
     start_probability: Tensor  # (N, K)
     start_magnitude: Tensor  # (N, K)
-    visits: Tensor  # (N,) draws of each sub-policy so far that were rewarded
+    visits: Tensor  # (N,) rewarded draws of each sub-policy so far
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class SoftPolicy(nn.Module):
         steepness: float = 1.0,
     ) -> None:
         super().__init__()
-        # What the start never draws is not in the space: no logarithm of 0 to climb from, no name in the hard policy.
+        # A sub-policy of weight 0 is not in the space: log 0 cannot be trained, and the hard policy must not hold it.
         start = Policy(tuple(one for one in start.sub_policies if one.weight), name=start.name)
         tables = start.tables
         self.start, self.keep, self.steepness = start, keep, steepness
@@ -58,7 +58,7 @@ class SoftPolicy(nn.Module):
 
     @property
     def stages(self) -> int:
-        """Ops of the longest sub-policy, K."""
+        """The number of ops of the longest sub-policy, K."""
         return self.op.shape[1]
 
     def log_shares(self) -> Tensor:
@@ -74,7 +74,7 @@ class SoftPolicy(nn.Module):
         return self.preference[torch.arange(self.stages), self.op].sum(1)  # (N,): the last column serves op -1
 
     def logits(self) -> PolicyLogits:
-        """What the estimators draw from and score."""
+        """The logits that the estimators draw from and score."""
         fixed = torch.where(self.start_probability > 0, ALWAYS, -ALWAYS)
         learns = (self.start_probability > 0) & (self.start_probability < 1) & (self.op >= 0)
         if not self.learn_probability:
@@ -88,18 +88,18 @@ class SoftPolicy(nn.Module):
         return torch.where(HAS_MAGNITUDE[self.op], (self.steepness * self.magnitude_logits).sigmoid(), 0.0)
 
     def draw(self, sub_policy: Tensor, acts: Tensor, noise: torch.Generator) -> PolicyDraw:
-        """What images undergo that drew these sub-policies (B,) and acting ops (B, K), with a graph to magnitudes."""
+        """The draw of images with these sub-policies (B,) and acting ops (B, K), differentiable in the magnitudes."""
         op = torch.where(acts > 0, self.op[sub_policy], -1)
         uniform = torch.rand(4 * self.stages, len(sub_policy), generator=noise)
         return draw_of(sub_policy, op, self.magnitudes()[sub_policy], uniform)
 
     def entropy(self) -> Tensor:
-        """The entropy of the sub-policies' shares; its exponential is how many are effectively in use."""
+        """The entropy of the sub-policies' shares; its exponential is the effective number of sub-policies."""
         log_shares = self.log_shares()
         return -(log_shares.exp() * log_shares).sum()
 
     def divergence(self) -> Tensor:
-        """How far the shares have gone from those of the start: Kullback and Leibler's, 0 where they have not."""
+        """The Kullback-Leibler divergence of the shares from those of the starting policy."""
         log_shares = self.log_shares()
         return (log_shares.exp() * (log_shares - self.start_logits.log_softmax(0))).sum()
 
@@ -113,7 +113,7 @@ class SoftPolicy(nn.Module):
 
     @torch.no_grad()
     def harden(self, top: int | None = 25, weighted: bool = False, name: str = "found") -> Policy:
-        """The finished policy: the sub-policies with the largest shares, equally likely or in proportion to them."""
+        """The finished policy: the `top` sub-policies by share, equally likely or weighted by their shares."""
         shares, act, magnitudes = self.log_shares().exp(), self.logits().act.sigmoid(), self.magnitudes()
         order = shares.argsort(descending=True, stable=True)[:top].tolist()
         sub_policies = []
@@ -124,7 +124,7 @@ class SoftPolicy(nn.Module):
         return Policy(tuple(sub_policies), name=name)
 
     def _choice(self, n: int, k: int, probability: float, magnitude: float) -> OpChoice:
-        """What was learned, rounded; what was not, as it began."""
+        """An op with its learned numbers rounded, and the others as in the starting policy."""
         began = self.start.sub_policies[n].ops[k]
         stays = not self.learn_probability or began.probability in (0, 1)
         probability = began.probability if stays else round(probability, FINEST)

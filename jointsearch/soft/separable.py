@@ -1,4 +1,4 @@
-"""Separable convolutions, where a supernet spends its time and memory, by the fastest kernels of a CPU."""
+"""Separable convolutions by the fastest CPU kernels. A supernet spends most of its time and memory in them."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ STRIP = 3
 
 
 class Separable(nn.Module):
-    """A depthwise convolution and the pointwise one behind it."""
+    """A depthwise convolution followed by a pointwise one."""
 
     def __init__(self, depthwise: nn.Conv2d, pointwise: nn.Conv2d) -> None:
         super().__init__()
@@ -20,14 +20,15 @@ class Separable(nn.Module):
 
     @property
     def takes_phases(self) -> bool:
-        """Whether it does to the phases of x, undilated, what it does to x."""
+        """Whether an undilated convolution of the phases of x replaces this convolution of x."""
         return self.stride == 1 and self.dilation == 2
 
     def forward(self, x: Tensor, are_phases: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, C, H / stride, W / stride), or phases to phases."""
         stride, dilation = self.stride, 1 if are_phases else self.dilation
         if stride == dilation == 2:
-            # It reads every second pixel, and of those no second one. Pooling keeps the layout, also backward.
+            # Only even rows and columns are read, so the others are dropped first. Pooling keeps the memory layout, in
+            # backward too.
             x, stride, dilation = avg_pool2d(x, 1, 2), 1, 1
         weights = self.depthwise.weight, self.pointwise.weight  # (C, 1, K, K), (C, C, 1, 1)
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
@@ -36,14 +37,14 @@ class Separable(nn.Module):
 
 
 def as_channels_last(x: Tensor) -> Tensor:
-    """The same in the layout in which depthwise convolutions run backward 3 to 10 times faster."""
+    """x in the layout in which the backward of depthwise convolutions is 3 to 10 times faster."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def to_phases(x: Tensor) -> Tensor | None:
     """(B, C, H, W) -> (4B, C, H / 2, W / 2), even and odd rows and columns apart; None where a side is odd.
 
-    What dilation 2 does to x, an ordinary convolution does to the phases, and its backward is 4 to 6 times faster.
+    An ordinary convolution of the phases replaces one of dilation 2 of x, and its backward is 4 to 6 times faster.
     """
     batch, channels, height, width = x.shape
     if height % 2 or width % 2:
@@ -63,7 +64,7 @@ def _depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
 
 
 class _Separable(torch.autograd.Function):
-    """Forgets what is between the two convolutions and computes it again: a third of the memory for 5% of the time."""
+    """Recomputes the map between the two convolutions in backward: a third of the memory for 5% of the time."""
 
     @staticmethod
     def forward(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, dilation: int) -> Tensor:
@@ -121,7 +122,7 @@ class _Measures(NamedTuple):
 def _gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, measures: _Measures, wanted: tuple[bool, bool] = (True, True)
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of a convolution in x and in its weight, where wanted."""
+    """The gradients of a convolution in x and in its weight, as far as they are wanted."""
     groups = x.shape[1] // weight.shape[1]
     strides, dilations = [measures.stride] * 2, [measures.dilation] * 2
     of_x, of_weight, _ = torch.ops.aten.convolution_backward(

@@ -1,4 +1,4 @@
-"""Stages made soft, as in Faster AutoAugment: every op is applied at every stage, and their weighted sum goes on."""
+"""Soft stages, as in Faster AutoAugment: every stage applies all ops and passes on their weighted sum."""
 
 from dataclasses import dataclass, fields
 
@@ -14,16 +14,16 @@ from search_spaces.augment.op import OpNoise, partner_from, per_image, sign_from
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-# Mission P4: DADA's ops without Cutout, which its authors found unstable, and two more.
+# The ops of Faster AutoAugment: DADA's without Cutout, which its authors found unstable, and two more.
 FASTER_AA_OPS = (*(name for name in DADA_OPS if name != "Cutout"), "HorizontalFlip", "SamplePairing")
-# The paper's probabilities and magnitudes are plain numbers held in [0, 1], where those at an end stay there. Ours are
-# sigmoid(4 * x): of slope 1 in the middle, so that a step of Adam moves them as far as in the paper, and never stuck.
+# The paper clamps probabilities and magnitudes to [0, 1], where they get stuck at the ends. Here they are
+# sigmoid(4 * x), which never gets stuck. Its slope is 1 in the middle: Adam's steps are as large as in the paper.
 STEEPNESS = 4.0
 
 
 @dataclass(frozen=True)
 class StageDraw:
-    """What B images draw before anything learned enters: their sub-policy, and noise for O ops at each of K stages."""
+    """The random part of B images, without learned numbers: sub-policy, and noise for O ops at each of K stages."""
 
     sub_policy: Tensor  # (B,)
     choice: Tensor  # (B, K) uniform: which op acts where a single one is drawn
@@ -38,10 +38,10 @@ class StageDraw:
 
 
 class SoftStages(nn.Module):
-    """L sub-policies, equally likely, of K stages; each stage weighs all O ops by softmax(preference / temperature).
+    """L equally likely sub-policies of K stages; each stage weighs all O ops by softmax(preference / temperature).
 
-    Each op of each stage has its own probability and magnitude. All begin uniformly at random, as published; the module
-    lives on the CPU, where draws are made.
+    Each op of each stage has its own probability and magnitude. All start uniformly at random, as in the paper. The
+    module stays on the CPU, where draws are made.
     """
 
     op: Tensor  # (O,) place in OPS
@@ -67,19 +67,19 @@ class SoftStages(nn.Module):
         self.magnitude_logits = nn.Parameter(shares[2].clone())  # (L, K, O)
 
     def weights(self) -> Tensor:
-        """The weight of every op at its stage, (L, K, O); those of a stage add up to 1."""
+        """The weight of every op at its stage, (L, K, O); the weights of a stage add up to 1."""
         return (self.preference / self.temperature).softmax(-1)
 
     def probabilities(self) -> Tensor:
-        """How likely every op acts, (L, K, O)."""
+        """The probability of every op, (L, K, O)."""
         return (STEEPNESS * self.probability_logits).sigmoid()
 
     def magnitudes(self) -> Tensor:
-        """How strongly, (L, K, O)."""
+        """The magnitude of every op, (L, K, O)."""
         return (STEEPNESS * self.magnitude_logits).sigmoid()
 
     def draw(self, batch: int, chunk: int, noise: torch.Generator) -> StageDraw:
-        """Everything random about a batch; `chunk` neighbouring images share a sub-policy and nothing else."""
+        """Draw the randomness of a batch. Each `chunk` of neighbouring images shares a sub-policy and nothing else."""
         sub_policies, stages, ops = self.preference.shape
         chunks = torch.randint(sub_policies, (-(-batch // chunk),), generator=noise)
         uniform = torch.rand(5, batch, stages, ops, generator=noise)
@@ -96,7 +96,7 @@ class SoftStages(nn.Module):
         """(B, C, H, W) images after K weighted sums x' = sum_o w_o [a_o O_o(x) + (1 - a_o) x], differentiable in all.
 
         `sampled` gives the image of one drawn op with the gradient of the whole sum. `whole_acts` rounds the relaxed
-        a_o, with their gradient.
+        a_o and keeps their gradient.
         """
         weights = self.weights()[draw.sub_policy]  # (B, K, O)
         if sampled:
@@ -121,7 +121,7 @@ class SoftStages(nn.Module):
         return change
 
     def acts(self, draw: StageDraw, whole: bool = False) -> Tensor:
-        """Whether each op acts, (B, K, O): relaxed Bernoulli draws, or whole ones with their gradient."""
+        """Whether each op acts, (B, K, O): relaxed Bernoulli draws, or rounded ones with the relaxed gradient."""
         logits = STEEPNESS * self.probability_logits[draw.sub_policy] + draw.act.logit()
         relaxed = (logits / self.act_temperature).sigmoid()
         return straight_through((logits > 0).to(relaxed), relaxed) if whole else relaxed
@@ -133,7 +133,7 @@ class SoftStages(nn.Module):
 
     @torch.no_grad()
     def sampled(self, draw: StageDraw) -> PolicyDraw:
-        """The draw of a finished policy that `mixed` with `sampled` and `whole_acts` would give: one op per stage."""
+        """The draw as one of a finished policy, one op per stage: what `mixed(sampled=True, whole_acts=True)` shows."""
         choice = self.chosen(draw)
 
         def of_choice(values: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class SoftStages(nn.Module):
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """How decided the stages are, how often images go as good as unchanged, and how many ops of a kind act."""
+        """How concentrated the weights are, how often an image stays nearly unchanged, and how often each op acts."""
         weights, probabilities = self.weights(), self.probabilities()
         nearly = HAS_MAGNITUDE[self.op] & (self.magnitudes() < 0.05)  # (L, K, O)
         rests = (weights * torch.where(nearly, 1.0, 1 - probabilities)).sum(-1).prod(-1)  # (L,)
@@ -165,7 +165,7 @@ class SoftStages(nn.Module):
 
     @torch.no_grad()
     def harden(self, name: str = "found") -> Policy:
-        """The finished policy: L equally likely sub-policies of the K ops with the largest weights, in their order."""
+        """The finished policy: L equally likely sub-policies, with the op of largest weight at each of the K stages."""
         largest = self.preference.argmax(-1)  # (L, K); of equal ones the first
         probabilities, magnitudes = (
             values.gather(2, largest.unsqueeze(-1)).squeeze(-1).tolist()
