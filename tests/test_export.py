@@ -1,4 +1,4 @@
-"""An exported policy does what the policy does: the same pixels, drawn as often, and what differs is listed."""
+"""An exported policy gives the same pixels with the same probabilities, and its differences are listed."""
 
 import functools
 import importlib.abc
@@ -56,7 +56,7 @@ def module_of(text: str) -> ModuleType:
 
 
 def acting(draw: PolicyDraw, row: int) -> Iterator[tuple[int, str, bool]]:
-    """Stage, op and whether its direction is the positive one, of what acts on one image."""
+    """The stage and op of everything that acts on one image, and whether its direction is positive."""
     for stage, place in enumerate(draw.op[row].tolist()):
         if place >= 0:
             yield stage, tuple(OPS)[place], draw.sign[row, stage].item() > 0
@@ -72,7 +72,7 @@ def as_arrays(images: Tensor, change: Callable[..., dict[str, Any]]) -> Tensor:
     return torch.stack([torch.from_numpy(change(image=array)["image"]).permute(2, 0, 1) for array in arrays]) / 255
 
 
-# --- each target: with what was drawn forced upon it, and left to itself ----------------------------------------------
+# --- each target: with a forced draw, and with its own ----------------------------------------------------------------
 
 
 def torchvision_forced(patch: pytest.MonkeyPatch, text: str, image: Tensor, draw: PolicyDraw) -> Tensor:
@@ -197,7 +197,7 @@ COARSE = {
 
 
 def inner(changed: Tensor, target: str, op: str, draw: PolicyDraw) -> Tensor:
-    """What of a picture must agree: Pillow draws a hard border, and their kernels reach over the outermost pixels."""
+    """The pixels that must agree: Pillow draws a hard border, and Albumentations changes the outermost pixels."""
     if target == "timm" and op in MOVING:
         return apply_draw(torch.ones_like(changed), draw) > 0.999
     keep = torch.ones_like(changed, dtype=torch.bool)
@@ -304,7 +304,7 @@ def test_an_op_that_is_not_listed_has_our_very_levels(
         )
 
 
-# --- what is drawn how often ------------------------------------------------------------------------------------------
+# --- probabilities ----------------------------------------------------------------------------------------------------
 
 COUNTED = Policy(
     (
@@ -337,7 +337,7 @@ def outcomes(policy: Policy, image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ways(choice: OpChoice) -> list[tuple[int, float]]:
-    """Not at all, or in one of its directions, each with its probability."""
+    """All outcomes of an op with their probabilities: no action, or one of its directions."""
     signs = (1, -1) if OPS[choice.op].signed else (1,)
     return [(0, 1 - choice.probability), *((sign, choice.probability / len(signs)) for sign in signs)]
 
@@ -357,7 +357,7 @@ def test_sub_policies_ops_and_directions_are_drawn_as_often_as_they_should(targe
     assert chisquare(seen[possible], chances[possible] * count).pvalue > 1e-3
 
 
-# --- what cannot be said ----------------------------------------------------------------------------------------------
+# --- ops that cannot be exported --------------------------------------------------------------------------------------
 
 
 def test_an_op_that_needs_a_batch_is_refused_with_a_remedy(target: str) -> None:
@@ -372,7 +372,7 @@ def test_an_op_that_needs_a_batch_is_left_out_when_asked_for_and_listed(target: 
     torch.testing.assert_close(changed, (1 - images[0]).expand(4, -1, -1, -1), rtol=0, atol=1e-6)
 
 
-def test_what_is_never_drawn_needs_no_batch(target: str) -> None:
+def test_an_op_that_is_never_drawn_needs_no_batch(target: str) -> None:
     never = replace(PAIR, weight=0.0)
     assert TARGETS[target].export(Policy((never, SubPolicy()))).approximations == ()
 
@@ -386,7 +386,7 @@ def test_weights_of_any_size_are_drawn_in_proportion(weights: tuple[float, float
 
 
 @pytest.mark.parametrize("op", sorted(MOVING | {"Contrast", "Cutout"}))
-def test_a_magnitude_that_no_pixel_can_tell_changes_nothing(op: str, target: str, images: Tensor) -> None:
+def test_a_magnitude_too_small_for_any_pixel_changes_nothing(op: str, target: str, images: Tensor) -> None:
     exported = TARGETS[target].export(Policy((SubPolicy((OpChoice(op, 1.0, 1e-12),)),)))
     assert exported.approximations == ()
     assert torch.allclose(TARGETS[target].drawn(exported.value, images[0], 2), images[0], rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What one export alone promises: the generated file, the script, Albumentations' JSON, timm's weights, kornia."""
+"""Properties of single exports: the generated file, the script, Albumentations' JSON, timm's weights, kornia."""
 
 import ast
 import importlib
@@ -255,7 +255,7 @@ def test_the_hole_of_albumentations_has_the_size_and_color_of_ours(albumentation
     assert (rows.max() - rows.min(), columns.max() - columns.min()) == (7, 7)
 
 
-def test_without_albumentations_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_albumentations_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'jointsearch\[export\]'"):
         albumentations_json(POLICY)

@@ -1,4 +1,4 @@
-"""What all exporters share: the amounts an op can take, and the list of what another library can only approximate."""
+"""Code that all exporters share: the amounts that an op can take, and the list of approximations."""
 
 import math
 from collections import Counter
@@ -12,29 +12,29 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 T = TypeVar("T")
 
-LEFT_OUT = "left out, it mixes in another image of a batch"
+LEFT_OUT = "left out, because it mixes in another image of a batch"
 
 
 @dataclass(frozen=True)
 class Exported(Generic[T]):
-    """A policy in another library's form, and what differs there, one line for each kind of difference."""
+    """A policy in another library's form, and one line for each kind of difference between them."""
 
     value: T
     approximations: tuple[str, ...]
 
 
 class Differences:
-    """Counts what the other library does differently, and tells it once for each kind."""
+    """Counts the differences of the other library, and lists each kind once."""
 
     def __init__(self) -> None:
         self._found: dict[str, Counter[str]] = {}
 
     def note(self, op: str, difference: str) -> None:
-        """One more use of an op that differs."""
+        """Count a use of an op with this difference."""
         self._found.setdefault(difference, Counter())[op] += 1
 
     def lines(self) -> tuple[str, ...]:
-        """One line for each kind of difference, with the ops it concerns and how often each is used."""
+        """One line for each kind of difference, with its ops and how often each is used."""
         return tuple(
             f"{', '.join(f'{op} x{count}' for op, count in sorted(found.items()))}: {difference}"
             for difference, found in self._found.items()
@@ -42,7 +42,7 @@ class Differences:
 
 
 def drawable(policy: Policy, differences: Differences, leave_out: bool) -> tuple[SubPolicy, ...]:
-    """The sub-policies that can be drawn, each with the ops that can act and that one image is enough for."""
+    """The sub-policies of positive weight, each with its ops that can act and that need one image only."""
     found = []
     for sub_policy in (one for one in policy.sub_policies if one.weight > 0):
         ops = [choice for choice in sub_policy.ops if choice.probability > 0 and not _is_idle(choice)]
@@ -55,13 +55,13 @@ def drawable(policy: Policy, differences: Differences, leave_out: bool) -> tuple
 
 
 def amounts(choice: OpChoice) -> tuple[float, ...]:
-    """The amounts that an op takes, all equally likely, positive direction first; none for an op without an amount."""
+    """The equally likely amounts of an op, positive direction first; empty for an op without an amount."""
     op = OPS[choice.op]
     if choice.magnitude is None or op.identity is None or op.strongest is None:
         return ()
     step = choice.magnitude * (op.strongest - op.identity)
     steps = (step, -step) if op.signed else (step,)
-    # Nine digits: an amount in a file stays readable, and no pixel can tell.
+    # Nine digits keep an amount in a file readable and change no pixel.
     return tuple(round(op.identity + directed, 9) for directed in steps)
 
 
@@ -88,7 +88,7 @@ def _is_idle(choice: OpChoice) -> bool:
 def _leave_out(op: str, differences: Differences, leave_out: bool) -> None:
     if not leave_out:
         raise InputError(
-            f"{op} mixes in another image of a batch, and exported policies see one image at a time; give "
+            f"{op} mixes in another image of a batch, but exported policies see one image at a time; give "
             "leave_out=true to export without it, or use search_spaces.apply_policy"
         )
     differences.note(op, LEFT_OUT)

@@ -1,4 +1,4 @@
-"""A policy as an Albumentations pipeline, for uint8 images (H, W, C); their `save` and `to_dict` make it plain data."""
+"""Exports a policy as an Albumentations pipeline, for uint8 images (H, W, C), or as its JSON."""
 
 import importlib
 import importlib.util
@@ -18,25 +18,27 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 QUIET = "NO_ALBUMENTATIONS_UPDATE"
 
 # Measured by tests/test_export.py and, for the blur, on scikit-learn's two photos at 32x32.
-ROUNDED = "rounded to 8 bits after each op there, after the last one here; up to 1 level"
-WHOLE_PIXELS = "moved by whole pixels there, cut towards zero; up to 1 pixel less"
+ROUNDED = "Albumentations rounds to 8 bits after each op, jointsearch after the last one; up to 1 level"
+WHOLE_PIXELS = "Albumentations moves by whole pixels, rounded towards zero; up to 1 pixel less"
 CORNER = (
-    "sheared about the centre there and moved back by half the shear of its own side, in whole pixels; on images that "
-    "are not square half the difference of the sides times the shear is missing"
+    "Albumentations shears about the centre; the export moves the image back by half the shear of its own side, in "
+    "whole pixels. On images that are not square, half the difference of the sides times the shear is missing"
 )
-STRETCH = "white pixels are not counted there when the range is looked for; up to 11 levels"
+STRETCH = "Albumentations ignores white pixels when it measures the range; up to 11 levels"
 HISTOGRAM = (
-    "a level's own pixels count as below it there; 2 levels on average, 14 where few levels are left, as by Posterize"
+    "Albumentations counts a level's own pixels as below it; 2 levels on average, 14 where few levels are left, as "
+    "after Posterize"
 )
 BLUR = "below factor 1 a Gaussian blur with the same weight of the middle pixel; about 1 level on average on photos"
-OUTERMOST = "the outermost pixels change too there"
+OUTERMOST = "Albumentations changes the outermost pixels too"
 HOLE = (
-    "a hole of whole pixels inside the image there, its sides shares of height and width; here a square that is cut "
-    "off at the border and fades out within a pixel, its side a share of the shorter side; of RGB images only there"
+    "Albumentations cuts a hole of whole pixels inside the image, its sides shares of height and width, in RGB images "
+    "only; jointsearch covers a square that is clipped at the border and fades out within a pixel, its side a share of "
+    "the shorter side"
 )
 SEEDED = (
-    "all ops: after Compose(seed=n) or set_random_seed(n) every transform there draws the same numbers, and the ops of "
-    "a sub-policy act together; set_random_state(numpy.random.default_rng(n), random.Random(n)) keeps them independent"
+    "all ops: after Compose(seed=n) or set_random_seed(n) all transforms draw the same numbers, so the ops of a "
+    "sub-policy act together; set_random_state(numpy.random.default_rng(n), random.Random(n)) keeps them independent"
 )
 DIFFERENCES: dict[str, tuple[str, ...]] = {
     "ShearX": (CORNER,),
@@ -71,7 +73,7 @@ def albumentations_json(policy: Policy, leave_out: bool = False) -> Exported[str
 def _albumentations() -> ModuleType:
     if importlib.util.find_spec("albumentations") is None:
         raise InputError("albumentations is not installed; install it with: pip install 'jointsearch[export]'")
-    # On import it asks a server for its newest version, and warns where there is no network.
+    # On import Albumentations asks a server for its newest version, and warns without a network.
     before = os.environ.get(QUIET)
     os.environ[QUIET] = "1"
     try:
@@ -84,8 +86,8 @@ def _albumentations() -> ModuleType:
 
 
 def _branch(library: ModuleType, row: SubPolicy, share: float, differences: Differences) -> Any:
-    # OneOf takes the p of its branches as weights and then applies the chosen one for certain: no share of a
-    # sub-policy reaches the probabilities of its ops.
+    # OneOf uses the p of its branches as weights and applies the chosen branch with certainty, so the share of a
+    # sub-policy does not change the probabilities of its ops.
     stages = [_stage(library, choice, differences) for choice in row.ops]
     return library.Sequential(stages or [library.NoOp(p=1.0)], p=share)
 
@@ -145,7 +147,7 @@ def _threshold(amount: float) -> float:
     return max(solarize_level(amount) - 0.5, 0.0) / 255
 
 
-# An amount of ours -> one of their transforms and its arguments.
+# An amount of ours -> a transform of Albumentations and its arguments.
 THEIR_OPS: dict[str, Callable[[float], Arguments]] = {
     "ShearX": lambda amount: _affine("x", amount, -amount / 2),
     "ShearY": lambda amount: _affine("y", amount, -amount / 2),

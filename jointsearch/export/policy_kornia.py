@@ -1,4 +1,4 @@
-"""A policy as a module of kornia's own operations, for batches on any device."""
+"""Exports a policy as a module of kornia's own operations, for batches on any device."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from search_spaces.policy import OpChoice, Policy
 
 
 class SignedOperation(OperationBase):
-    """An operation that for each image takes the amount that kornia draws or a multiple of it, equally likely."""
+    """An operation with a random direction: each image gets kornia's amount, or that amount times `other`."""
 
     def __init__(self, operation: K.AugmentationBase2D, factor: str, other: float) -> None:
         super().__init__(operation)
@@ -25,25 +25,26 @@ class SignedOperation(OperationBase):
         self.other = other
 
     def forward_parameters(self, batch_shape: torch.Size, mag: Tensor | None = None) -> dict[str, Tensor]:
-        """What kornia draws for every image, with directions."""
+        """kornia's parameters for every image, with random directions."""
         parameters = super().forward_parameters(batch_shape, mag)
         amount = parameters[self.factor]  # (B,)
         parameters[self.factor] = amount * torch.where(torch.rand_like(amount) < 0.5, 1.0, self.other)
         if self.factor.startswith("shear"):
-            # The top row and the left column stay: half a pixel before the first; kornia's own stay at the centre.
+            # Shear about half a pixel before the first, so that the top row and the left column stay; kornia shears
+            # about the centre.
             parameters["center"] = torch.full_like(parameters["center"], -0.5)
         return parameters
 
 
 class SoftCutout(K.IntensityAugmentationBase2D):
-    """Our cutout; kornia's RandomErasing keeps whole pixels of one gray inside the image."""
+    """Our cutout. kornia's RandomErasing erases whole pixels, in one gray, and stays inside the image."""
 
     def __init__(self, side: float, p: float) -> None:
         super().__init__(p=p)
         self.side = side
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        """Where the squares are centred."""
+        """The centres of the squares."""
         return {"position": torch.rand(batch_shape[0], 2)}
 
     def apply_transform(
@@ -54,7 +55,7 @@ class SoftCutout(K.IntensityAugmentationBase2D):
 
 
 class Posterize(K.RandomPosterize):
-    """kornia's, on the nearest 8-bit level where its own takes the one below."""
+    """kornia's operation on the nearest 8-bit level; on its own it takes the level below."""
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -64,7 +65,7 @@ class Posterize(K.RandomPosterize):
 
 
 class Equalize(K.RandomEqualize):
-    """kornia's, on the nearest 8-bit level where its own takes the one below."""
+    """kornia's operation on the nearest 8-bit level; on its own it takes the level below."""
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -74,7 +75,7 @@ class Equalize(K.RandomEqualize):
 
 
 class KorniaPolicy(nn.Module):
-    """Sub-policies as kornia's PolicySequential, one drawn for each image; kornia's AutoAugment draws one a batch."""
+    """Draws one of kornia's PolicySequential for each image; kornia's AutoAugment draws one per batch."""
 
     weights: Tensor
 
@@ -97,7 +98,7 @@ class KorniaPolicy(nn.Module):
 
 
 def kornia_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[KorniaPolicy]:
-    """A module for batches; `leave_out` drops SamplePairing, whose partner kornia's mixing draws otherwise."""
+    """A module for batches; `leave_out` drops SamplePairing, whose partner kornia would draw differently."""
     differences = Differences()
     rows = drawable(policy, differences, leave_out)
     sub_policies = [PolicySequential(*(_operation(choice) for choice in row.ops)) for row in rows]
@@ -114,7 +115,7 @@ def _operation(choice: OpChoice) -> OperationBase:
 
 
 def _on_levels(images: Tensor) -> Tensor:
-    # A quarter above the level, so that cutting to whole numbers finds it again.
+    # A quarter above the level, so that truncation to whole numbers gives the level.
     return ((images * 255).round() + 0.25).clamp(max=255) / 255
 
 

@@ -1,4 +1,4 @@
-"""A policy as timm's AutoAugment, for the PIL images of timm's transforms."""
+"""Exports a policy as timm's AutoAugment, for the PIL images of timm's transforms."""
 
 import math
 import random
@@ -14,19 +14,21 @@ from search_spaces.augment.op import draw_op_noise
 from search_spaces.augment.table import OPS
 from search_spaces.policy import OpChoice, Policy
 
-# timm draws uniformly from a list: a weight is how often the same sub-policy stands in it. A repeat costs 8 bytes.
+# timm draws uniformly from a list, so the list repeats a sub-policy by its weight. A repeat costs 8 bytes.
 MAX_ENTRIES = 100_000
 
 # Black outside, bilinear, and translations that end at our .45: timm's own defaults are gray, a random choice of
 # bilinear and bicubic, and the same .45.
 HPARAMS = {"interpolation": PIL.Image.Resampling.BILINEAR, "img_mean": 0, "translate_pct": 0.45}
 
-ROUNDED = "rounded to 8 bits after each op there, after the last one here; up to 1.4 levels"
-BORDER = "Pillow paints a pixel black whose centre comes from outside, here it fades out; up to 1 pixel at the border"
-STRETCH = "Pillow's table of whole levels, up to 1 level darker"
+ROUNDED = "timm rounds to 8 bits after each op, jointsearch after the last one; up to 1.4 levels"
+BORDER = (
+    "Pillow paints a pixel black if its centre comes from outside, jointsearch fades out; up to 1 pixel at the border"
+)
+STRETCH = "Pillow uses a table of whole levels; up to 1 level darker"
 WEIGHTS = f"weights in steps of 1/{MAX_ENTRIES}"
 
-# Which of timm's ops has our range; their level runs from 0 to 10.
+# The ops of timm that have our ranges; their level runs from 0 to 10.
 THEIR_NAMES = {
     **{name: name for name in ("ShearX", "ShearY", "Rotate", "AutoContrast", "Invert", "Equalize", "Solarize")},
     "TranslateX": "TranslateXRel",
@@ -37,7 +39,7 @@ THEIR_NAMES = {
 
 
 class OurOp:
-    """An op of ours where timm has none (Cutout, HorizontalFlip), called and drawn like timm's: Python's generator."""
+    """An op that timm lacks (Cutout, HorizontalFlip), called as timm's are; draws from Python's generator, as timm."""
 
     def __init__(self, choice: OpChoice) -> None:
         self.choice = choice
@@ -80,7 +82,7 @@ def _their_op(choice: OpChoice, differences: Differences) -> AugmentOp | OurOp:
 
 
 def _level(choice: OpChoice) -> float:
-    # timm cuts bits and thresholds to whole numbers: half a step more keeps rounding errors from losing one.
+    # timm truncates bits and thresholds to whole numbers; half a step more protects against rounding errors.
     if choice.op == "Posterize":
         return (posterize_bits(amounts(choice)[0]) - 4 + 0.5) / 4 * 10
     if choice.op == "Solarize":
@@ -89,7 +91,7 @@ def _level(choice: OpChoice) -> float:
 
 
 def _repeats(weights: list[float]) -> tuple[list[int], bool]:
-    # As decimals, as they stand in a file: 0.1 is 1/10, not the binary number beside it.
+    # Weights as decimals, as written in a file: 0.1 is 1/10, not the nearest binary number.
     exact = [Fraction(str(weight)) for weight in weights]
     common = math.lcm(*(weight.denominator for weight in exact))
     counts = [int(weight * common) for weight in exact]

@@ -1,4 +1,4 @@
-"""A policy as a Python file of its own, which needs torch and torchvision only."""
+"""Exports a policy as a standalone Python file, which needs torch and torchvision only."""
 
 import importlib.resources
 
@@ -6,7 +6,7 @@ from jointsearch.export.common import Differences, Exported, amounts, drawable, 
 from search_spaces.augment.quantized import TIE
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-LUMINANCE = "luminance weighs red by .2989 there and by .299 here, less than a tenth of a level"
+LUMINANCE = "torchvision's luminance weighs red by .2989, jointsearch's by .299; less than a tenth of a level"
 TABLE_START, TABLE_END = "# fmt: off\n", "# fmt: on\n"
 
 
@@ -22,7 +22,7 @@ def torchvision_policy(policy: Policy, leave_out: bool = False) -> Exported[str]
     before, _, rest = template.partition(TABLE_START)
     start, _, after = rest.partition(TABLE_END)
     declaration = start.splitlines()[1]
-    head = [f"# It differs from the policy it was made of in this:\n{_comments(lines)}" if lines else ""]
+    head = [f"# Differences from the original policy:\n{_comments(lines)}" if lines else ""]
     table = [
         *head,
         TABLE_START,
@@ -40,7 +40,7 @@ def _comments(lines: tuple[str, ...]) -> str:
 
 
 def _quoted(name: str) -> str:
-    # A name may hold quotes, backslashes or another alphabet: it is data of the file, never a part of its code.
+    # A name may hold quotes, backslashes or another alphabet; it must stay a string in the file, never code.
     literal = ascii(name)
     return f'"{literal[1:-1]}"' if literal[0] == "'" and '"' not in literal else literal
 

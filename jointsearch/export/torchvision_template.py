@@ -5,8 +5,8 @@
     augmented = PolicyTransform()(image)
 
 It takes one image with 1 or 3 channels: a PIL image, or a tensor (C, H, W) of uint8 or of floating point in [0, 1].
-Each call draws one sub-policy, from torch's global generator or from `generator=`, and gives back what it was given: a
-PIL image or a plain tensor of the same type. Place it before normalization. Ops do not round in between.
+Each call draws one sub-policy, from torch's global generator or from `generator=`. The result is of the same kind as
+the input: a PIL image, or a plain tensor of the same type. Place it before normalization. Ops do not round in between.
 """
 
 import math
@@ -18,8 +18,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-# (weight, ops) for each sub-policy; its ops act one after another, each an (op, probability, amounts): one of the
-# amounts is taken, all equally likely. Units: tangent (shear), share of the side (translate, cutout), degrees (rotate),
+# (weight, ops) for each sub-policy. Its ops act one after another. Each is an (op, probability, amounts) and takes one
+# of the amounts, all equally likely. Units: tangent (shear), share of the side (translate, cutout), degrees (rotate),
 # threshold in [0, 1] (solarize), bits (posterize), factor, 1 for no change (contrast, color, brightness, sharpness).
 # fmt: off
 NAME = "policy"
@@ -35,15 +35,15 @@ Amount = float | tuple[float, ...] | None
 
 
 class PolicyTransform(torch.nn.Module):
-    """Draws what to do to an image, and does it."""
+    """Augments an image by a randomly drawn sub-policy."""
 
     def forward(self, image: Image, *, generator: torch.Generator | None = None) -> Image:
-        """Augment one image; `generator` is one of the CPU."""
+        """Augment one image; `generator` is a CPU generator."""
         return apply_ops(image, draw_ops(generator))
 
 
 def draw_ops(generator: torch.Generator | None = None) -> list[tuple[str, Amount]]:
-    """Draw a sub-policy, and the ops of it that act, with their amounts."""
+    """Draw a sub-policy; return its ops that act, with their amounts."""
     _, ops = SUB_POLICIES[int(torch.multinomial(WEIGHTS, 1, generator=generator))]
     drawn: list[tuple[str, Amount]] = []
     for op, probability, amounts in ops:
@@ -79,18 +79,18 @@ def shear(image: Tensor, x: float, y: float) -> Tensor:
 
 
 def translate(image: Tensor, x: float, y: float) -> Tensor:
-    """Shift by shares of the sides; pixels between two are interpolated."""
+    """Shift by shares of the sides, with interpolation."""
     pixels = [x * image.shape[2], y * image.shape[1]]
     return F.affine(image, 0.0, pixels, 1.0, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
 
 
 def on_levels(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """What counts levels works on the 256 of an 8-bit image."""
+    """Apply an op that works on the 256 levels of an 8-bit image."""
     return change(image.mul(255).round().to(torch.uint8)) / 255
 
 
 def cutout(image: Tensor, amount: tuple[float, float, float]) -> Tensor:
-    """Cover a gray square; a pixel at its border by the share that is covered."""
+    """Cover a gray square; a pixel at its border is covered in part."""
     side, x, y = amount
     channels, height, width = image.shape
     half = side * min(height, width) / 2
