@@ -1,4 +1,4 @@
-"""Archives are read in place, regular files only; nothing in them is trusted and nothing leaves them."""
+"""Archives are read in place, regular files only; sizes and paths in them are not trusted."""
 
 import gzip
 import io
@@ -121,7 +121,7 @@ def test_a_zip_member_never_unpacks_to_more_than_it_declares(tmp_path: Path) -> 
     )
     assert isinstance(found.read, ZipMember)
     packed = zlib.compress(bytes(10**6), wbits=-zlib.MAX_WBITS)
-    assert len(found.read._inflated(packed)) == 17  # one more than the 16 it declares now, so that the lie is seen
+    assert len(found.read._inflated(packed)) == 17  # one more than the declared 16, so that the wrong size is noticed
     with pytest.raises(InputError, match="is damaged inside its zip archive"):
         found.read()
 
@@ -151,7 +151,7 @@ def test_a_damaged_header_in_the_middle_does_not_hide_the_images_behind_it(tmp_p
 
 @pytest.mark.parametrize("name", ["set.tar", "set.tar.gz", "set.zip", "set.tgz"])
 @pytest.mark.parametrize("data", [b"", b"text", bytes(2000)], ids=["empty", "text", "zeros"])
-def test_what_is_no_archive_is_an_error(name: str, data: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_archive_is_an_error(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=r"set\.\S+ (cannot be read as an archive|has 0 class folders)"):
         load_splits(settings(tmp_path / name), 0)
@@ -177,7 +177,7 @@ def test_too_many_members_and_too_large_files_are_refused(tmp_path: Path, monkey
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 50)
     texts = [problem.text for problem in list_archive(path).problems]
     assert len(texts) == 20
-    assert all("bytes, and an image file may have 50; remove it" in text for text in texts)
+    assert all("bytes, but an image file may have 50; remove it" in text for text in texts)
     monkeypatch.setattr(archives, "MAX_MEMBERS", 19)
     with pytest.raises(InputError, match="more than 19 members; split it"):
         list_archive(path)

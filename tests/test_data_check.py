@@ -45,7 +45,7 @@ def test_every_bad_image_is_listed_with_its_reason_at_once(tmp_path: Path) -> No
         assert all("\n" not in str(finding) for finding in findings)
 
 
-def test_what_is_no_file_is_listed_beside_what_cannot_be_read(tmp_path: Path) -> None:
+def test_irregular_files_are_listed_beside_unreadable_ones(tmp_path: Path) -> None:
     root = write_folder(tmp_path, {**classes(), "a/x.png": b"", "outside.png": gray(1)})
     (root / "a" / "link.png").symlink_to("/etc/hostname")
     os.mkfifo(root / "b" / "pipe.png")
@@ -109,7 +109,7 @@ def test_small_and_missing_classes_are_warnings(tmp_path: Path) -> None:
         ({"name": "digits", "extra": True}, "leave it out"),
     ],
 )
-def test_a_data_set_that_cannot_be_had_is_an_error(fields, words: str) -> None:
+def test_a_data_set_that_cannot_be_loaded_is_an_error(fields, words: str) -> None:
     report, has_errors = check_data_report(DataSettings(**fields))
     assert has_errors
     assert words in report

@@ -1,4 +1,4 @@
-"""Image bytes become the pixels they mean, or one line that names the file and the remedy."""
+"""Image bytes are decoded to the right pixels, or refused by one line with the file and the remedy."""
 
 import io
 import struct
@@ -144,7 +144,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_image_is_read_as_it_is_meant(name: str) -> None:
+def test_an_odd_image_has_the_pixels_that_its_format_defines(name: str) -> None:
     data, channels, expected = ODD[name]
     image = decode_image(data, name, channels)
     assert image.dtype == torch.uint8
@@ -216,7 +216,7 @@ def mutations(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:at] + change() + data[at + count :]
 
 
-def test_no_damaged_file_hangs_or_escapes_the_one_error() -> None:
+def test_no_damaged_file_hangs_or_raises_another_error() -> None:
     rng = np.random.default_rng(1)
     slowest, read, messages = 0.0, 0, []
     for number in range(900):

@@ -1,4 +1,4 @@
-"""Class folders are found in a folder or an archive in every layout, and what does not belong there is named."""
+"""Class folders are found in a folder or an archive in every layout, and every misplaced file is named."""
 
 import io
 import os
@@ -150,7 +150,7 @@ def test_a_stream_gives_the_same_images_as_memory(tmp_path: Path) -> None:
         assert torch.equal(batch.images, in_memory.train.images)
 
 
-def test_dot_folders_and_system_debris_are_no_data(tmp_path: Path) -> None:
+def test_dot_folders_and_system_files_are_ignored(tmp_path: Path) -> None:
     debris = {
         ".git/x.png": b"",
         "__MACOSX/a/._0.png": b"",
@@ -188,11 +188,11 @@ def make_socket(file: Path) -> None:
 
 
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "broken_link": (lambda file: file.symlink_to("nowhere.png"), "is a link to nothing; remove it"),
+    "broken_link": (lambda file: file.symlink_to("nowhere.png"), "is a broken link; remove it"),
     "link_out_of_the_root": (lambda file: file.symlink_to("/etc/hostname"), "is a link out of the data folder"),
     "link_to_a_folder_outside": (lambda file: file.symlink_to("/etc"), "is a link out of the data folder"),
     "link_to_a_device": (lambda file: file.symlink_to("/dev/zero"), "is a link out of the data folder"),
-    "link_to_itself": (lambda file: file.symlink_to(file.name), "is a link to nothing"),
+    "link_to_itself": (lambda file: file.symlink_to(file.name), "is a broken link"),
     "fifo": (os.mkfifo, "is a device, a pipe or a socket"),
     "device": (make_device, "is a device, a pipe or a socket"),
     "socket": (make_socket, "is a device, a pipe or a socket"),
@@ -204,7 +204,7 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("kind", STRANGE)
-def test_what_is_no_image_file_is_named_and_never_skipped(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_named_and_never_skipped(kind: str, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "set", classes())
     make, words = STRANGE[kind]
     make(root / "a" / "00.png")
@@ -226,7 +226,7 @@ BAD_LAYOUTS: dict[str, tuple[Files, str]] = {
     ),
     "stray_folder": (
         {**classes("train/"), **classes("test/"), **classes("other/")},
-        "set/other lies beside train and test",
+        "set/other lies beside the train and test",
     ),
     "two_of_one_split": ({**classes("train/"), **classes("val/"), **classes("valid/")}, "are all validation folders"),
     "mixed_sizes": ({**classes(), "b/0.png": png(3, 1, 8, 0, bytes(3))}, "b/0.png is 3x1 px with 1 channel and"),

@@ -62,7 +62,7 @@ def test_a_folder_without_splits_is_divided_in_three(tmp_path: Path) -> None:
     assert sorted(pairs) == [(n, n % 2) for n in range(20)]
 
 
-def test_splits_are_told_by_words_in_names_of_files_and_folders(tmp_path: Path) -> None:
+def test_splits_are_recognized_by_words_in_names_of_files_and_folders(tmp_path: Path) -> None:
     for name, count in (("data/train-00000-of-00001", 8), ("data/validation-00000-of-00001", 4), ("test/0000", 2)):
         write(tmp_path / "set" / f"{name}.parquet", count)
     splits = load_splits(settings(tmp_path / "set"), 0)
@@ -128,7 +128,7 @@ BAD = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_is_one_line(name: str, tmp_path: Path) -> None:
+def test_unusable_data_gives_one_line(name: str, tmp_path: Path) -> None:
     make, fields, words = BAD[name]
     make(tmp_path / "set")
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""The planted answer is what it says: one op alone closes the gap, one op alone turns labels wrong."""
+"""The planted answer is right: one op alone closes the gap, and one op alone makes labels wrong."""
 
 from functools import cache
 

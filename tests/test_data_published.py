@@ -1,4 +1,4 @@
-"""The published data sets are read from small files in their published form, and a malicious pickle does nothing."""
+"""Small files in the published form of a data set are read, and a malicious pickle is refused without effect."""
 
 import gzip
 import hashlib
@@ -221,7 +221,7 @@ BAD_CIFAR = {
     ),
     "binary_of_odd_length": (
         {**{f"{name}.bin": b"x" * 3074 for name in (*CIFARS["cifar10"].train, "test_batch")}, "batches.meta.txt": b"x"},
-        "has 3074 bytes, and each image takes 3073",
+        "has 3074 bytes, but each image takes 3073",
     ),
     "one_batch_missing": ({"data_batch_1": b""}, "holds no cifar10"),
 }
@@ -290,7 +290,7 @@ def test_a_download_is_verified_before_it_gets_its_name(address: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), [("/file", "and 0000 is published; try again later"), ("/absent", "cannot be downloaded")]
+    ("path", "words"), [("/file", "but 0000 is published; try again later"), ("/absent", "cannot be downloaded")]
 )
 def test_a_wrong_or_failed_download_leaves_nothing(path: str, words: str, address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):

@@ -61,7 +61,7 @@ def test_a_part_does_not_change_with_the_sizes_after_it(later: int) -> None:
 
 @pytest.mark.parametrize("sizes", [(11,), (6, 5), (-1, 3)])
 def test_more_images_than_there_are_is_an_error(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"asked of 10; lower dataset\.reduced"):
+    with pytest.raises(InputError, match=r"cannot be taken from 10; lower dataset\.reduced"):
         stratified_split(torch.zeros(10, dtype=torch.int64), sizes, 0)
 
 

@@ -1,4 +1,4 @@
-"""Lists .tar, .tar.gz and .zip archives without unpacking them: regular files only, no links, no way out."""
+"""Lists .tar, .tar.gz and .zip archives without unpacking them: regular files only, no links, no outside paths."""
 
 import gzip
 import io
@@ -29,14 +29,14 @@ from search_spaces.errors import InputError
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_MEMBERS = 3_000_000  # ImageNet has 1.3 million
-MAX_UNPACKED_BYTES = 2**32  # what a .tar.gz may hold, for it is unpacked in memory
+MAX_UNPACKED_BYTES = 2**32  # limit of a .tar.gz, which is unpacked in memory
 
-# name, kind ("file", "folder" or what it is instead), size, how to read it
+# name, kind ("file", "folder" or a description of anything else), size, function that reads it
 Member = tuple[str, str, int, Callable[[], bytes]]
 
 
 def list_archive(path: Path) -> Listing:
-    """The image files of an archive, each readable in place; members that are refused are listed as problems."""
+    """The image files of an archive, each readable in place; refused members are listed as problems."""
     name = path.name.lower()
     if not name.endswith(ARCHIVE_SUFFIXES):
         raise InputError(f"{shown(str(path))} is not an archive that can be read; give a {', '.join(ARCHIVE_SUFFIXES)}")
@@ -78,9 +78,9 @@ def _refusal(name: str, parts: list[str], kind: str, size: int, earlier: int) ->
     if name.startswith("/") or ".." in parts:
         return "points out of the archive; make the archive again with names below its own folder"
     if kind not in ("file", "folder"):
-        return f"is {kind}, and only regular files are read; make the archive again with the file itself"
+        return f"is {kind}, but only regular files are read; make the archive again with the file itself"
     if size > MAX_FILE_BYTES:
-        return f"has {size:,} bytes, and an image file may have {MAX_FILE_BYTES:,}; remove it or make it smaller"
+        return f"has {size:,} bytes, but an image file may have {MAX_FILE_BYTES:,}; remove it or make it smaller"
     if earlier:
         return "is in the archive twice under one name; make the archive again with each file once"
     return ""
@@ -92,7 +92,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
 
 
 def _tar_gz_members(path: Path) -> Iterator[Member]:
-    """A gzip stream cannot be read at random places, so it is unpacked once, in memory."""
+    """Unpack the archive once, in memory, because a gzip stream has no random access."""
     chunks, total = [], 0
     with gzip.open(path) as file:
         while chunk := file.read(2**22):
@@ -115,7 +115,7 @@ def _members_of_tar(
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             yield member.name, _kind_in_tar(member), member.size, reader(member.name, member.offset_data, member.size)
-        # tarfile takes a damaged header for the end and would drop the images behind it without a word.
+        # tarfile takes a damaged header for the end and would silently drop the images after it.
         file.seek(archive.offset)
         end = file.read(tarfile.BLOCKSIZE)
     if len(end) < tarfile.BLOCKSIZE or any(end):

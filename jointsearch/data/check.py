@@ -1,4 +1,4 @@
-"""Looks at every image of a data set before training and lists all that is wrong or odd; writes nothing."""
+"""Checks every image of a data set before training, and lists all errors and oddities; writes nothing."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ ODD_MODES = {
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is kept of an image that could be read."""
+    """The facts about a readable image."""
 
     name: str
     class_name: str
@@ -44,7 +44,7 @@ class _Seen:
 
 
 def check_data(settings: DataSettings) -> list[Finding]:
-    """Everything found in the data set, errors first; each finding names the file and the remedy."""
+    """All findings about the data set, errors first; each names the file and the remedy."""
     findings: list[Finding] = []
     try:
         check_fields_are_read(settings)
@@ -63,7 +63,7 @@ def check_data(settings: DataSettings) -> list[Finding]:
 
 
 def check_data_report(settings: DataSettings) -> tuple[str, bool]:
-    """The findings as text, one line each and a last line that counts them, and whether training would be refused."""
+    """The findings as text, with a last line that counts them, and whether training would be refused."""
     findings = check_data(settings)
     errors = sum(finding.severity == "error" for finding in findings)
     lines = [f"{finding.severity}: {finding}" for finding in findings]
@@ -80,7 +80,7 @@ def _warning(name: str, text: str) -> Finding:
 
 
 def _read_files(files: dict[str, FoundFiles], form: Form) -> tuple[list[_Seen], list[Finding]]:
-    """Every image that can be read, and a finding for every other and every odd one."""
+    """All readable images, and a finding for every unreadable or odd one."""
     seen, findings = [], []
     for found in files.values():
         for row, label in enumerate(found.labels):
@@ -98,7 +98,7 @@ def _read_files(files: dict[str, FoundFiles], form: Form) -> tuple[list[_Seen], 
 
 
 def _read_pixels(found: FoundSplits) -> list[_Seen]:
-    """Every image of a data set that comes as blocks of pixels."""
+    """All images of a data set that holds decoded pixels."""
     seen = []
     for split in ("train", "validation", "test"):
         part = getattr(found, split)
@@ -114,9 +114,9 @@ def _digest(image: Tensor) -> bytes:
 
 
 def _oddities(data: bytes, background: int) -> list[str]:
-    """What is done to a readable image that its owner may not expect."""
+    """The conversions of a readable image that its owner may not expect."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the image was decoded; what Pillow has to say was weighed there
+        warnings.simplefilter("ignore")  # decoding already handled Pillow's warnings
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         is_turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
     texts = [text for mode, text in ODD_MODES.items() if image.mode.split(";")[0] == mode]
@@ -140,14 +140,14 @@ def _shape_findings(seen: list[_Seen]) -> list[Finding]:
 
 
 def _copies(seen: list[_Seen]) -> list[Finding]:
-    """A warning for each image whose pixels were there before."""
+    """A warning for each image with the same pixels as an earlier one."""
     first_of: dict[bytes, _Seen] = {}
     findings = []
     for image in seen:
         first = first_of.setdefault(image.digest, image)
         if first is not image:
             classes = " but another class" if first.class_name != image.class_name else ""
-            remedy = "remove one, so that nothing is tested on what it was trained on"
+            remedy = "remove one, so that no training image is also a test image"
             findings.append(_warning(image.name, f"has the same pixels as {first.name}{classes}; {remedy}"))
     return findings
 
@@ -158,13 +158,13 @@ def _split_findings(found: FoundSplits, settings: DataSettings) -> list[Finding]
     title = f"dataset={settings.name}"
     counts = torch.bincount(found.train.labels, minlength=len(classes)).tolist()
     findings = [
-        _warning(title, f"has one training image of class {name}, so no other part can have one; add images")
+        _warning(title, f"has one training image of class {name}, so no other split can have one; add images")
         for name, count in zip(classes, counts, strict=True)
         if count == 1
     ]
     _, validation, test = divided(found, settings, 0)
     for split, part in (("validation", validation), ("test", test)):
         missing = sorted(set(range(len(classes))) - set(part.labels.tolist())) if len(part) else []
-        text = f"has no {split} image of class {{}}; its accuracy says nothing about it; hold out more images"
+        text = f"has no {split} image of class {{}}, so the accuracy leaves this class out; hold out more images"
         findings += [_warning(title, text.format(classes[label])) for label in missing]
     return findings

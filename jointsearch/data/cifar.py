@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from the archive or the folder in which they are published, Python or binary version."""
+"""Reads CIFAR-10 and CIFAR-100 from the published archive or folder, in the Python or the binary version."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Cifar:
-    """What tells the two sets apart: files, where the label stands, and where the names of the classes are."""
+    """The layout of one of the two sets: its files, the place of the labels, and the place of the class names."""
 
     name: str
     url: str
@@ -81,7 +81,7 @@ def read_cifar(name: str, path: Path | None, download: bool) -> FoundSplits:
 
 
 def _files(cifar: Cifar, place: Path) -> dict[str, Entry]:
-    """The files of the set by their last name, out of a folder or an archive; nothing where one is missing."""
+    """The files of the set by their base names, from a folder or an archive; empty if one is missing."""
     if not place.exists():
         return {}
     archives = [place / cifar.url.rsplit("/", 1)[1], place / cifar.url.rsplit("/", 1)[1].replace("python", "binary")]
@@ -101,7 +101,9 @@ def _classes(cifar: Cifar, files: dict[str, Entry]) -> tuple[str, ...]:
             read_pickle(files[cifar.names_file].read(), cifar.names_file), cifar.names_key, cifar.names_file
         )
     else:
-        raise InputError(f"{cifar.name} comes without {cifar.names_file}, the names of its classes; put it there")
+        raise InputError(
+            f"{cifar.name} comes without {cifar.names_file}, the names of its classes; put it beside the batches"
+        )
     return tuple(str(name) for name in names)
 
 
@@ -123,7 +125,7 @@ def _binary_batch(cifar: Cifar, entry: Entry) -> tuple[np.ndarray, list[int]]:
     data = np.frombuffer(entry.read(), np.uint8)
     record = cifar.label_bytes + PIXELS
     if not len(data) or len(data) % record:
-        raise InputError(f"{entry.name} has {len(data)} bytes, and each image takes {record}; download it again")
+        raise InputError(f"{entry.name} has {len(data)} bytes, but each image takes {record}; download it again")
     rows = data.reshape(-1, record)
     return rows[:, cifar.label_bytes :], rows[:, cifar.label_bytes - 1].tolist()
 
@@ -140,7 +142,7 @@ def _python_batch(cifar: Cifar, entry: Entry) -> tuple[np.ndarray, list[int]]:
 
 
 def _values(batch: Any, key: str, name: str) -> list[Any]:
-    """A list out of a batch."""
+    """A list from a batch."""
     values = batch.get(key) if isinstance(batch, dict) else None
     if not isinstance(values, list):
         raise InputError(f"{name} has no list of {key}; download it again")

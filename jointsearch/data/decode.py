@@ -1,4 +1,4 @@
-"""Bytes of an image file -> uint8 pixels, with nothing guessed and nothing dropped in silence."""
+"""Decodes image files to uint8 pixels. Ambiguous, damaged and multi-frame files are refused, never guessed."""
 
 import io
 import warnings
@@ -14,11 +14,11 @@ from torch.nn.functional import interpolate
 from jointsearch.data.files import shown
 from search_spaces.errors import InputError
 
-# Named one by one: Pillow would also start Ghostscript for a file that says it is PostScript.
+# Formats are listed, because Pillow would also start Ghostscript for a file that claims to be PostScript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**26
-# What the EXIF orientations 2 to 8 ask for, on pixels (H, W, C); done after the conversion to 8 bits because Pillow's
-# own transposition forgets the file format and its tags, which say what 16-bit levels mean.
+# The operations of EXIF orientations 2 to 8 on pixels (H, W, C). They run after the conversion to 8 bits, because
+# Pillow's own transposition drops the file format and its tags, which define 16-bit levels.
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -33,14 +33,14 @@ ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 @dataclass(frozen=True)
 class Form:
-    """What decoded images are brought to: None keeps the size or the channels as found."""
+    """The size and channels of decoded images; None keeps those of the file."""
 
     image_size: int | None = None
     channels: int | None = None
     background: int = 255
 
     def decode(self, data: bytes, name: str) -> Tensor:
-        """The image of these bytes in this form, uint8 (C,H,W)."""
+        """Decode the bytes to an image in this form, uint8 (C,H,W)."""
         image = decode_image(data, name, self.channels, self.background)
         return image if self.image_size is None else resize_square(image, self.image_size)
 
@@ -81,9 +81,9 @@ def image_shape(image: Tensor) -> tuple[int, int, int]:
 
 
 def _opened(data: bytes, name: str) -> tuple[Image.Image, int]:
-    """The decoded image, and how it must be turned to be upright (EXIF)."""
-    # Pillow answers malformed bytes with a dozen exception types (OSError, SyntaxError, struct.error, IndexError, ...)
-    # and with warnings; whatever it says, this file cannot be trusted.
+    """The decoded image and its EXIF orientation."""
+    # For malformed bytes Pillow raises a dozen exception types (OSError, SyntaxError, struct.error, IndexError, ...)
+    # and warnings; any of them means that the file cannot be trusted.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def _opened(data: bytes, name: str) -> tuple[Image.Image, int]:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check_size(image, name)
             if image.format == "PNG":
-                # Only verify() reads the checksums of the pixel blocks, and it uses the image up.
+                # Only verify() reads the checksums of the pixel blocks. It makes the image unusable.
                 image.verify()
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             image.load()
@@ -114,9 +114,11 @@ def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise InputError(_too_large(name))
     frames = getattr(image, "n_frames", 1)
-    # A JPEG may carry previews behind the photo (MPO); of the others no frame is the image.
+    # A JPEG may hold previews after the photo (MPO). In the other formats no single frame is the image.
     if image.format in ("GIF", "TIFF", "WEBP", "PNG") and frames > 1:
-        raise InputError(f"{shown(name)} holds {frames} frames or pages, and one image was wanted; save the one meant")
+        raise InputError(
+            f"{shown(name)} holds {frames} frames or pages, but one image is wanted; save one of them alone"
+        )
 
 
 def _too_large(name: str) -> str:
@@ -133,7 +135,7 @@ def _pixels(image: Image.Image, name: str, background: int) -> np.ndarray:
     if image.mode in ("I", "F"):
         kind = "32-bit integer" if image.mode == "I" else "floating-point"
         raise InputError(
-            f"{shown(name)} has {kind} pixels, which do not say what is white; save it with 8 or 16 bits per channel"
+            f"{shown(name)} has {kind} pixels, whose level of white is unknown; save it with 8 or 16 bits per channel"
         )
     gray = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Fetches a published data file, whole and verified, or not at all."""
+"""Downloads a published data file and verifies its checksum. A failed download leaves no file."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ def fetch(url: str, md5: str, target: Path) -> None:
     try:
         digest = _stream(url, partial)
         if digest != md5:
-            raise InputError(f"{url} has the MD5 checksum {digest}, and {md5} is published; try again later")
+            raise InputError(f"{url} has the MD5 checksum {digest}, but {md5} is published; try again later")
         partial.replace(target)
     except (urllib.error.URLError, OSError) as error:
         raise InputError(
@@ -32,7 +32,7 @@ def fetch(url: str, md5: str, target: Path) -> None:
 
 
 def _stream(url: str, partial: Path) -> str:
-    """Write what the address answers into a new file, and return its MD5 checksum."""
+    """Write the response into a new file, and return its MD5 checksum."""
     checksum = hashlib.md5(usedforsecurity=False)
     total = 0
     with urllib.request.urlopen(url, timeout=60) as answer, partial.open("xb") as file:

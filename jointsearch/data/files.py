@@ -1,4 +1,4 @@
-"""Image files named and read where they lie: what a listing of a folder or an archive is made of."""
+"""Image files by name, read in place: the entries of a listing of a folder or an archive."""
 
 import zlib
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from pathlib import Path
 from search_spaces.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
-MAX_FILE_BYTES = 2**28  # an image file of more than 256 MiB is taken for a mistake or an attack
-STORED, DEFLATED = 0, 8  # the two ways of packing in a zip that are read
+MAX_FILE_BYTES = 2**28  # an image file of more than 256 MiB is refused as a mistake or an attack
+STORED, DEFLATED = 0, 8  # the supported compression methods of a zip
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with a data set: the file, and what to do. An error stops training, a warning does not."""
+    """One problem of a data set: the file, and what to do. An error stops training, a warning does not."""
 
     severity: str
     file: str
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder or an archive holds: files sorted by the bytes of their names, folders, and what was refused."""
+    """The content of a folder or an archive: files sorted by the bytes of their names, folders, and problems."""
 
     root: str
     entries: tuple[Entry, ...]
@@ -43,7 +43,7 @@ class Listing:
 
 
 def name_bytes(name: str) -> bytes:
-    """The bytes that order names, so that no locale and no file system decides the order of images."""
+    """The sort key of a name, so that the order of images depends on no locale and no file system."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -53,7 +53,7 @@ def shown(name: str) -> str:
 
 
 def is_ignored(part: str) -> bool:
-    """Whether a file or folder of this name is debris of an operating system, which no data set means."""
+    """Whether a file or folder of this name belongs to an operating system and not to the data set."""
     return part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
@@ -63,7 +63,7 @@ def read_file(path: Path, name: str) -> bytes:
 
 
 def read_span(path: Path, offset: int, size: int, name: str) -> bytes:
-    """At most `size` bytes of a file, from `offset`: a member of a tar archive, read in place."""
+    """At most `size` bytes of a file from `offset`, to read a member of a tar archive in place."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -92,7 +92,7 @@ class ZipMember:
     def __call__(self) -> bytes:
         """The unpacked bytes, never more than the archive declares."""
         head = read_span(self.path, self.header, 30, self.name)
-        # The local header repeats the name and carries an extra field whose length the directory does not know.
+        # The local header repeats the name and has an extra field, whose length is not in the directory.
         skip = 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
         packed = read_span(self.path, self.header + skip, self.packed_size, self.name)
         data = packed if self.method == STORED else self._inflated(packed)

@@ -1,4 +1,4 @@
-"""Class folders of images, in a folder or an archive; links out of the folder are not followed."""
+"""Lists class folders of images, in a folder or an archive. Links out of the folder are not followed."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ from jointsearch.data.layout import read_layout
 from jointsearch.data.sources import FoundFiles
 from search_spaces.errors import InputError
 
-MAX_DEPTH = 5  # wrapping folder, split, class, and two levels too many so that they can be named in an error
+MAX_DEPTH = 5  # wrapping folder, split, class, and two more levels, so that an error can name them
 
 
 def list_files(path: Path) -> Listing:
@@ -35,7 +35,7 @@ def list_files(path: Path) -> Listing:
 
 
 def list_folder(path: Path) -> Listing:
-    """The files below a folder; what is no regular file or leads out of the folder is listed as a problem."""
+    """The files below a folder; irregular files and links out of the folder are listed as problems."""
     root = path.resolve()
     entries, folders, problems = [], [], []
     for name, file in _walk(root, ""):
@@ -53,7 +53,7 @@ def list_folder(path: Path) -> Listing:
 
 
 def _walk(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
-    """Everything below the root, by name and place; folders are entered where _refusal has nothing against them."""
+    """Everything below the root, by name and path; folders that _refusal refuses are not entered."""
     try:
         items = os.listdir(root / folder)
     except OSError as error:
@@ -72,17 +72,17 @@ def _refusal(root: Path, file: Path, depth: int) -> str:
     """Why a file or folder is refused and what to do, or nothing."""
     if file.is_symlink():
         if not file.exists():
-            return "is a link to nothing; remove it or put the file there"
+            return "is a broken link; remove it or put the file there"
         if not file.resolve().is_relative_to(root):
             return "is a link out of the data folder, which is not followed; copy the file there"
     found = file.stat()
     if stat.S_ISDIR(found.st_mode):
         return "lies too deep; give folders of the form <class>/<image>" if depth > MAX_DEPTH else ""
     if not stat.S_ISREG(found.st_mode):
-        return "is a device, a pipe or a socket, and only regular files are read; remove it"
+        return "is a device, a pipe or a socket, but only regular files are read; remove it"
     if found.st_size > MAX_FILE_BYTES:
         return (
-            f"has {found.st_size:,} bytes, and an image file may have {MAX_FILE_BYTES:,}; make it smaller or remove it"
+            f"has {found.st_size:,} bytes, but an image file may have {MAX_FILE_BYTES:,}; make it smaller or remove it"
         )
     return ""
 
@@ -104,7 +104,7 @@ class EncodedFiles:
 
 
 def find_folder(path: Path, test_path: Path | None) -> tuple[dict[str, FoundFiles], tuple[Finding, ...]]:
-    """The splits of a folder or archive of class folders, and everything in it that does not fit."""
+    """The splits of a folder or archive of class folders, and its problems."""
     layout = read_layout(list_files(path), None if test_path is None else list_files(test_path))
     found = {
         split: FoundFiles(EncodedFiles(layout.roots[split], entries), layout.labels[split], layout.classes)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face form: a folder of parquet files, or a name on the hub. Needs the extra `hf`."""
+"""Reads data sets in the Hugging Face format: a folder of parquet files, or a name on the hub. Needs the extra `hf`."""
 
 import importlib.util
 import re
@@ -41,9 +41,9 @@ class TableRows:
 
 
 def find_hf(path: str | None, download: bool, columns: Columns) -> dict[str, FoundFiles]:
-    """The splits of a folder of parquet files, or of a name on the hub where downloading is allowed."""
+    """The splits of a folder of parquet files, or of a name on the hub if downloading is allowed."""
     if path is None:
-        raise InputError("dataset=hf needs a place; set dataset.path to a folder of parquet files or a name on the hub")
+        raise InputError("dataset=hf needs a path; set dataset.path to a folder of parquet files or a name on the hub")
     if importlib.util.find_spec("datasets") is None:
         raise InputError('dataset=hf needs the package datasets; pip install "jointsearch[hf]"')
     tables = _tables(path, download)
@@ -64,11 +64,11 @@ def find_hf(path: str | None, download: bool, columns: Columns) -> dict[str, Fou
 
 
 def _tables(path: str, download: bool) -> dict[str, Any]:
-    """The tables of the splits that are known here, by split."""
+    """The tables of train, validation and test, by split."""
     import datasets
 
     place = Path(path).expanduser()
-    # The library raises exceptions of its own, of pyarrow and of the network for what is not there or not readable.
+    # For missing or unreadable data the library raises its own exceptions, those of pyarrow and those of the network.
     try:
         if place.is_dir():
             return dict(datasets.load_dataset("parquet", data_files=_parquet_files(place)))
@@ -87,7 +87,7 @@ def _tables(path: str, download: bool) -> dict[str, Any]:
 
 
 def _parquet_files(place: Path) -> dict[str, list[str]]:
-    """The files of each split, told by a word in their names or their folders; the others are for training."""
+    """The files of each split, recognized by a word in their names or folders; all others are training files."""
     files: dict[str, list[str]] = {}
     for file in sorted(place.rglob("*.parquet"), key=lambda file: name_bytes(str(file))):
         words = re.split(r"[^a-z]+", str(file.relative_to(place)).lower())
@@ -105,7 +105,7 @@ def _check_columns(title: str, names: list[str], columns: Columns) -> None:
 
 
 def _undecoded(table: Any, column: str, title: str) -> Any:
-    """Only the image column, as bytes: they are decoded here by the rules of every other data set."""
+    """The image column as bytes, which are decoded later by the same rules as every other data set."""
     import datasets
 
     try:
@@ -115,14 +115,14 @@ def _undecoded(table: Any, column: str, title: str) -> Any:
 
 
 def _classes(table: Any, column: str) -> tuple[list[Any], tuple[str, ...]]:
-    """The labels as they stand in the training split, in order, and the names of their classes."""
+    """The sorted labels of the training split, and the names of their classes."""
     names = getattr(table.features[column], "names", None)
     if names:
         return list(range(len(names))), tuple(names)
     kinds = table.features[column].dtype
     if not (kinds == "string" or kinds.startswith(("int", "uint"))):
         raise InputError(
-            f"column {column} holds {kinds}, and labels are texts or whole numbers; set dataset.label_column"
+            f"column {column} holds {kinds}, but labels are texts or whole numbers; set dataset.label_column"
         )
     labels = sorted(set(table[column][:]) - {None})
     return labels, tuple(map(str, labels))

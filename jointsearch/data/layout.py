@@ -1,4 +1,4 @@
-"""Reads classes and splits out of the names of files: <class>/<image>, in a wrapping folder, in train/ and test/."""
+"""Derives classes and splits from file names: <class>/<image>, also in a wrapping folder or in train/ and test/."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SPLIT_OF = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of each split with their labels; only "train" where a data set has no splits of its own."""
+    """The files of each split with their labels. A data set without splits of its own has only "train"."""
 
     classes: tuple[str, ...]
     roots: dict[str, str]
@@ -29,7 +29,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a listing is built: wrapping folders, which folders are splits, and how deep the class folders lie."""
+    """The structure of a listing: depth of the wrapping folders, split folders, and depth of the class folders."""
 
     base: int
     splits: dict[str, str]
@@ -37,7 +37,7 @@ class _Plan:
 
 
 def read_layout(listing: Listing, test_listing: Listing | None = None) -> Layout:
-    """The classes and splits of a listing, and all that does not fit; a second listing may hold the test split."""
+    """The classes, splits and problems of a listing; a second listing may hold the test split."""
     plan = _plan(listing)
     members = _members(listing, plan)
     roots = dict.fromkeys(members, listing.root)
@@ -70,7 +70,7 @@ def read_layout(listing: Listing, test_listing: Listing | None = None) -> Layout
 
 
 def _plan(listing: Listing) -> _Plan:
-    """Finds the wrapping folders (each alone on its level, with class folders below) and the split folders."""
+    """Find the wrapping folders (each alone on its level, with class folders below) and the split folders."""
     deepest = max((entry.name.count("/") for entry in listing.entries), default=0)
     base = 0
     while len(_folders_at(listing, base)) == 1 and deepest >= base + 2:
@@ -88,7 +88,7 @@ def _folders_at(listing: Listing, depth: int) -> list[str]:
 
 
 def _members(listing: Listing, plan: _Plan) -> dict[str, list[tuple[str, Entry]]]:
-    """Class name and file, per split."""
+    """(class name, file) pairs of each split."""
     found = plan.splits.values() or ("train",)
     members: dict[str, list[tuple[str, Entry]]] = {
         split: [] for split in dict.fromkeys(SPLIT_OF.values()) if split in found
@@ -127,7 +127,9 @@ def _folder_problems(listing: Listing, plan: _Plan) -> list[Finding]:
         if name.count("/") == plan.depth and name not in filled:
             problems.append(_problem(listing, name, "is a class folder without images; fill or remove it"))
         if plan.splits and name.count("/") == plan.base and name.split("/")[plan.base] not in plan.splits:
-            problems.append(_problem(listing, name, "lies beside train and test folders and is none; move it away"))
+            problems.append(
+                _problem(listing, name, "lies beside the train and test folders but is no split; move it away")
+            )
     for split, count in Counter(plan.splits.values()).items():
         if count > 1:
             both = " and ".join(name for name, own in plan.splits.items() if own == split)

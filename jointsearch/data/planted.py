@@ -1,8 +1,8 @@
-"""Glyphs of 12x12 pixels for which it is known which op of fifteen helps, which one harms, and what magnitude is right.
+"""Drawn glyphs of 12x12 pixels with a known answer: of fifteen ops one helps, at a known magnitude, and one harms.
 
-Training glyphs lie in the middle, validation and test glyphs 3 pixels to the left or to the right of it: TranslateX.
-Every glyph is two classes, bright and dark on a ground between them, and the two levels mirror each other about 1/2:
-Solarize at magnitude 1/2 turns a bright glyph into a picture of the dark one, and its label into a wrong one.
+TranslateX helps: training glyphs are centred, validation and test glyphs are 3 pixels to the left or to the right.
+Solarize harms: every glyph is two classes, bright and dark on a ground between them, whose levels mirror each other
+about 1/2, and Solarize at magnitude 1/2 turns a bright glyph into the dark one, so that its label is wrong.
 """
 
 import torch
@@ -13,7 +13,7 @@ from jointsearch.data.sets import DataSplits, ImageSet
 
 SIDE = 12
 CELL = 2  # pixels
-# Five cells each, and any two glyphs differ in at least four.
+# Each glyph has five cells, and any two glyphs differ in at least four.
 GLYPHS = {
     "cross": ("#.#", ".#.", "#.#"),
     "plus": (".#.", "###", ".#."),
@@ -32,7 +32,7 @@ PLANTED_MAGNITUDE = SHIFT_PIXELS / (0.45 * SIDE)  # TranslateX at magnitude 1 mo
 
 
 def planted(seed: int) -> DataSplits:
-    """The three splits of this seed: training in the middle, validation and test moved to the sides."""
+    """The three splits of this seed: training glyphs centred, validation and test glyphs moved to the sides."""
     generator = torch.Generator().manual_seed(seed)
     train = draw_planted(COUNTS["train"], 0, generator)
     validation = draw_planted(COUNTS["validation"], SHIFT_PIXELS, generator)
@@ -40,10 +40,10 @@ def planted(seed: int) -> DataSplits:
 
 
 def draw_planted(count: int, shift: int, generator: torch.Generator) -> ImageSet:
-    """Images with as many of each class as can be, each moved by `shift` pixels to the left or to the right."""
+    """Images of all classes in equal numbers, each moved by `shift` pixels to the left or to the right."""
     labels = torch.arange(count) % len(CLASSES)
     direction = torch.randint(2, (count, 1), generator=generator) * 2 - 1
-    # Around the edge and in again: up to 3 pixels the glyph itself stays inside.
+    # The shift wraps around the edge; up to 3 pixels the glyph itself stays inside.
     column = (torch.arange(SIDE) - direction * shift) % SIDE  # (B, W)
     glyph = _centred_glyphs()[labels // len(LEVELS)]  # (B, H, W)
     inside = glyph.gather(2, column.unsqueeze(1).expand_as(glyph))

@@ -1,4 +1,4 @@
-"""Reads the pickles in which CIFAR is published, and nothing that a pickle could do beyond numbers and texts."""
+"""Reads the pickles in which CIFAR is published; refuses everything but numbers, texts and arrays of bytes."""
 
 import io
 import pickle
@@ -25,7 +25,7 @@ def read_pickle(data: bytes, name: str) -> Any:
 
 
 class _Array:
-    """Takes the place of a numpy array while a pickle is read, so that no code of numpy is steered by the file."""
+    """Stands in for a numpy array while a pickle is read, so that the file cannot control code of numpy."""
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], Any, bool, bytes]) -> None:
         _, self.shape, self.dtype, self.is_fortran, self.data = state
@@ -38,27 +38,27 @@ class _Array:
 
 
 class _Dtype:
-    """Takes the place of a numpy dtype."""
+    """Stands in for a numpy dtype."""
 
     def __init__(self, code: bytes | str = "", *_: Any) -> None:
         self.code = code
 
     def __setstate__(self, state: Any) -> None:
-        """The byte order and the like, which one-byte numbers do not have."""
+        """Ignore the byte order and similar fields, which one-byte numbers do not have."""
 
 
-# The C unpickler allocates a memo as large as the file's largest memo number claims; this one, in Python, does not.
+# The C unpickler allocates a memo as large as the largest memo number in the file; this one, in Python, does not.
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_MAKERS:
             return lambda *_: _Array()
         if (module, name) == ("numpy", "ndarray"):
-            return None  # only handed to the maker above, which does not look at it
+            return None  # only an argument of the maker above, which ignores it
         if (module, name) == ("numpy", "dtype"):
             return _Dtype
         raise InputError(
-            f"a pickle asks for {shown(f'{module}.{name}')}, which no CIFAR batch needs, and could run a program; "
-            "do not trust where it comes from"
+            f"a pickle asks for {shown(f'{module}.{name}')}, which no CIFAR batch needs and which could run a program; "
+            "do not use files from this source"
         )
 
 

@@ -1,4 +1,4 @@
-"""Labelled images, held on the device or streamed from workers, behind one small interface."""
+"""Labelled images with one interface, in memory on the device or streamed from workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A set whose images all lie in memory, on the device where they are used."""
+    """A set with all images in memory, on the device that uses them."""
 
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
@@ -58,7 +58,7 @@ class ImageSet:
 
 
 class ImageSource(Protocol):
-    """Anything that gives the uint8 image (C,H,W) of a row. It travels to worker processes, so it can be pickled."""
+    """A source of uint8 images (C,H,W) by row. Worker processes get a copy, so it must support pickle."""
 
     def read(self, row: int) -> Tensor:
         """The image of this row; a file that cannot be used raises InputError."""
@@ -122,7 +122,7 @@ AnySet: TypeAlias = ImageSet | StreamSet
 
 @dataclass(frozen=True, eq=False)
 class DataSplits:
-    """The three parts of a data set; a validation part of length 0 means that nothing was held out."""
+    """The three parts of a data set; the validation part is empty if no images are held out."""
 
     train: AnySet
     validation: AnySet
@@ -131,7 +131,7 @@ class DataSplits:
 
 @dataclass(frozen=True, eq=False)
 class FoundSplits:
-    """What a data set brings along; None where it has no such split of its own."""
+    """The splits that a data set itself provides; None if it has no such split."""
 
     train: AnySet
     validation: AnySet | None = None
@@ -143,7 +143,7 @@ class _Rows(Dataset):
     source: ImageSource
 
     def __getitem__(self, row: int) -> Tensor | InputError:
-        # A loader wraps what a worker raises into a traceback of many lines; as a value the message arrives as it was.
+        # A loader wraps an exception of a worker into a traceback of many lines; a returned value arrives unchanged.
         try:
             return self.source.read(row)
         except InputError as error:

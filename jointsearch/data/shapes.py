@@ -1,4 +1,4 @@
-"""Drawn images with a known right answer: what a search of augmentation should find, and what it must not choose."""
+"""Drawn shapes with a known answer: the ops that a policy search should find, and those that it must avoid."""
 
 import math
 
@@ -17,11 +17,11 @@ TETROMINOES = {
     "S": (".##", "##.", "..."),
     "Z": ("##.", ".##", "..."),
 }
-# Bright on dark and dark on bright are classes too, and inverting an image makes one the other.
+# Bright on dark and dark on bright are different classes, and inverting an image turns one into the other.
 POLARITIES = ("bright", "dark")
 CLASSES = tuple(f"{polarity}_{letter}" for letter in TETROMINOES for polarity in POLARITIES)
 COUNTS = {"train": 800, "validation": 800, "test": 2000}
-# What validation and test have and training lacks: a turn, a move and a change of brightness.
+# Validation and test images are turned, moved and changed in brightness; training images are not.
 MAX_TURN_DEGREES = 30.0
 MAX_SHIFT_PIXELS = 6.0
 MAX_BRIGHTNESS_CHANGE = 0.5
@@ -41,7 +41,7 @@ def read_shapes() -> FoundSplits:
 
 
 def draw_shapes(count: int, variation: float, generator: torch.Generator) -> ImageSet:
-    """Images with as many of each class as can be; variation 1 turns, moves and brightens as test images are, 0 not."""
+    """Images of all classes in equal numbers; variation 1 turns, moves and brightens them like test images, 0 not."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
@@ -63,7 +63,7 @@ def draw_shapes(count: int, variation: float, generator: torch.Generator) -> Ima
 
 
 def _tetromino_masks(letters: Tensor, cell: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
-    """Which points of the fine grid lie inside each shape: (B, 1, 64, 64)."""
+    """A mask of the fine grid's points inside each shape: (B, 1, 64, 64)."""
     cells = torch.tensor([_cells(rows) for rows in TETROMINOES.values()])  # (4, 3, 3)
     sizes = torch.tensor([_size(rows) for rows in TETROMINOES.values()])[letters]  # (B, 2) width, height in cells
     points = (torch.arange(SIDE * FINE) + 0.5) / FINE - SIDE / 2

@@ -1,4 +1,4 @@
-"""Encoded images from anywhere (files, archives, tables) as streams of decoded ones in a single shape."""
+"""Streams of decoded images of one shape, from encoded images in files, archives or tables."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,7 @@ from search_spaces.errors import InputError
 
 
 class EncodedImages(Protocol):
-    """Numbered image files, wherever they lie. Worker processes get a copy, so it can be pickled."""
+    """Numbered image files of any source. Worker processes get a copy, so it must support pickle."""
 
     def data(self, row: int) -> bytes:
         """The bytes of this image file."""
@@ -32,7 +32,7 @@ class FoundFiles:
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Images decoded when they are asked for; all have the shape of the first one, or the file is an error."""
+    """Images decoded on demand. An image of another shape than the first one is an error."""
 
     encoded: EncodedImages
     form: Form
@@ -67,7 +67,7 @@ def streamed(found: dict[str, FoundFiles], form: Form, workers: int) -> FoundSpl
 
 
 def mixed_shapes(shape: tuple[int, int, int], other: str, other_shape: tuple[int, int, int]) -> str:
-    """What to say of an image that does not fit into one batch with another file's."""
+    """The error text about an image that does not have the shape of another file's."""
     return (
         f"is {_shape_text(shape)} and {other} is {_shape_text(other_shape)}; "
         "set dataset.image_size (and dataset.channels) to bring all images to one form"

@@ -1,4 +1,4 @@
-"""Stratified, seeded, disjoint parts of a labelled set."""
+"""Splits a labelled set into stratified, seeded, disjoint parts."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[T
     """
     if min(sizes, default=0) < 0 or sum(sizes) > len(labels):
         raise InputError(
-            f"parts of {' + '.join(map(str, sizes))} images were asked of {len(labels)}; "
+            f"parts of {' + '.join(map(str, sizes))} images cannot be taken from {len(labels)}; "
             "lower dataset.reduced, dataset.validation or dataset.test_share"
         )
     labels = labels.cpu()
@@ -33,7 +33,7 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[T
 
 
 def search_halves(image_set: AnySet, seed: int) -> tuple[AnySet, AnySet]:
-    """The two stratified disjoint halves of a search: one trains the weights, the other judges the choices."""
+    """Two stratified, disjoint halves for a search: training images for weights, validation images for choices."""
     half = len(image_set) // 2
     train, validation = stratified_split(image_set.labels, (len(image_set) - half, half), seed)
     return image_set.subset(train), image_set.subset(validation)

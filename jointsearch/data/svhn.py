@@ -1,4 +1,4 @@
-"""SVHN, photographed house numbers, from the .mat files in which it is published."""
+"""Reads SVHN, photographed house numbers, from the published .mat files."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ MD5 = {
 
 
 def read_svhn(path: Path | None, download: bool, extra: bool) -> FoundSplits:
-    """The core training images, with the extra ones where asked for, and the test images."""
+    """The core training images, with the extra images if `extra`, and the test images."""
     place = path or Path("data") / "svhn"
     train = _read_part(place, "train", download)
     if extra:
@@ -28,7 +28,7 @@ def read_svhn(path: Path | None, download: bool, extra: bool) -> FoundSplits:
 
 
 def _read_part(place: Path, part: str, download: bool) -> ImageSet:
-    from scipy.io import loadmat  # takes 0.6 s, which no other data set should pay
+    from scipy.io import loadmat  # takes 0.6 s, so other data sets do not import it
 
     file = place / f"{part}_32x32.mat"
     url = f"{PUBLISHED}/{file.name}"
@@ -39,7 +39,7 @@ def _read_part(place: Path, part: str, download: bool) -> ImageSet:
             f"{shown(str(file))} is not there; set dataset.download=true to fetch it from {url}, "
             "or dataset.path to the folder that holds it"
         )
-    # scipy answers a damaged file with nearly any exception (ValueError, TypeError, zlib.error, KeyError, ...).
+    # scipy raises nearly any exception for a damaged file (ValueError, TypeError, zlib.error, KeyError, ...).
     try:
         content = loadmat(file)
         images = torch.from_numpy(content["X"]).permute(3, 2, 0, 1).contiguous()  # (H, W, C, N) -> (N, C, H, W)
