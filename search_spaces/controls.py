@@ -39,7 +39,7 @@ MAX_RANDAUGMENT_OPS = 3
 MAX_SEQUENCES = 4096
 LEVELS = 30
 
-# What a search returns in DADA: 25 pairs of different ops, all equally likely.
+# As many sub-policies as a search of DADA returns: 25 pairs of different ops, all equally likely.
 RANDOM_SUB_POLICIES = 25
 
 

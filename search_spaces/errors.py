@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong. The message is one line: what came, what was wanted, what to do.
+    """A value from the user is wrong. The message is one line: what came, what was wanted, what to do.
 
     Scripts print the message without a traceback and exit with code 2; a notebook sees an ordinary ValueError.
     """

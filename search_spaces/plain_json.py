@@ -1,4 +1,4 @@
-"""JSON files as plain data: size, depth, keys, format and version are checked before any value is used."""
+"""Reads JSON files as plain data; checks size, depth, keys, format and version before it uses any value."""
 
 import json
 import math

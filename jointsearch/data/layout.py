@@ -102,7 +102,7 @@ def _members(listing: Listing, plan: _Plan) -> dict[str, list[tuple[str, Entry]]
 
 
 def _misplaced(listing: Listing, plan: _Plan) -> list[Finding]:
-    """Images outside of class folders, and folders inside of them."""
+    """The images outside of class folders, and the folders inside of them."""
     outside = "is an image outside of a class folder; move it into one"
     inside = "is a folder inside a class folder, which holds image files only; move or remove it"
     return [

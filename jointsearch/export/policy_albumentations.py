@@ -64,7 +64,7 @@ def albumentations_policy(policy: Policy, leave_out: bool = False) -> Exported[A
 
 
 def albumentations_json(policy: Policy, leave_out: bool = False) -> Exported[str]:
-    """The same as the text of a file for albumentations.load(path)."""
+    """The pipeline as the text of a file for albumentations.load(path)."""
     pipeline = albumentations_policy(policy, leave_out)
     text = json.dumps(_albumentations().to_dict(pipeline.value), allow_nan=False) + "\n"
     return Exported(text, pipeline.approximations)
@@ -127,8 +127,8 @@ def _jitter(name: str, factor: float) -> Arguments:
 
 
 def _sharpness(factor: float) -> Arguments:
-    # PIL blends with a mean that weighs every neighbour by 1/13: its factor f leaves a neighbour (1 - f)/13 and the
-    # middle 1 - 8 (1 - f)/13. Sharpen's kernel is that one at alpha (f - 1)/13, which must not be negative.
+    # PIL blends with a mean that weighs every neighbour by 1/13: at factor f a neighbour has weight (1 - f)/13 and the
+    # middle 1 - 8 (1 - f)/13. Sharpen has this kernel at alpha = (f - 1)/13, which must not be negative.
     neighbour = (1 - factor) / 13
     if factor >= 1:
         return "Sharpen", {"alpha": (-neighbour, -neighbour), "lightness": (1.0, 1.0), "method": "kernel"}

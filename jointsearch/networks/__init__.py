@@ -1,4 +1,4 @@
-"""Networks by name: importing this package registers ours with timm; `create` builds any of them."""
+"""Networks by name. Importing this package registers its networks with timm; `create` builds any of them."""
 
 from jointsearch.networks import cells, tiny, wide_resnet
 

@@ -52,7 +52,7 @@ class ImageClassifier(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """He et al. 2015: a ReLU network keeps the variance of its gradients when the fan is counted at the output."""
+    """Initialize as He et al. 2015: in a ReLU network, scaling by the output fan keeps the variance of gradients."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:

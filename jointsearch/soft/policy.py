@@ -62,7 +62,7 @@ class SoftPolicy(nn.Module):
         return self.op.shape[1]
 
     def log_shares(self) -> Tensor:
-        """The logarithm of each sub-policy's share of the draws, (N,)."""
+        """The log probability of each sub-policy, (N,)."""
         preference = self.preference if self.preference.dim() == 1 else self._preference_by_ops()
         learned = (self.start_logits + preference).log_softmax(0)
         if not self.keep:
@@ -105,7 +105,7 @@ class SoftPolicy(nn.Module):
 
     @torch.no_grad()
     def idle_share(self) -> Tensor:
-        """The share of the draws that leave an image as it is, or nearly so (every magnitude below .05)."""
+        """The share of draws that leave an image unchanged, or nearly unchanged (every magnitude below .05)."""
         logits, magnitudes = self.logits(), self.magnitudes()
         nearly = (self.op < 0) | (HAS_MAGNITUDE[self.op] & (magnitudes < 0.05))
         rests = torch.where(nearly, 1.0, 1 - logits.act.sigmoid()).prod(1)  # (N,)

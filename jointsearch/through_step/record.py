@@ -23,7 +23,7 @@ class FrozenNetwork:
     noise: dict[torch.device, Tensor]  # generator states; empty where the step drew nothing
 
     def __call__(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Outputs (B, classes) at these weights; a weight that is not named is as it was before the step."""
+        """Outputs (B, classes) at these weights; unnamed weights have their values before the step."""
         buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         with ExitStack() as undo:
             undo.callback(_set_modes, {module: module.training for module in self.modes})
@@ -174,7 +174,7 @@ def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
 
 
 def _generators(network: nn.Module) -> dict[torch.device, Tensor]:
-    """States of the global generators that a forward pass of this network may draw from."""
+    """The states of the global generators that a forward pass of this network may use."""
     devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
     states = {torch.device("cpu"): torch.get_rng_state()}
     return states | {device: torch.cuda.get_rng_state(device) for device in devices}

@@ -1,4 +1,4 @@
-"""Carry out a finished policy: one draw per image, batched over images, no Python loop over them."""
+"""Applies a finished policy to a batch: one draw per image, without a Python loop over images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -72,7 +72,7 @@ def apply_draw(images: Tensor, draw: PolicyDraw, pool: Tensor | None = None) -> 
     if not len(images):
         return images
     if not draw.magnitude.requires_grad:
-        # Magnitude 0 promises the very same pixels, and a warp by the unit matrix rounds in its last bit.
+        # At magnitude 0 pixels must stay identical, but a warp by the unit matrix rounds in the last bit.
         idle = (draw.magnitude.cpu() == 0) & IDLE_AT_ZERO[draw.op]
         draw = replace(draw, op=torch.where(idle, -1, draw.op))
     pool = images if pool is None else pool
@@ -107,7 +107,7 @@ def check_images(images: Tensor) -> None:
 
 
 def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
-    """How a draw moves points, as (B, 3, 3) matrices: `move_boxes` and `warp` take them for boxes and masks."""
+    """The motion of points in a draw, as (B, 3, 3) matrices for `move_boxes` (boxes) and `warp` (masks)."""
     total = torch.eye(3, device=draw.magnitude.device).repeat(len(draw.op), 1, 1)
     for stage in range(draw.op.shape[1]):
         order = draw.op[:, stage].argsort()
@@ -136,7 +136,7 @@ def _apply_stages(images: Tensor, pool: Tensor, draw: PolicyDraw) -> Tensor:
 
 
 def _as_float(images: Tensor) -> Tensor:
-    # Half precision cannot tell the 8-bit levels of a bright pixel apart: its images are augmented in float32.
+    # Half precision does not distinguish the 8-bit levels of bright pixels, so its images are augmented in float32.
     if images.dtype in (torch.float16, torch.bfloat16):
         return images.float()
     return images if images.is_floating_point() else images / 255
@@ -187,7 +187,7 @@ def _is_warp(op: AugOp) -> bool:
 
 
 def _slices(op: Tensor) -> Iterator[tuple[AugOp, slice]]:
-    # op is sorted and lives on the CPU; images without an op (-1) come first and are passed over.
+    # op is sorted and lives on the CPU; images without an op (-1) come first and are skipped.
     end = 0
     for place, count in enumerate(torch.bincount(op + 1).tolist()):
         start, end = end, end + count

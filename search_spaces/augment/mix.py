@@ -7,7 +7,7 @@ from search_spaces.augment.op import AugOp, per_image
 
 
 def sample_pairing(images: Tensor, amount: Tensor, partners: Tensor) -> Tensor:
-    """Mix another image in; the label stays."""
+    """Mix another image in; the label stays the same."""
     return torch.lerp(images, partners, per_image(amount))
 
 

@@ -12,7 +12,7 @@ Gradient = Literal["pathwise", "straight-through", "none"]
 
 @dataclass(frozen=True)
 class OpNoise:
-    """The randomness one application of an op may need, one entry per image."""
+    """The random numbers for one application of an op, one entry per image."""
 
     sign: Tensor  # (B,) +1 or -1: direction of signed ops
     position: Tensor  # (B, 2) in [0, 1): where an erased square is centred, as (x, y)
@@ -99,9 +99,9 @@ def partner_from(uniform: Tensor) -> Tensor:
 
 
 def exactly_at_zero(images: Tensor, magnitude: Tensor, changed: Tensor) -> Tensor:
-    """`changed`, but with the very pixels of `images` where the magnitude is 0."""
-    # A warp by the unit matrix still rounds in its last bit; magnitude 0 promises the very same pixels, yet its
-    # gradient must survive. The added difference is exactly zero and carries the gradient.
+    """`changed`, but exactly `images` where the magnitude is 0."""
+    # A warp by the unit matrix still rounds in the last bit, but at magnitude 0 pixels must stay identical and keep
+    # their gradient. The added difference is exactly zero and has the gradient.
     untouched = per_image(magnitude == 0)
     if not (torch.is_grad_enabled() and changed.requires_grad):
         return torch.where(untouched, images, changed)

@@ -1,4 +1,4 @@
-"""OPS: every augmentation op by its name."""
+"""OPS, the table of all augmentation ops by name."""
 
 from collections.abc import Iterable
 
@@ -33,7 +33,7 @@ DADA_OPS = (
 
 
 def check_op_names(names: Iterable[str], where: str) -> tuple[str, ...]:
-    """The names as a tuple, or one line naming the first unknown or repeated one."""
+    """The names as a tuple; the first unknown or repeated name raises an error."""
     checked = tuple(names)
     for position, name in enumerate(checked):
         if name not in OPS:

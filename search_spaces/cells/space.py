@@ -66,7 +66,7 @@ DARTS = CellSpace(
     nodes=4,
     name="darts",
 )
-# NAS-Bench-201's ops in its order, in cells of DARTS's form with half the nodes: for a CPU.
+# For a CPU: the ops of NAS-Bench-201 in its order, in cells of DARTS's form with half the nodes.
 SMALL = CellSpace(("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"), nodes=2, name="small")
 
 CELL_SPACES = {space.name: space for space in (DARTS, SMALL)}
