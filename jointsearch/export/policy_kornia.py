@@ -75,7 +75,7 @@ class Equalize(K.RandomEqualize):
 
 
 class KorniaPolicy(nn.Module):
-    """Draws one of kornia's PolicySequential for each image; kornia's AutoAugment draws one per batch."""
+    """Sub-policies as kornia's PolicySequential, one drawn for each image; kornia's AutoAugment draws one a batch."""
 
     weights: Tensor
 
@@ -98,7 +98,7 @@ class KorniaPolicy(nn.Module):
 
 
 def kornia_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[KorniaPolicy]:
-    """A module for batches; `leave_out` drops SamplePairing, whose partner kornia would draw differently."""
+    """A module for batches; `leave_out` drops SamplePairing, whose partner kornia's mixing draws otherwise."""
     differences = Differences()
     rows = drawable(policy, differences, leave_out)
     sub_policies = [PolicySequential(*(_operation(choice) for choice in row.ops)) for row in rows]
