@@ -34,6 +34,13 @@ NAMED = r"`((?:search_spaces|jointsearch|results|scripts|tests|docs)/[\w/.]+)`"
 FOUND = Policy(
     (SubPolicy((), 0.5), SubPolicy((OpChoice("Rotate", 0.7, 0.1), OpChoice("Equalize")), 0.25)), name="found"
 )
+# Neighbors of one op that differ in more than their magnitude.
+UNEVEN = Policy(
+    tuple(
+        SubPolicy((OpChoice("Rotate", probability, magnitude),), weight)
+        for weight, probability, magnitude in [(1.0, 0.5, 0.1), (1.0, 0.5, 0.2), (2.0, 0.5, 0.3), (2.0, 0.6, 0.4)]
+    )
+)
 LEARNED = [0.0116, 0.0366, 1 / 3]
 CURVE = [{"epoch": 1, "step": 8, "train_loss": 2.5}, {"epoch": 2, "step": 16, "train_loss": 2.25}]
 
@@ -86,6 +93,7 @@ def test_the_python_of_the_folder_runs_as_written(tmp_path: Path, monkeypatch: p
     [snippet] = re.findall(r"```python\n(.*?)```", (RESULTS / "README.md").read_text(), re.DOTALL)
     shutil.copytree(RESULTS, tmp_path / "results")
     write_training(tmp_path / "runs" / "mine", "none", 0, 50.0)
+    write_training(tmp_path / "runs" / "more", "none", 1, 51.0)
     (tmp_path / "snippet.py").write_text(snippet)
     monkeypatch.chdir(tmp_path)
     runpy.run_path("snippet.py")
@@ -93,7 +101,7 @@ def test_the_python_of_the_folder_runs_as_written(tmp_path: Path, monkeypatch: p
         "Rotate",
         "Equalize",
     }
-    assert [record.row for record in read_results("results/mine.jsonl")] == ["none"]
+    assert [(record.row, record.seed) for record in read_results("results/mine.jsonl")] == [("none", 0), ("none", 1)]
 
 
 # Writing and reading
@@ -112,7 +120,8 @@ def write_training(root: Path, row: str, seed: int, accuracy: float | None, poli
     recipe = {"epochs": 2, "learning_rate": 0.1}
     settings = {"network": "tiny_cnn", "recipe": recipe, "seed": seed, "data": {"train": 8, "digest": f"d{seed}"}}
     result = None if accuracy is None else {"epochs": 2, "test_accuracy_last": accuracy, "seconds": 1.5}
-    write_part(folder, settings, {"commit": "abc", "command": f"retrain.py policy={row}"}, result)
+    birth = {"commit": "abc", "command": f"retrain.py policy={row}", **({"date": None} if row == "none" else {})}
+    write_part(folder, settings, birth, result)
     (policy or named_policy(row)).save(folder / "policy.json")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in CURVE))
 
@@ -146,6 +155,11 @@ def test_what_is_written_is_what_is_read(runs: list[Path], tmp_path: Path) -> No
     read = read_results(tmp_path / "all.jsonl")
     assert read == written
     assert len(read) == 11
+    write_results(runs[:1], tmp_path / "grown.jsonl")
+    assert (
+        write_results([tmp_path / "grown.jsonl", runs[1]], tmp_path / "grown.jsonl", curves={("found", 0)}) == written
+    )
+    assert (tmp_path / "grown.jsonl").read_bytes() == (tmp_path / "all.jsonl").read_bytes()
     for record in read:
         kind = "search-seed" if record.is_search else "seed"
         parents = [run if record.is_search else run / record.row for run in runs]
@@ -270,6 +284,8 @@ def test_a_damaged_line_is_named(
         ),
         (PolicySchedule(((0, named_policy("none")), (5, FOUND)), name="x"), None),
         (Policy(named_policy("trivialaugment").sub_policies, name="found"), None),
+        (Policy(FOUND.sub_policies, name="trivialaugment"), None),  # a control's name on another policy
+        (UNEVEN, None),
     ],
 )
 def test_a_policy_comes_back_to_the_bit_from_its_short_form(policy: Policy | PolicySchedule, packed: Any) -> None:

@@ -1,4 +1,4 @@
-"""Makes a results file out of run folders."""
+"""Makes a results file out of run folders, or adds run folders to one."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jointsearch.report.page_run import Part, read_part
-from jointsearch.report.results_file import FORMAT, VERSION, Record, check_once
+from jointsearch.report.results_file import FORMAT, VERSION, Record, check_once, read_results
 from jointsearch.report.results_policy import pack_policy
 from jointsearch.run_folder import SETTINGS_FILE, replace_file
 from search_spaces.errors import InputError
@@ -21,15 +21,15 @@ FEWEST_EQUAL = 3  # neighbors that are worth a {"times", "value"}
 
 
 def write_results(
-    folders: Sequence[Path | str], path: Path | str, curves: Collection[tuple[str, int]] = ()
+    sources: Sequence[Path | str], path: Path | str, curves: Collection[tuple[str, int]] = ()
 ) -> tuple[Record, ...]:
-    """Write all trainings and searches below some run folders into one results file, and return them.
+    """Write all trainings and searches of some run folders and results files into one results file, and return them.
 
-    Metrics by epoch are left out, but for the (row, seed) in `curves`.
+    Metrics by epoch are left out, but for the (row, seed) in `curves` and what a results file already has.
     """
-    records = [record for folder in folders for record in records_of(folder, curves)]
+    records = [record for source in sources for record in records_of(source, curves)]
     if not records:
-        raise InputError(f"no training found below {', '.join(shown_path(one) for one in folders)}; give a run folder")
+        raise InputError(f"no training found below {', '.join(shown_path(one) for one in sources)}; give a run folder")
     check_once(records)
     if missing := set(curves) - {(record.row, record.seed) for record in records if record.curve}:
         raise InputError(
@@ -47,12 +47,14 @@ def write_results(
     return tuple(records)
 
 
-def records_of(folder: Path | str, curves: Collection[tuple[str, int]] = ()) -> list[Record]:
-    """The trainings (ROW/seedN) and searches (search-seedN, at any depth) of a run folder, finished or not.
+def records_of(source: Path | str, curves: Collection[tuple[str, int]] = ()) -> list[Record]:
+    """All of a results file, or the trainings (ROW/seedN) and searches (search-seedN, at any depth) of a run folder.
 
-    The row of a search is the folder it lies in.
+    The row of a search is the folder it lies in. What is not finished is there without a result.
     """
-    root = Path(folder)
+    root = Path(source)
+    if root.is_file():
+        return list(read_results(root))
     records = [
         _record(read_part(path, path.parents[1].name), curves) for path in sorted(root.glob(f"*/seed*/{SETTINGS_FILE}"))
     ]
