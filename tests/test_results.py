@@ -61,6 +61,14 @@ def test_a_table_of_costs_is_what_its_file_gives(file: str, written: str) -> Non
     assert written == describe_costs(read_results(REPOSITORY / file))
 
 
+def test_the_differences_that_the_history_repeats_are_those_of_the_file() -> None:
+    repeated = re.findall(r"^\| `(\w+_trivialaugment)` \|.*\| (-\d\.\d\d ± \d\.\d\d)", TEXT, re.MULTILINE)
+    table = compare([RESULTS / "cifar10_1000.jsonl"], baseline="trivialaugment").to_markdown()
+    assert len(repeated) == 5
+    for row, difference in repeated:
+        assert re.search(rf"^\| {row} \|.*\| {difference} \|", table, re.MULTILINE), (row, difference)
+
+
 def test_every_file_has_its_table_in_the_docs() -> None:
     shown = {file for file, _, _ in DIFFERENCES} | {file for file, _ in COSTS}
     assert shown == {f"results/{path.name}" for path in RESULTS.glob("*.jsonl")}
