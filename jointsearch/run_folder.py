@@ -15,6 +15,8 @@ from typing import Any
 
 from search_spaces.errors import InputError
 
+SETTINGS_FILE = "trial.json"  # of a training or search: all that decides its result
+
 _TEMPORARY = re.compile(r".+\.tmp-\d+")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

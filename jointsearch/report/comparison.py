@@ -1,4 +1,4 @@
-"""Trainings side by side, from their folders: mean, spread, and differences paired by seed."""
+"""Trainings side by side, from run folders and results files: mean, spread, and differences paired by seed."""
 
 import math
 import statistics
@@ -10,7 +10,8 @@ from typing import Any
 from scipy.stats import t as student
 
 from jointsearch.loops.trial import COMPARED, DRAWN, differences
-from jointsearch.run_folder import replace_file, write_json
+from jointsearch.report.results_file import Record, read_results
+from jointsearch.run_folder import SETTINGS_FILE, replace_file, write_json
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
@@ -126,31 +127,32 @@ def paired_difference(values: dict[int, float], base: dict[int, float]) -> Diffe
     return Difference(statistics.fmean(differences), half_width, count)
 
 
-def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str | None = None) -> Comparison:
-    """Read the trainings below some run folders; all must agree in everything but policy and seed.
+def compare(sources: Sequence[Path], metric: str = METRICS[0], baseline: str | None = None) -> Comparison:
+    """Compare the trainings of run folders and results files; all must agree in everything but policy and seed.
 
     Without a baseline it is the row without any method, where there is one.
     """
     if metric not in METRICS:
         raise InputError(f"metric is {metric!r}; {nearest(metric, METRICS)}")
-    trials = sorted(path for folder in folders for path in Path(folder).glob("*/seed*/trial.json"))
-    if not trials:
-        raise InputError(f"no training found below {', '.join(map(str, folders))}; give a run folder of retrain.py")
-    _check_alike(trials)
+    trainings = [training for source in sources for training in _trainings(Path(source))]
+    if not trainings:
+        raise InputError(
+            f"no training found below {', '.join(map(str, sources))}; give a run folder of retrain.py, or a file of "
+            "results that holds trainings"
+        )
+    _check_alike(trainings)
     values: dict[str, dict[int, float]] = {}
     unfinished = []
-    for path in trials:
-        policy, seed = path.parents[1].name, _number(read_json(path, "trial"), "seed", path)
-        result_path = path.with_name("result.json")
-        if not result_path.is_file():
-            unfinished.append(f"{policy}/seed{seed}")
+    for training in trainings:
+        if training.result is None:
+            unfinished.append(f"{training.row}/seed{training.seed}")
             continue
-        if seed in values.setdefault(policy, {}):
+        if training.seed in values.setdefault(training.row, {}):
             raise InputError(
-                f"{path.parent} repeats seed {seed} of {policy}; leave one of the two run folders out, or rename its "
-                f"folder {policy}, where both are to stand in one table"
+                f"{training.place} repeats seed {training.seed} of {training.row}; leave one of the two run folders "
+                f"out, or rename its folder {training.row}, where both are to stand in one table"
             )
-        values[policy][int(seed)] = _number(read_json(result_path, "result"), metric, result_path)
+        values[training.row][training.seed] = _number(training.result, metric, training.place)
     finished = {policy: by_seed for policy, by_seed in values.items() if by_seed}
     if baseline is None:
         baseline = next((one for one in METHOD_FREE if one in finished), METHOD_FREE[0])
@@ -160,24 +162,44 @@ def compare(folders: Sequence[Path], metric: str = METRICS[0], baseline: str | N
     return Comparison(metric, baseline, tuple(rows), tuple(unfinished))
 
 
-def _number(data: Any, key: str, path: Path) -> Any:
+def _trainings(source: Path) -> list[Record]:
+    if source.is_file():
+        return [record for record in read_results(source) if not record.is_search]
+    trainings = []
+    for path in sorted(source.glob(f"*/seed*/{SETTINGS_FILE}")):
+        settings, result = read_json(path, "trial"), path.with_name("result.json")
+        trainings.append(
+            Record(
+                row=path.parents[1].name,
+                seed=int(_number(settings, "seed", str(path))),
+                settings=settings,
+                result=read_json(result, "result") if result.is_file() else None,
+                place=str(path.parent),
+            )
+        )
+    return trainings
+
+
+def _number(data: Any, key: str, place: str) -> Any:
     value = data.get(key) if isinstance(data, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{path} has no number {key}; choose another metric, restore the file or leave the folder out")
+        raise InputError(
+            f"{place} has no number {key}; choose another metric, restore the file or leave the folder out"
+        )
     return value
 
 
-def _check_alike(trials: Sequence[Path]) -> None:
+def _check_alike(trainings: Sequence[Record]) -> None:
     # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
-    first, *others = [read_json(path, "trial") for path in trials]
+    first = trainings[0]
     digests: dict[Any, Any] = {}
-    for path, found in zip(trials, (first, *others), strict=True):
-        differing = differences(first, found, (*COMPARED, *DRAWN))
-        seed, digest = (dict(leaves(found)).get(name) for name in DRAWN)
+    for training in trainings:
+        differing = differences(first.settings, training.settings, (*COMPARED, *DRAWN))
+        seed, digest = (dict(leaves(training.settings)).get(name) for name in DRAWN)
         if (was := digests.setdefault(seed, digest)) != digest:
             differing.append(f"data.digest was {was}, is {digest}")
         if differing:
             raise InputError(
-                f"{trials[0].parent} and {path.parent} were not trained alike ({', '.join(differing)}); "
+                f"{first.place} and {training.place} were not trained alike ({', '.join(differing)}); "
                 "compare only trainings that differ in policy, genotype and seed"
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jointsearch.data.load import FILES, DataSettings, load_search_splits, load_splits
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
+from jointsearch.run_folder import SETTINGS_FILE
 from jointsearch.settings import build
 from jointsearch.track import read_metrics
 from search_spaces.errors import InputError
@@ -93,9 +94,9 @@ class Run:
 def read_run(folder: Path | str) -> Run:
     """Read a run folder of joint_search.py or retrain.py; InputError for any other."""
     root = Path(folder)
-    searches = [_read_part(path, "") for path in root.glob("search-seed*/trial.json")]
-    searches += [_read_part(path, path.parents[1].name) for path in root.glob("*/search-seed*/trial.json")]
-    trainings = [_read_part(path, path.parents[1].name) for path in root.glob("*/seed*/trial.json")]
+    searches = [read_part(path, "") for path in root.glob(f"search-seed*/{SETTINGS_FILE}")]
+    searches += [read_part(path, path.parents[1].name) for path in root.glob(f"*/search-seed*/{SETTINGS_FILE}")]
+    trainings = [read_part(path, path.parents[1].name) for path in root.glob(f"*/seed*/{SETTINGS_FILE}")]
     if not searches and not trainings:
         raise InputError(
             f"no search and no training found below {shown_path(root)}; give a run folder of joint_search.py or "
@@ -134,7 +135,8 @@ def training_images(part: Part, dataset: DataSettings | None = None) -> Tensor:
     return next(iter(train.batches(order, IMAGES))).images
 
 
-def _read_part(path: Path, group: str) -> Part:
+def read_part(path: Path, group: str) -> Part:
+    """Read the search or training whose settings file this is."""
     settings = _record(path, "trial")
     seed = settings.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
