@@ -24,13 +24,13 @@ def solarize(images: Tensor, amount: Tensor) -> Tensor:
 def posterize(images: Tensor, amount: Tensor) -> Tensor:
     """Keep the highest bits of every pixel; between two whole numbers of bits the gradient is their difference."""
     bits = per_image(amount)
-    value = _keep_bits(images, bits.detach().round())
+    surrogate = images
     if amount.requires_grad:
         # At a whole number of bits the step towards fewer bits gives the slope: at 8 bits no other exists.
         upper = bits.detach().ceil().clamp(min=1)
         slope = _keep_bits(images, upper) - _keep_bits(images, upper - 1)
-        value = value + _zero_with_slope(slope.detach() * bits)
-    return straight_through(value, images)
+        surrogate = images + slope.detach() * bits
+    return straight_through(_keep_bits(images, bits.detach().round()), surrogate)
 
 
 def _zero_with_slope(slope: Tensor) -> Tensor:
