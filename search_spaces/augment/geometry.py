@@ -8,6 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from kornia.geometry.transform import hflip
 from torch import Tensor
 
 from search_spaces.augment.op import AugOp
@@ -101,7 +102,7 @@ def _warped_by(matrix_of):  # type: ignore[no-untyped-def]
 
 
 def _mirrored(images: Tensor, amount: Tensor) -> Tensor:
-    return images.flip(-1)
+    return hflip(images)
 
 
 def _geometric(name: str, matrix, strongest: float, unit: str) -> AugOp:  # type: ignore[no-untyped-def]
