@@ -1,6 +1,7 @@
 """Ops that work on 8-bit levels, or have no amount: their gradients are straight-through where they have any."""
 
 import torch
+from kornia import enhance
 from torch import Tensor
 
 from search_spaces.augment.op import AugOp, per_image, straight_through
@@ -70,7 +71,8 @@ def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
 
 def invert(images: Tensor, amount: Tensor) -> Tensor:
     """The negative."""
-    return 1 - images
+    # Without a maximum kornia makes one on the CPU, and its copy would make a GPU wait.
+    return enhance.invert(images, images.new_ones(()))
 
 
 QUANTIZED_OPS = (
