@@ -14,11 +14,10 @@ TIE = 1e-5
 
 def solarize(images: Tensor, amount: Tensor) -> Tensor:
     """Invert the pixels at or above a threshold; learns through a soft threshold of the same place."""
-    threshold = per_image(amount)
-    value = torch.where(images < threshold - TIE, images, 1 - images)
+    value = enhance.solarize(images, amount - TIE)
     if not amount.requires_grad:
         return value
-    above = torch.sigmoid((images.detach() - threshold) / SOLARIZE_SOFTNESS)
+    above = torch.sigmoid((images.detach() - per_image(amount)) / SOLARIZE_SOFTNESS)
     return value + _zero_with_slope((1 - 2 * images.detach()) * above)
 
 
