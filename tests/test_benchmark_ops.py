@@ -56,6 +56,7 @@ BREAKS: dict[str, tuple[str, Function]] = {
     "no gradient to the amount and images": ("Brightness", lambda images, amount: images.detach()),
     "no gradient to the images": ("Brightness", lambda images, amount: images.detach() * per_image(amount)),
     "1e-6 below a level is 16 levels off": ("Posterize", lambda images, amount: posterize(images, amount.round())),
+    "1e-6 below a level is 161 levels off": ("Equalize", COUNTERPARTS["Equalize"].call),
     "makes a GPU wait": ("Brightness", waits),
 }
 

@@ -162,6 +162,14 @@ def test_other_keys_and_integer_masks_move_as_well() -> None:
         torch.testing.assert_close(torch.cat([found[0].amin(0), found[0].amax(0)]), expected)
 
 
+def test_a_list_of_masks_moves_as_the_masks_of_a_batch() -> None:
+    images, _, masks, _ = square(4)
+    pipeline = AugmentationSequential(KorniaPolicy(always("Rotate", "ShearX")), data_keys=["input", "mask"])
+    together = pipeline(images, masks)[1]
+    apart = pipeline(images, list(masks), params=pipeline._params)[1]
+    assert torch.equal(torch.cat(apart), together)
+
+
 @pytest.mark.parametrize("key", EVERYTHING[1:])
 def test_another_image_is_not_mixed_in_where_its_labels_would_be_missing(key: str) -> None:
     given = dict(zip(EVERYTHING, square(4), strict=True))

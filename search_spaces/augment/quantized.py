@@ -46,8 +46,8 @@ def _keep_bits(images: Tensor, bits: Tensor) -> Tensor:
 
 def equalize(images: Tensor, amount: Tensor) -> Tensor:
     """Spread the histogram of every channel evenly, as PIL does."""
-    # PIL's integer table for all channels at once; kornia.enhance.equalize takes 3 times longer on ten small images and
-    # reads 3 / 255 as level 2 where float arithmetic falls just short.
+    # PIL's integer table for all channels at once. kornia.enhance.equalize costs 1.3 to 1.5 times as much, and reads a
+    # float just below its level as the level below.
     planes = images.shape[0] * images.shape[1]
     level = images.detach().mul(255).round_().to(torch.long).view(planes, -1)  # (B * C, H * W)
     histogram = level.new_zeros(planes, 256).scatter_add_(1, level, torch.ones_like(level))  # bincount waits for a GPU
