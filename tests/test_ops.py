@@ -191,6 +191,17 @@ def test_gradient_reaches_the_image(op: AugOp, images: Tensor) -> None:
 
 
 @WITH_MAGNITUDE
+def test_magnitude_gradient_is_the_same_behind_an_op_that_learns_too(op: AugOp, images: Tensor) -> None:
+    def gradient(before: Tensor) -> Tensor:
+        magnitude = torch.full((len(images),), 0.4, requires_grad=True)
+        changed = op(before, magnitude, noise_for(len(images)))
+        weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+        return torch.autograd.grad((changed * weights).sum(), magnitude)[0]
+
+    torch.testing.assert_close(gradient(images.clone().requires_grad_()), gradient(images), rtol=0, atol=0)
+
+
+@WITH_MAGNITUDE
 def test_gradient_survives_at_magnitude_zero(op: AugOp, images: Tensor) -> None:
     if op.name == "Cutout":
         pytest.skip("the area of its square grows with the square of the magnitude: at 0 the slope is 0")

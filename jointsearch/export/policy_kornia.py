@@ -74,7 +74,7 @@ class Equalize(K.RandomEqualize):
         return super().apply_transform(_on_levels(input), params, flags, transform)
 
 
-class KorniaPolicy(nn.Module):
+class KorniaOperations(nn.Module):
     """Sub-policies as kornia's PolicySequential, one drawn for each image; kornia's AutoAugment draws one a batch."""
 
     weights: Tensor
@@ -97,12 +97,12 @@ class KorniaPolicy(nn.Module):
         return changed
 
 
-def kornia_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[KorniaPolicy]:
+def kornia_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[KorniaOperations]:
     """A module for batches; `leave_out` drops SamplePairing, whose partner kornia's mixing draws otherwise."""
     differences = Differences()
     rows = drawable(policy, differences, leave_out)
     sub_policies = [PolicySequential(*(_operation(choice) for choice in row.ops)) for row in rows]
-    return Exported(KorniaPolicy(sub_policies, [row.weight for row in rows]), differences.lines())
+    return Exported(KorniaOperations(sub_policies, [row.weight for row in rows]), differences.lines())
 
 
 def _operation(choice: OpChoice) -> OperationBase:

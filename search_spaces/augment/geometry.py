@@ -8,6 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from kornia.geometry.transform import hflip
 from torch import Tensor
 
 from search_spaces.augment.op import AugOp
@@ -65,8 +66,8 @@ def _matrix(
     return torch.stack([zero if entry is None else entry for entry in entries], -1).reshape(-1, 3, 3)
 
 
-def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Move the pixels of (B, C, H, W) images by (B, 3, 3) matrices; bilinear, black outside."""
+def warp(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:
+    """Move the pixels of (B, C, H, W) images by (B, 3, 3) matrices; black outside. Masks need mode "nearest"."""
     height, width = images.shape[-2:]
     # The affine part of a matrix [[a, b, c], [d, e, f]] has the inverse [[e, -b], [-d, a]] / (ae - bd): closed form,
     # because a batched torch.linalg.inv costs more than the whole warp of a 32x32 batch.
@@ -79,7 +80,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     x = torch.arange(width, device=matrix.device, dtype=matrix.dtype).add_(0.5)
     y = torch.arange(height, device=matrix.device, dtype=matrix.dtype).add_(0.5).reshape(-1, 1)
     grid = (from_x * x + (from_y * y + (from_one - 1))).to(images.dtype)  # (2, B, H, W)
-    return F.grid_sample(images, grid.permute(1, 2, 3, 0), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid.permute(1, 2, 3, 0), mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def move_boxes(boxes: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
@@ -101,7 +102,7 @@ def _warped_by(matrix_of):  # type: ignore[no-untyped-def]
 
 
 def _mirrored(images: Tensor, amount: Tensor) -> Tensor:
-    return images.flip(-1)
+    return hflip(images)
 
 
 def _geometric(name: str, matrix, strongest: float, unit: str) -> AugOp:  # type: ignore[no-untyped-def]
