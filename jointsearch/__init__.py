@@ -1,24 +1,43 @@
-"""How to choose, and how to measure what a choice is worth. The scripts are thin mains over these functions."""
+"""Search data-augmentation policies and network architectures together, and measure whether it helped."""
 
+from jointsearch.compose import compose_study
 from jointsearch.data.check import check_data
-from jointsearch.data.load import DataSettings, load_splits
+from jointsearch.data.datasets import Cifar10, Cifar100, Digits, Folder, HuggingFace, Shapes, Svhn
+from jointsearch.data.load import load_splits
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment
-from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.trials import Grid, run_grid
+from jointsearch.loops.grid import Grid, run_grid
+from jointsearch.loops.recipe import Recipe, SearchRecipe
 from jointsearch.networks.create import create_network
+from jointsearch.networks.trained import load_network
+from jointsearch.registry import register_choice
 from jointsearch.report.comparison import Comparison, compare
+from jointsearch.study import Study, StudyResult, prepare, run_study
 
 __all__ = [
+    "Cifar10",
+    "Cifar100",
     "Comparison",
-    "DataSettings",
+    "Digits",
+    "Folder",
     "Grid",
+    "HuggingFace",
     "Recipe",
+    "SearchRecipe",
+    "Shapes",
     "Standard",
+    "Study",
+    "StudyResult",
+    "Svhn",
     "augment",
     "check_data",
     "compare",
+    "compose_study",
     "create_network",
+    "load_network",
     "load_splits",
+    "prepare",
+    "register_choice",
     "run_grid",
+    "run_study",
 ]

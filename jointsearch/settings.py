@@ -1,11 +1,20 @@
-"""Settings as checked values: every field has a type and bounds, and all mistakes are told at once."""
+"""Settings as checked values: every field has a type, bounds and a line of help; all mistakes are reported at once.
+
+    @dataclass(frozen=True)
+    class Gumbel:
+        temperature: float = bounded(0.5, 1e-3, 100.0, help="of the softmax")
+
+A field made by `group` holds one of several classes. Plain data name the class by `_target_`: a dotted name inside our
+packages, or a name that was given to `register`. A key that belongs to another class is an unknown key.
+"""
 
 import dataclasses
+import importlib
 import math
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from search_spaces.errors import InputError, nearest
@@ -13,15 +22,49 @@ from search_spaces.plain_json import shown
 
 T = TypeVar("T")
 
+TARGET = "_target_"
+PACKAGES = ("jointsearch.", "search_spaces.")
+registered: dict[str, type] = {}  # classes of user code, by the name that stands after _target_
 
-def bounded(default: Any = dataclasses.MISSING, low: float = -math.inf, high: float = math.inf) -> Any:
+
+def setting(default: Any = dataclasses.MISSING, help: str = "") -> Any:
+    """A field without bounds."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def bounded(default: Any = dataclasses.MISSING, low: float = -math.inf, high: float = math.inf, help: str = "") -> Any:
     """A number (or None where the type allows it) between low and high, both included."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "help": help})
 
 
-def choice(default: Any, *options: Any) -> Any:
-    """One of a few values; None stands for nothing where the type allows it."""
-    return dataclasses.field(default=default, metadata={"options": options})
+def choice(default: Any, *options: Any, help: str = "") -> Any:
+    """One of a few values."""
+    return dataclasses.field(default=default, metadata={"options": options, "help": help})
+
+
+def group(default: Callable[[], Any], help: str = "") -> Any:
+    """Settings of their own; where several classes are possible, plain data name one by `_target_`."""
+    return dataclasses.field(default_factory=default, metadata={"help": help, "group": True})
+
+
+def register(name: str, cls: type) -> None:
+    """Make a class of user code known under a name, for `_target_`."""
+    registered[name] = cls
+
+
+def target_class(name: str) -> type:
+    """The settings class that `_target_` names."""
+    if name in registered:
+        return registered[name]
+    module, _, attribute = name.rpartition(".")
+    if not name.startswith(PACKAGES):
+        raise InputError(
+            f"{TARGET}={name} is not a class of ours and none that was registered; use register(name, cls)"
+        )
+    found = getattr(importlib.import_module(module), attribute, None)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise InputError(f"{TARGET}={name} is not a settings class; name a dataclass")
+    return found
 
 
 def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -34,7 +77,7 @@ def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 
 def check_fields(settings: Any) -> None:
-    """What `build` checks, for a settings object that was made in Python; called by its __post_init__."""
+    """Check what `build` checks, for a settings object that was made in Python; called by its __post_init__."""
     hints = typing.get_type_hints(type(settings))
     problems: list[str] = []
     for item in dataclasses.fields(settings):
@@ -46,60 +89,58 @@ def check_fields(settings: Any) -> None:
 
 
 def as_plain(settings: Any) -> Any:
-    """A settings object as dicts, lists and plain values, ready for JSON."""
-    if dataclasses.is_dataclass(settings):
-        return {field.name: as_plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    """A settings object as dicts, lists and plain values, ready for JSON; `is` names the class of a group."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        plain: dict[str, Any] = {}
+        for item in dataclasses.fields(settings):
+            value = getattr(settings, item.name)
+            named = {"is": type(value).__name__} if item.metadata.get("group") and value is not None else {}
+            plain[item.name] = named | as_plain(value) if named else as_plain(value)
+        return plain
     if isinstance(settings, tuple | list):
         return [as_plain(entry) for entry in settings]
     return settings
 
 
 def leaves(data: Any, name: str = "") -> set[tuple[str, str]]:
-    """Plain data as (dotted name, value) pairs: two sets of settings are compared by the difference of theirs."""
+    """Plain data as (dotted name, value) pairs: the difference of two such sets compares two sets of settings."""
     if isinstance(data, dict):
         return {leaf for key, value in data.items() for leaf in leaves(value, f"{name}.{key}" if name else key)}
     return {(name, repr(data))}
 
 
-def changed(settings: Any, where: str, among: Collection[str] | None = None) -> list[str]:
-    """The dotted names of plain settings, of those `among`, that are not at their default; `where` names the group."""
-    return [
-        f"{where}.{field.name}"
-        for field in dataclasses.fields(settings)
-        if (among is None or field.name in among) and getattr(settings, field.name) != field.default
-    ]
+def called(text: str, group_name: str, name: str) -> str:
+    """An error about the settings of one group, rewritten for a group of another name."""
+    return re.sub(rf"(?<!\w){re.escape(group_name)}[.]", f"{name}.", text) if group_name else text
 
 
-def refuse_unread(names: Sequence[str], reason: str, remedy: str) -> None:
-    """Refuse settings that would change nothing, as they would look as if they had been tried."""
-    if names:
-        raise InputError(f"{', '.join(names)} has no effect, as {reason}; {remedy}")
-
-
-def called(text: str, group: str, name: str) -> str:
-    """What an error says of the settings of a group, said of them under another name."""
-    return re.sub(rf"(?<!\w){re.escape(group)}[.]", f"{name}.", text) if group else text
-
-
-def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
+def _build(cls: Any, data: Any, where: str, problems: list[str], base: Any = None) -> Any:
+    """Settings of a class; what the data leave out is as in `base`, or as the class has it."""
     if not isinstance(data, Mapping):
         first = dataclasses.fields(cls)[0].name
         problems.append(f"{where} is {shown(data)}; wanted a group of settings, as in {where}.{first}=")
         return None
+    if TARGET in data:
+        cls = target_class(data[TARGET])
+    if not isinstance(base, cls):
+        base = None
     prefix = f"{where}." if where else ""
-    told = len(problems)
+    before = len(problems)
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {item.name: item for item in dataclasses.fields(cls)}
     for key in data:
-        if key not in fields:
-            problems.append(f"{prefix}{key} is not a setting; {nearest(key, fields)}")
+        if key not in fields and key != TARGET:
+            of = f" of {where}={cls.__name__}" if TARGET in data else ""
+            problems.append(f"{prefix}{key} is not a setting{of}; {nearest(key, fields, prefix)}")
     values = {}
-    for name, field in fields.items():
+    for name, item in fields.items():
         if name in data:
-            values[name] = _convert(data[name], hints[name], field.metadata, f"{prefix}{name}", problems)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            values[name] = _field(data[name], hints[name], item, f"{prefix}{name}", problems)
+        elif base is not None:
+            values[name] = getattr(base, name)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             problems.append(f"{prefix}{name} is missing; give it a value")
-    if len(problems) > told:
+    if len(problems) > before:
         return None
     try:
         return cls(**values)
@@ -108,9 +149,29 @@ def _build(cls: Any, data: Any, where: str, problems: list[str]) -> Any:
         return None
 
 
+def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) -> Any:
+    """A field: settings of their own, or a plain value."""
+    kinds = _kinds(hint)
+    classes: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    if not classes and not item.metadata.get("group"):
+        return _convert(value, hint, item.metadata, where, problems)
+    if value is None and type(None) in kinds:
+        return None
+    if dataclasses.is_dataclass(value):
+        built = value
+    else:
+        base = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if base is None and not classes and not (isinstance(value, Mapping) and TARGET in value):
+            problems.append(f"{where} is {shown(value)}; choose one of the group first, as in {where}=NAME")
+            return None
+        built = _build(classes[0] if base is None and classes else type(base), value, where, problems, base)
+    if classes and built is not None and not isinstance(built, tuple(classes)):
+        wanted = " or ".join(cls.__name__.lower() for cls in classes)
+        problems.append(f"{where}={type(built).__name__.lower()} does not fit here; use {where}={wanted}")
+    return built
+
+
 def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, problems: list[str]) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where, problems)
     kinds = _kinds(hint)
     if value is None and type(None) in kinds:
         return None

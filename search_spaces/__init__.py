@@ -2,7 +2,7 @@
 
 from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
 from search_spaces.augment.op import AugOp
-from search_spaces.augment.table import OPS
+from search_spaces.augment.table import OPS, register_op
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
@@ -23,5 +23,6 @@ __all__ = [
     "draw_matrix",
     "draw_policy",
     "read_policy",
+    "register_op",
     "resolve_policy",
 ]

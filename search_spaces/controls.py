@@ -77,7 +77,7 @@ def is_control(name: str) -> bool:
 def resolve_policy(text: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy | PolicySchedule:
     """The policy that a user named: by the path of a policy or schedule file, or by the name of a control."""
     if os.path.isdir(text) and not is_control(text):
-        inside = sorted(Path(text).glob("*/found.json")) or sorted(Path(text).glob("*.json"))
+        inside = sorted(Path(text).glob("*/policy.json")) or sorted(Path(text).glob("*.json"))
         remedy = f", as in {shown_path(inside[0])}" if inside else ""
         raise InputError(f"policy {shown_path(text)} is a folder; give a policy file{remedy}")
     if not _looks_like_path(text):

@@ -11,13 +11,16 @@ class InputError(ValueError):
     """
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Suggest a correction for a mistyped name: the closest known names, or else the first 20 of them."""
+def nearest(name: object, known: Iterable[str], prefix: str = "") -> str:
+    """Suggest a correction for a mistyped name: the closest known names, or else the first 20 of them.
+
+    `prefix` is what stands before the name where it was typed, as in recipe.epochs.
+    """
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     lowered = {entry.lower(): entry for entry in names}
     if str(name).lower() in lowered:
         close = [lowered[str(name).lower()]]
     if close:
-        return f"did you mean {' or '.join(close)}?"
+        return f"did you mean {' or '.join(f'{prefix}{entry}' for entry in close)}?"
     return f"choose one of {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"

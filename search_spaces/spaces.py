@@ -6,7 +6,6 @@ It is an ordinary Policy, so that a search can also start from TrivialAugment or
 import itertools
 
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
-from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError, nearest
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
@@ -33,15 +32,3 @@ def pairs(
     if not sub_policies:
         raise InputError(f"pairs of different ops need two of them, but ops holds only {ops[0]}; name more ops")
     return Policy(sub_policies, name=f"{pairing} pairs")
-
-
-def starting_policy(
-    start: str, ops: tuple[str, ...] | None, pairing: str, probability: float, magnitude: float
-) -> Policy:
-    """The policy that a search starts from: `pairs`, a control by its name, or a policy file."""
-    if start == "pairs":
-        return pairs(DADA_OPS if ops is None else ops, pairing, probability, magnitude)
-    policy = resolve_policy(start, ops)
-    if not isinstance(policy, Policy):
-        raise InputError(f"policy_space.start={start} is a schedule, but a search starts from one policy; name one")
-    return policy

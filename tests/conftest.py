@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,13 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
+@cache
+def _ignored() -> tuple[str, ...]:
+    return tuple((REPOSITORY / ".gitignore").read_text().split())
+
+
 def _is_ignored(path: Path) -> bool:
-    patterns = (REPOSITORY / ".gitignore").read_text().split()
     at_root = path.parent == REPOSITORY
     return path.name == ".git" or any(
-        fnmatch(path.name, pattern.strip("/")) for pattern in patterns if at_root or not pattern.startswith("/")
+        fnmatch(path.name, pattern.strip("/")) for pattern in _ignored() if at_root or not pattern.startswith("/")
     )

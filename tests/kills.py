@@ -19,9 +19,9 @@ def same(left: Any, right: Any) -> bool:
 
 
 def wait_for(path: Path) -> None:
-    """Until the file is there and holds something."""
+    """Until the file, or the folder, is there and holds something."""
     deadline = time.monotonic() + 60
-    while not path.is_file() or not path.stat().st_size:
+    while not (any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

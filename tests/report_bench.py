@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jointsearch.data.load import DataSettings
+from jointsearch.data.datasets import Digits
+from jointsearch.loops.grid import plain_dataset
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.controls import named_policy
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-DIGITS = DataSettings("digits", validation=748, test_share=0.4167)
+DIGITS = Digits()
 FOUND = Policy((SubPolicy((OpChoice("Invert"),), 3.0), SubPolicy((OpChoice("Rotate", 0.5, 1.0),))), "found")
+OUTCOMES = {"policy": "Policy", "architecture": "Cells", "joint": "Policy and cells"}
 EPOCHS = 4
 SEEDS = (0, 1)
 BIRTH = {
@@ -47,17 +48,22 @@ def edit(path: Path, **changes: Any) -> None:
 def settings(seed: int, train: int, **others: Any) -> dict[str, Any]:
     data = {"train": train, "validation": 150, "digest": str(seed)}
     recipe = {"epochs": EPOCHS}
-    return {"network": "tiny_cnn", "recipe": recipe, "seed": seed, "dataset": asdict(DIGITS), "data": data, **others}
+    dataset = plain_dataset(DIGITS)
+    return {"network": "tiny_cnn", "recipe": recipe, "seed": seed, "dataset": dataset, "data": data, **others}
 
 
 def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(record | {"step": 3 * record["epoch"]}) + "\n" for record in records))
 
 
-def write_search(folder: Path, seed: int, searched: str = "policy", keep: str = "last") -> None:
-    """A finished search; of `keep=best` the second epoch is kept."""
-    search = {"searcher": {"name": "differentiable"}, "search": searched, "keep": keep}
-    write(folder / "trial.json", settings(seed, 150, search=search))
+def write_search(folder: Path, seed: int, searched: str = "policy", select_epoch: str = "last") -> None:
+    """A finished search; of `select_epoch=best` the second epoch is selected."""
+    search: dict[str, Any] = {"outcome": OUTCOMES[searched], "select_epoch": select_epoch}
+    if searched != "architecture":
+        search["searcher"] = {"is": "Differentiable"}
+    if searched != "policy":
+        search["architecture"] = {"order": "first"}
+    write(folder / "settings.json", settings(seed, 150, search=search))
     write(folder / "birth.json", BIRTH)
     records = [
         {
@@ -67,17 +73,17 @@ def write_search(folder: Path, seed: int, searched: str = "policy", keep: str = 
         for epoch in range(1, EPOCHS + 1)
     ]
     write_metrics(folder / "metrics.jsonl", records)
-    kept = 2 if keep == "best" else EPOCHS
+    selected = 2 if select_epoch == "best" else EPOCHS
     figures = {"epochs": EPOCHS, "seconds": 30.0, "forward_equivalents": 1200, "skipped_steps": 0}
     shares = {"sub_policy_preferences": [0.5, 0.3, 0.2] if seed else [0.4, 0.35, 0.25]}
-    write(folder / "result.json", {**figures, **shares, "keep": keep, "kept_epoch": kept})
-    FOUND.save(folder / "found.json")
+    write(folder / "result.json", {**figures, **shares, "select_epoch": select_epoch, "selected_epoch": selected})
+    FOUND.save(folder / "policy.json")
     if searched != "policy":
         random_genotype(CELL_SPACES["small"], seed).save(folder / "genotype.json")
 
 
 def write_training(folder: Path, seed: int, accuracy: float) -> None:
-    write(folder / "trial.json", settings(seed, 300))
+    write(folder / "settings.json", settings(seed, 300))
     write(folder / "birth.json", BIRTH)
     write_metrics(folder / "metrics.jsonl", [{"epoch": epoch, "train_loss": 2.0 / epoch} for epoch in (1, 2, 3, 4)])
     figures = {"epochs": EPOCHS, "seconds": 10.0, "test_images": 749, "test_accuracy_last": accuracy}
@@ -92,14 +98,14 @@ def write_trainings(folder: Path, seeds: tuple[int, ...] = SEEDS) -> None:
         write_training(folder / "found" / f"seed{seed}", seed, 81.0 + 1.2 * seed)
 
 
-def write_run(folder: Path, searched: str = "policy", keep: str = "last") -> Path:
+def write_run(folder: Path, searched: str = "policy", select_epoch: str = "last") -> Path:
     """A finished run of joint_search.py."""
     for seed in SEEDS:
         first = "policy" if searched == "separate" else searched
         place = folder / "policy" if searched == "separate" else folder
-        write_search(place / f"search-seed{seed}", seed, first, keep)
+        write_search(place / f"search-seed{seed}", seed, first, select_epoch)
         if searched == "separate":
-            write_search(folder / f"search-seed{seed}", seed, "architecture", keep)
+            write_search(folder / f"search-seed{seed}", seed, "architecture", select_epoch)
     write_trainings(folder)
     return folder
 
@@ -111,11 +117,11 @@ def write_hostile_run(folder: Path) -> Path:
     """A run in which everything that has a name is called HOSTILE."""
     write_run(folder)
     search = folder / "search-seed0"
-    edit(search / "trial.json", network=HOSTILE, network_options={HOSTILE: HOSTILE}, dataset={"name": HOSTILE})
+    edit(search / "settings.json", network=HOSTILE, network_options={HOSTILE: HOSTILE}, dataset={"name": HOSTILE})
     edit(search / "birth.json", **dict.fromkeys(BIRTH, HOSTILE))
     records = [{"epoch": epoch, HOSTILE: epoch, f"share/{HOSTILE}": 0.5, "loss": HOSTILE} for epoch in (1, 2)]
     write_metrics(search / "metrics.jsonl", records)
-    Policy(FOUND.sub_policies, HOSTILE).save(search / "found.json")
+    Policy(FOUND.sub_policies, HOSTILE).save(search / "policy.json")
     (folder / "found").rename(folder / HOSTILE)
     return folder
 

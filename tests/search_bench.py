@@ -2,8 +2,9 @@
 
 import copy
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ from torch.nn.functional import cross_entropy
 
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
-from jointsearch.estimators.draw import Draw
-from jointsearch.searchers.differentiable import DifferentiableSearcher
-from jointsearch.searchers.settings import DifferentiableSearch, EstimatorSettings, GradientSettings, SpaceSettings
+from jointsearch.estimators.draw import Draw, EstimatorSettings
+from jointsearch.estimators.gumbel import GumbelSettings
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.estimators.relax import RelaxSettings
+from jointsearch.protocols import Context, Moment, StepReport
+from jointsearch.searchers.differentiable import Differentiable, DifferentiableSearcher
+from jointsearch.searchers.policy_learner import PolicyLearner
+from jointsearch.searchers.spaces import Start
+from jointsearch.soft.policy import SoftPolicy
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 # Told apart in every image: levels mirrored, levels from 128 on mirrored, nothing.
@@ -25,15 +32,15 @@ TELLING = Policy(
 CLASSES = 4
 STANDARD = Standard()
 STEP_SIZE = 0.1
-ESTIMATORS: dict[str, dict[str, Any]] = {
-    "leave_one_out": {"name": "reinforce"},
-    "ema": {"name": "reinforce", "baseline": "ema"},
-    "none": {"name": "reinforce", "baseline": "none"},
-    "leave_one_out_joint": {"name": "reinforce", "scoring": "joint"},
-    "relax": {"name": "relax"},
-    "relax_joint": {"name": "relax", "scoring": "joint"},
+ESTIMATORS: dict[str, EstimatorSettings] = {
+    "leave_one_out": ReinforceSettings(),
+    "ema": ReinforceSettings(baseline="ema"),
+    "none": ReinforceSettings(baseline="none"),
+    "leave_one_out_joint": ReinforceSettings(scoring="joint"),
+    "relax": RelaxSettings(),
+    "relax_joint": RelaxSettings(scoring="joint"),
 }
-GUMBEL: dict[str, dict[str, Any]] = {"gumbel": {"name": "gumbel", "scoring": "joint"}}
+GUMBEL: dict[str, EstimatorSettings] = {"gumbel": GumbelSettings()}
 
 
 def patterned(count: int, seed: int, channels: int = 1) -> tuple[Tensor, Tensor]:
@@ -64,6 +71,42 @@ def smooth_network() -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def moment(epoch: int = 0, step: int = 0, epochs: int = 4, step_size: float = STEP_SIZE, steps: int = 1000) -> Moment:
+    """Where a training stands, in epochs of so many steps."""
+    return Moment(epoch, step, steps, epochs, step_size)
+
+
+@dataclass
+class Descent:
+    """A training step by hand, which keeps what it was given."""
+
+    network: nn.Module
+    rate: float = STEP_SIZE
+    momentum: float = 0.0
+    received: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # As in the loop, the architecture of a supernet is none of the weights.
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.SGD(weights, self.rate, self.momentum)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        assert not images.requires_grad
+        self.received.append(images.clone())
+        loss = cross_entropy(self.network(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        before = copy.deepcopy(self.network.state_dict())
+        yield
+        self.network.load_state_dict(before)
+
+
 @dataclass
 class Bench:
     """A searcher, its network, the images that the network was trained on, and every draw with its credits."""
@@ -73,21 +116,33 @@ class Bench:
     received: list[Tensor]
     draws: list[tuple[Draw, list[Tensor]]]
 
-    def step(self, train: Batch, *judges: Batch, step_size: float = STEP_SIZE, epoch: int = 0) -> dict[str, Tensor]:
-        return self.searcher.step(train, judges, step_size, epoch)
+    @property
+    def policy(self) -> PolicyLearner:
+        assert self.searcher.policy is not None
+        return self.searcher.policy
 
-    def gradient(self, train: Batch, *judges: Batch) -> Tensor:
+    @property
+    def soft(self) -> SoftPolicy:
+        return self.policy.soft
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return dict(self.searcher.found().facts)
+
+    def step(self, train: Batch, *validation: Batch, step_size: float = STEP_SIZE, epoch: int = 0) -> StepReport:
+        return self.searcher.step(train, validation, moment(epoch, step_size=step_size))
+
+    def gradient(self, train: Batch, *validation: Batch) -> Tensor:
         """Of preferences and acting logits, in one row; what is learned stays where it is."""
-        self.searcher.policies.optimizer = torch.optim.SGD(self.searcher.policies.soft.parameters(), lr=0.0)
-        self.step(train, *judges)
-        soft = self.searcher.policies.soft
-        return torch.cat([part.grad.flatten().clone() for part in (soft.preference, soft.probability_logits)])
+        self.policy.optimizer = torch.optim.SGD(self.soft.parameters(), lr=0.0)
+        self.step(train, *validation)
+        parts = (self.soft.preference, self.soft.probability_logits)
+        return torch.cat([part.grad.flatten().clone() for part in parts if part.grad is not None])
 
     def learned(self) -> dict[str, Any]:
-        state = self.searcher.state()
-        visits = state["policies"]["soft"].pop("visits")
-        assert int(visits.sum()) >= 0
-        return copy.deepcopy(state)
+        state = copy.deepcopy(self.searcher.state())
+        assert int(state["policy"]["soft"].pop("visits").sum()) >= 0
+        return state
 
 
 def make(
@@ -95,21 +150,20 @@ def make(
     network: nn.Module | None = None,
     trains: bool = True,
     standard: Standard = STANDARD,
-    searcher: dict[str, Any] | None = None,
     space: dict[str, Any] | None = None,
-    **estimator: Any,
+    estimator: EstimatorSettings = ESTIMATORS["leave_one_out"],
+    **searcher: Any,
 ) -> Bench:
-    network, received = plain_network() if network is None else network, []
+    """A search of a policy alone; `space` are settings of Start, the other names those of the searcher."""
+    network = plain_network() if network is None else network
+    step = Descent(network, STEP_SIZE if trains else 0.0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "start.json")
         start.save(path)
-        settings = DifferentiableSearch(
-            GradientSettings(**(searcher or {})),
-            SpaceSettings(start=str(path), **(space or {})),
-            EstimatorSettings(**estimator),
-        )
-        step = trained(network, trains, received)
-        bench = Bench(DifferentiableSearcher(settings, network, step, standard, noise()), network, received, [])
+        choices = Start(**{"start": str(path), "learn_magnitude": True, "share": "none"} | (space or {}))
+        settings = Differentiable(policy_space=choices, estimator=estimator, **searcher)
+        made = settings.start(Context(network, step, standard, noise(), epochs=4))
+    bench = Bench(made, network, step.received, [])
     watch_draws(bench)
     return bench
 
@@ -118,23 +172,8 @@ def noise(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def trained(network: nn.Module, trains: bool, received: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    optimizer = torch.optim.SGD(network.parameters(), lr=STEP_SIZE if trains else 0.0)
-
-    def step(images: Tensor, labels: Tensor) -> Tensor:
-        assert not images.requires_grad
-        received.append(images.clone())
-        loss = cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
-
-    return step
-
-
 def watch_draws(bench: Bench) -> None:
-    estimator = bench.searcher.policies.estimator
+    estimator = bench.policy.estimator
     forward = estimator.forward
 
     def watched(*given: Any) -> Draw:

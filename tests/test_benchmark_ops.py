@@ -120,7 +120,7 @@ def test_the_table_has_a_row_for_every_op_and_the_threads_come_back(monkeypatch:
 
 
 def test_a_row_times_both_forward_and_backward_at_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "SIZES", {16: 2, 48: 8})
-    (row,) = compare_ops(3, 0.005, ["Rotate"])
-    assert set(row.seconds) == {(16, False), (16, True), (48, False), (48, True)}
-    assert row.seconds[48, True][0] > row.seconds[48, False][0] > row.seconds[16, False][0]
+    monkeypatch.setattr(ops, "SIZES", {16: 2, 96: 16})
+    (row,) = compare_ops(3, 0.02, ["Rotate"])
+    assert set(row.seconds) == {(16, False), (16, True), (96, False), (96, True)}
+    assert row.seconds[96, True][0] > row.seconds[96, False][0] > row.seconds[16, False][0]

@@ -1,15 +1,13 @@
 """The benchmark measures what it says: every library on the same pictures, in turn."""
 
-import importlib
-
 import pytest
 import torch
 
 from jointsearch.benchmarks.augmentation import compare_libraries, photographs, share_of_step
 from jointsearch.benchmarks.search_step import peak_gigabytes, step_costs
 from jointsearch.benchmarks.timing import time_in_turn
-from scripts import door
-from scripts.benchmark import GRADIENTS, search_of
+from jointsearch.commands.benchmark import GRADIENTS, stage_of
+from jointsearch.commands.command import run
 
 
 def test_calls_take_turns_and_each_is_warmed_up_once() -> None:
@@ -47,14 +45,14 @@ def test_the_front_end_is_timed_beside_a_training_step(precision: str) -> None:
 
 
 def test_the_script_refuses_an_unknown_task(capsys: pytest.CaptureFixture[str]) -> None:
-    assert door.run(importlib.import_module("scripts.benchmark").main, "benchmark", ["task=augmnt"]) == 2
+    assert run("benchmark", ["task=augmnt"]) == 2
     assert "augment" in capsys.readouterr().err
 
 
 def test_a_search_step_is_set_beside_the_plain_step_of_the_same_network() -> None:
     searches = {
-        "default": search_of(GRADIENTS),
-        "fixed": search_of([*GRADIENTS, "searcher.magnitude_gradient=none"]),
+        "default": stage_of(GRADIENTS),
+        "fixed": stage_of([*GRADIENTS, "searcher.magnitude_gradient=none"]),
     }
     costs = step_costs(searches, "tiny_cnn", 16, torch.device("cpu"), rounds=1)
     assert [costs[name].forward_equivalents for name in ("plain", "default", "fixed")] == [3, 10, 8]

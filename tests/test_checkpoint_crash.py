@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from jointsearch.checkpoint import CheckpointError, LoadedCheckpoint, load_checkpoint, save_checkpoint
+from jointsearch.runs.checkpoint import CheckpointError, LoadedCheckpoint, load_checkpoint, save_checkpoint
 from search_spaces.errors import InputError
 
 # Every call of a save that changes the disk.

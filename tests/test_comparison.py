@@ -11,11 +11,11 @@ from search_spaces.errors import InputError
 
 
 def write(folder: Path, policy: str, seed: int, accuracy: float | None, **settings: object) -> None:
-    trial = folder / policy / f"seed{seed}"
-    trial.mkdir(parents=True)
-    (trial / "trial.json").write_text(json.dumps({"seed": seed, "network": "tiny_cnn", **settings}))
+    trained = folder / policy / f"seed{seed}"
+    trained.mkdir(parents=True)
+    (trained / "settings.json").write_text(json.dumps({"seed": seed, "network": "tiny_cnn", **settings}))
     if accuracy is not None:
-        (trial / "result.json").write_text(json.dumps({"test_accuracy_last": accuracy}))
+        (trained / "result.json").write_text(json.dumps({"test_accuracy_last": accuracy}))
 
 
 def test_paired_interval_equals_the_one_worked_out_by_hand() -> None:
@@ -61,15 +61,6 @@ def test_trainings_that_differ_in_more_than_policy_and_seed_are_refused(tmp_path
     write(tmp_path, "none", 0, 50.0)
     write(tmp_path, "other", 0, 50.0, recipe={"epochs": 3})
     with pytest.raises(InputError, match=r"not trained alike \(recipe\.epochs was None, is 3\)"):
-        compare([tmp_path])
-
-
-def test_a_training_older_than_a_setting_counts_as_one_with_its_default(tmp_path: Path) -> None:
-    write(tmp_path, "older", 0, 50.0, recipe={"epochs": 7})
-    write(tmp_path, "newer", 0, 51.0, recipe={"epochs": 7, "drop_path": 0.0})
-    assert {row.policy for row in compare([tmp_path]).rows} == {"older", "newer"}
-    write(tmp_path, "other", 0, 52.0, recipe={"epochs": 7, "drop_path": 0.2})
-    with pytest.raises(InputError, match=r"recipe\.drop_path was 0\.0, is 0\.2"):
         compare([tmp_path])
 
 

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from jointsearch.commands.command import run
 from jointsearch.report import contact_sheet as sheets
 from jointsearch.report.contact_sheet import UNITS, amount_text, contact_sheet, folder_images, heaviest, photo_images
-from scripts.door import run
-from scripts.show_policy import main
 from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
@@ -138,7 +137,10 @@ def test_a_big_policy_shows_its_heaviest_sub_policies(weights: tuple[int, ...], 
 
 def test_a_sheet_says_how_many_sub_policies_it_leaves_out(levels: Tensor) -> None:
     found = texts(named_policy("trivialaugment"), levels[:1], rows=3)
-    assert "344 sub-policies, weighted: the 3 heaviest, equals spread evenly, and 341 more that are not shown" in found
+    assert "344 sub-policies, weighted: the 3 heaviest of 344, evenly spaced among equals" in found
+    assert "25 sub-policies, all equally likely: 8 of 25, evenly spaced" in texts(
+        named_policy("autoaugment"), levels[:1], rows=8
+    )
     assert {"AutoContrast", "Equalize", "nothing"} <= set(found)
 
 
@@ -172,8 +174,8 @@ def test_the_script_writes_a_sheet_for_a_name_and_one_for_every_span_of_a_schedu
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     PolicySchedule(((0, named_policy("none")), (5, INVERT))).save(tmp_path / "schedule.json")
-    assert run(main, "show_policy", [f"policy={tmp_path}/schedule.json", f"out={tmp_path}/s.png"]) == 0
-    assert run(main, "show_policy", ["policy=random", "rows=1", "dataset=digits", f"out={tmp_path}/r.png"]) == 0
+    assert run("show_policy", [f"policy={tmp_path}/schedule.json", f"out={tmp_path}/s.png"]) == 0
+    assert run("show_policy", ["policy=random", "rows=1", "dataset=digits", f"out={tmp_path}/r.png"]) == 0
     written = ["s_from_epoch_0.png", "s_from_epoch_5.png", "r.png"]
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in written]
     for name in written:
@@ -204,7 +206,7 @@ def test_a_wrong_argument_gives_one_line_exit_code_two_and_no_file(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(main, "show_policy", arguments) == 2
+    assert run("show_policy", arguments) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert printed.err.count("\n") == 1

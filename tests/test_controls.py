@@ -209,9 +209,9 @@ def test_the_folder_of_a_search_is_answered_with_the_file_in_it(tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     for folder in ("run/search-seed3", "none", "empty"):
         (tmp_path / folder).mkdir(parents=True)
-    named_policy("random-s1").save("run/search-seed3/found.json")
+    named_policy("random-s1").save("run/search-seed3/policy.json")
     with pytest.raises(
-        InputError, match=r"policy run is a folder; give a policy file, as in run/search-seed3/found.json"
+        InputError, match=r"policy run is a folder; give a policy file, as in run/search-seed3/policy.json"
     ):
         resolve_policy("run")
     with pytest.raises(InputError, match=r"policy empty is a folder; give a policy file$"):

@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from jointsearch.commands.command import run
 from jointsearch.data.check import check_data, check_data_report
+from jointsearch.data.datasets import Cifar10, DataSettings, Digits, Folder
 from jointsearch.data.files import Finding
-from jointsearch.data.load import DataSettings
 from jointsearch.data.sets import FoundSplits, ImageSet
-from scripts.check_data import main
-from scripts.door import run
 from tests.test_data_decode import BAD, WHOLE, chunk, encoded, png, turned
 from tests.test_data_folder import classes, gray, settings, write_folder, write_tar
 
@@ -100,17 +99,17 @@ def test_small_and_missing_classes_are_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("unusable", "words"),
     [
-        ({"name": "folder"}, "set dataset.path"),
-        ({"name": "folder", "path": "nowhere"}, "nowhere does not exist"),
-        ({"name": "cifar10", "path": "nowhere"}, "set dataset.download=true"),
-        ({"name": "digits", "test_share": 0.5, "reduced": 5000}, "lower dataset.reduced"),
-        ({"name": "digits", "extra": True}, "leave it out"),
+        (Folder(), "set dataset.path"),
+        (Folder(path="nowhere"), "nowhere does not exist"),
+        (Cifar10(path="nowhere", download=False), "leave dataset.download=false out"),
+        (Digits(reduced=5000), "lower dataset.reduced"),
     ],
+    ids=["no_place", "absent_place", "no_download", "too_many"],
 )
-def test_a_data_set_that_cannot_be_loaded_is_an_error(fields, words: str) -> None:
-    report, has_errors = check_data_report(DataSettings(**fields))
+def test_a_data_set_that_cannot_be_loaded_is_an_error(unusable: DataSettings, words: str) -> None:
+    report, has_errors = check_data_report(unusable)
     assert has_errors
     assert words in report
     assert report.endswith("1 errors, 0 warnings")
@@ -120,8 +119,8 @@ def test_copies_inside_a_published_set_are_found(monkeypatch: pytest.MonkeyPatch
     pixels = torch.arange(8, dtype=torch.uint8).view(-1, 1, 1, 1)
     train = ImageSet(pixels, torch.arange(8) % 2, ("a", "b"))
     found = FoundSplits(train, None, train.subset(torch.tensor([3, 4])))
-    monkeypatch.setattr("jointsearch.data.check.published", lambda settings: found)
-    texts = [str(finding) for finding in check_data(DataSettings("digits", validation=2))]
+    monkeypatch.setattr(Digits, "find", lambda settings: found)
+    texts = [str(finding) for finding in check_data(Digits(validation=2))]
     assert [text.partition(";")[0] for text in texts] == [
         "test image 0 has the same pixels as train image 3",
         "test image 1 has the same pixels as train image 4",
@@ -139,7 +138,7 @@ def test_the_script_lists_everything_and_ends_with_2_and_writes_nothing(tmp_path
     monkeypatch.chdir(tmp_path)
     path = write_folder(tmp_path / "set", {**classes(), "a/x.png": b"", "b/y.png": b"text"})
     before = sorted(tmp_path.rglob("*"))
-    code = run(main, "check_data", ["dataset=folder", f"dataset.path={path}"])
+    code = run("check_data", ["dataset=folder", f"dataset.path={path}"])
     output = capsys.readouterr()
     assert code == 2
     assert f"error: {path}/a/x.png is empty" in output.out
@@ -150,5 +149,5 @@ def test_the_script_lists_everything_and_ends_with_2_and_writes_nothing(tmp_path
 
 
 def test_the_script_ends_with_0_on_sound_data(capsys) -> None:
-    assert run(main, "check_data", ["dataset=digits"]) == 0
+    assert run("check_data", ["dataset=digits"]) == 0
     assert capsys.readouterr().out == "dataset=digits: 0 errors, 0 warnings\n"

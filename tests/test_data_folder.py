@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jointsearch.data.load import DataSettings, load_splits
+from jointsearch.data.datasets import Folder
+from jointsearch.data.load import load_splits
 from jointsearch.data.sets import DataSplits, ImageSet
 from search_spaces.errors import InputError
 from tests.test_data_decode import png
@@ -62,10 +63,10 @@ WRITERS: dict[str, Callable[[Path, Files], Path]] = {
 }
 
 
-def settings(path: Path, **fields) -> DataSettings:
-    return DataSettings(
-        name="folder", **{"path": str(path), "test_share": 0.2, "validation": 0.25, "workers": 0, **fields}
-    )
+def settings(path: Path, **fields) -> Folder:
+    """Sizes and channels stay as they are, and a quarter of the training images validates."""
+    defaults = {"path": str(path), "channels": None, "validation": 0.25, "workers": 0}
+    return Folder(**{**defaults, **fields})
 
 
 def levels(image_set) -> list[int]:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from jointsearch.data.datasets import HuggingFace
 from jointsearch.data.hf import TableRows
-from jointsearch.data.load import DataSettings, load_splits
+from jointsearch.data.load import load_splits
 from search_spaces.errors import InputError
 from tests.test_data_decode import WHOLE
 from tests.test_data_folder import gray, levels
@@ -47,8 +48,8 @@ def write(
     datasets.Dataset.from_dict(columns, features=datasets.Features(kinds)).to_parquet(path)
 
 
-def settings(path: Path | str, **fields: Any) -> DataSettings:
-    return DataSettings("hf", **{"path": str(path), "test_share": 0.2, "validation": 0.25, "workers": 0, **fields})
+def settings(path: Path | str, **fields: Any) -> HuggingFace:
+    return HuggingFace(**{"path": str(path), "channels": None, "validation": 0.25, "workers": 0, **fields})
 
 
 def test_a_folder_without_splits_is_divided_in_three(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""Every named data set composes from its YAML and keeps its promises; settings that mean nothing are errors."""
+"""Every named data set keeps its promises; settings that mean nothing are errors."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import yaml
 from sklearn.datasets import load_digits
 
-from jointsearch.data.load import NAMES, DataSettings, load_splits
+from jointsearch.data.datasets import DATASETS, DataSettings, Digits, Folder, HuggingFace, Shapes
+from jointsearch.data.load import load_splits
 from jointsearch.data.sets import ImageSet, StreamSet
 from jointsearch.data.shapes import CLASSES, SHAPES_ANSWER, TETROMINOES, draw_shapes, read_shapes
 from jointsearch.data.splits import search_halves
@@ -16,48 +16,10 @@ from jointsearch.data.standard import normalize
 from jointsearch.settings import build
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError
-from tests.conftest import REPOSITORY
-
-YAMLS = sorted((REPOSITORY / "configs" / "dataset").glob("*.yaml"))
 
 
-def configured(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def from_yaml(name: str, **changes: Any) -> DataSettings:
-    return build(
-        DataSettings, {**configured(REPOSITORY / "configs" / "dataset" / f"{name}.yaml"), **changes}, "dataset"
-    )
-
-
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
-def test_a_dataset_yaml_composes_and_says_which_command_uses_it(path: Path) -> None:
-    settings = build(DataSettings, configured(path), "dataset")
-    assert settings.name == path.stem
-    assert path.read_text(encoding="utf-8").startswith(f"# python scripts/retrain.py dataset={path.stem}")
-    assert all(0 < mean < 1 for mean in settings.standard.mean)
-
-
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
-def test_a_dataset_yaml_sets_nothing_that_its_data_set_does_not_read(path: Path) -> None:
-    settings = build(DataSettings, configured(path), "dataset")
-    try:
-        load_splits(settings, 0)
-    except InputError as error:
-        message = str(error)
-    else:
-        message = ""
-    assert "does not read it" not in message
-
-
-def test_every_named_data_set_has_its_yaml() -> None:
-    assert sorted(path.stem for path in YAMLS) == sorted(NAMES)
-
-
-@pytest.mark.parametrize("name", ["digits", "shapes"])
-def test_an_embedded_set_is_normalized_by_its_yaml(name: str) -> None:
-    settings = from_yaml(name)
+@pytest.mark.parametrize("settings", [Digits(), Shapes()], ids=["digits", "shapes"])
+def test_an_embedded_set_is_normalized_by_its_defaults(settings: DataSettings) -> None:
     train = load_splits(settings, 0).train
     assert isinstance(train, ImageSet)
     pixels = normalize(train.images, settings.standard)
@@ -66,7 +28,7 @@ def test_an_embedded_set_is_normalized_by_its_yaml(name: str) -> None:
 
 
 def test_digits_are_scikit_learns_with_300_for_training() -> None:
-    splits = load_splits(from_yaml("digits"), seed=0)
+    splits = load_splits(Digits(), seed=0)
     parts = (splits.train, splits.validation, splits.test)
     assert [len(part) for part in parts] == [300, 748, 749]
     assert all(part.image_shape == (1, 8, 8) for part in parts)
@@ -85,7 +47,7 @@ def flat(part: ImageSet | StreamSet) -> list[tuple[list[int], int]]:
 
 
 def test_validation_does_not_change_when_fewer_training_images_are_kept() -> None:
-    full, reduced = (load_splits(from_yaml("digits", reduced=count), seed=4) for count in (None, 100))
+    full, reduced = (load_splits(Digits(reduced=count), seed=4) for count in (None, 100))
     assert isinstance(full.validation, ImageSet)
     assert isinstance(reduced.validation, ImageSet)
     assert torch.equal(full.validation.images, reduced.validation.images)
@@ -95,50 +57,69 @@ def test_validation_does_not_change_when_fewer_training_images_are_kept() -> Non
 
 
 def test_a_share_and_a_number_of_images_mean_the_same() -> None:
-    by_share = load_splits(from_yaml("digits", validation=0.5), 0)
-    by_number = load_splits(from_yaml("digits", validation=524), 0)
+    by_share = load_splits(Digits(validation=0.5), 0)
+    by_number = load_splits(Digits(validation=524), 0)
     assert [len(part) for part in (by_share.train, by_share.validation)] == [524, 524]
     assert flat(by_share.validation) == flat(by_number.validation)
 
 
 def test_without_validation_everything_is_for_training() -> None:
     for nothing in (None, 0):
-        splits = load_splits(from_yaml("digits", validation=nothing), 0)
+        splits = load_splits(Digits(validation=nothing), 0)
         assert [len(splits.train), len(splits.validation)] == [1048, 0]
 
 
 def test_search_halves_of_a_data_set_share_no_image_and_have_equal_classes() -> None:
-    train, validation = search_halves(load_splits(from_yaml("digits"), 0).train, seed=0)
+    train, validation = search_halves(load_splits(Digits(), 0).train, seed=0)
     assert [len(train), len(validation)] == [150, 150]
     assert not {tuple(image) for image, _ in flat(train)} & {tuple(image) for image, _ in flat(validation)}
     assert (train.labels.bincount() - validation.labels.bincount()).abs().max() <= 1
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown_name": ({"name": "mnist"}, "name is 'mnist'; wanted one of digits, shapes"),
-    "folder_without_a_place": ({"name": "folder"}, "set dataset.path to a folder"),
-    "hf_without_a_place": ({"name": "hf"}, "set dataset.path to a folder of parquet files"),
-    "absent_place": ({"name": "folder", "path": "nowhere/at/all"}, "nowhere/at/all does not exist; give"),
-    "no_test_split": ({"name": "digits"}, "has no test split; set dataset.test_share"),
-    "test_share_too_large": ({"name": "digits", "test_share": 1.0}, "dataset.test_share is 1.0, which is 1797 of 1797"),
-    "test_share_too_small": ({"name": "digits", "test_share": 0.0001}, "which is 0 of 1797 images; give a share"),
-    "validation_too_large": ({"name": "shapes", "reduced": 801}, "training images less 0 for validation leave 800"),
-    "all_for_validation": ({"name": "digits", "test_share": 0.5, "validation": 0.9999}, "give a share between 0 and 1"),
-    "reduced_too_large": ({"name": "digits", "test_share": 0.5, "validation": 800, "reduced": 100}, "leave 99; lower"),
-    "class_not_trained": ({"name": "digits", "test_share": 0.5, "reduced": 5}, "has no image left for training; raise"),
-    "path_for_digits": ({"name": "digits", "path": "x"}, "dataset=digits does not read it (only cifar10"),
-    "extra_for_cifar": ({"name": "cifar10", "extra": True}, "does not read it (only svhn do); leave it out"),
-    "validation_for_shapes": ({"name": "shapes", "validation": 100}, "does not read it (only digits, cifar10"),
-    "test_share_for_shapes": ({"name": "shapes", "test_share": 0.2}, "does not read it"),
+@dataclass(frozen=True)
+class Divided(Digits):
+    """All digits, and so much of them held out as test images."""
+
+    test_share: float | None = None  # type: ignore[misc]
+
+
+BAD: dict[str, tuple[DataSettings, str]] = {
+    "folder_without_a_place": (Folder(), "set dataset.path to a folder"),
+    "hf_without_a_place": (HuggingFace(), "set dataset.path to a folder of parquet files"),
+    "absent_place": (Folder(path="nowhere/at/all"), "nowhere/at/all does not exist; give"),
+    "no_test_split": (Divided(), "has no test split; set dataset.test_share"),
+    "test_share_too_large": (Divided(test_share=1.0), "dataset.test_share is 1.0, which is 1797 of 1797"),
+    "test_share_too_small": (Divided(test_share=0.0001), "which is 0 of 1797 images; give a share"),
+    "validation_too_large": (Shapes(reduced=801), "training images less 0 for validation leave 800"),
+    "all_for_validation": (Divided(test_share=0.5, validation=0.9999), "give a share between 0 and 1"),
+    "reduced_too_large": (Divided(test_share=0.5, validation=800, reduced=100), "leave 99; lower"),
+    "class_not_trained": (Digits(reduced=5), "has no image left for training; raise"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_settings_that_cannot_be_followed_are_one_line(name: str) -> None:
-    fields, words = BAD[name]
+    settings, words = BAD[name]
     with pytest.raises(InputError) as caught:
-        load_splits(DataSettings(**fields), 0)
+        load_splits(settings, 0)
     assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("digits", "path"),
+        ("digits", "extra"),
+        ("cifar10", "extra"),
+        ("shapes", "validation"),
+        ("shapes", "test_share"),
+        ("svhn", "workers"),
+    ],
+)
+def test_a_key_of_another_data_set_is_unknown(name: str, key: str) -> None:
+    with pytest.raises(InputError, match=rf"^dataset\.{key} is not a setting; ") as caught:
+        build(DATASETS[name], {key: 1}, "dataset")
     assert "\n" not in str(caught.value)
 
 
@@ -201,17 +182,18 @@ def test_the_right_answer_names_ops_that_exist() -> None:
 
 
 def test_real_photos_in_a_tar_are_read_and_divided(shared_data: Path) -> None:
-    settings = from_yaml("folder", path=str(shared_data / "signdigits_s64.tar"), image_size=32, workers=0)
+    settings = Folder(path=str(shared_data / "signdigits_s64.tar"), image_size=32, workers=0)
     splits = load_splits(settings, 0)
     assert splits.train.classes == tuple("0123456789")
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [1485, 165, 412]
     assert splits.train.image_shape == (3, 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_reduced_set_out_of_a_large_archive_decodes_only_what_it_keeps(shared_data: Path) -> None:
     path = shared_data / "cifar10_jpg_train.tar.gz"
-    settings = from_yaml("folder", path=str(path), reduced=500, validation=500, test_share=0.01, workers=2)
+    settings = Folder(path=str(path), reduced=500, validation=500, test_share=0.01, workers=2)
     splits = load_splits(settings, 0)
     parts = (splits.train, splits.validation, splits.test)
     assert all(isinstance(part, ImageSet) and part.image_shape == (3, 32, 32) for part in parts)

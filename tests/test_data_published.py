@@ -138,7 +138,7 @@ def test_absent_files_are_one_line_and_no_download_unasked(name: str, tmp_path: 
     monkeypatch.chdir(tmp_path)
     for path in (None, tmp_path / "nowhere"):
         with pytest.raises(
-            InputError, match=r"set dataset\.download=true to fetch it from http.*, or dataset\.path to"
+            InputError, match=r"leave dataset\.download=false out to fetch it from http.*, or set dataset\.path to"
         ):
             read_svhn(path, False, False) if name == "svhn" else read_cifar(name, path, False)
     assert list(tmp_path.iterdir()) == []
@@ -284,7 +284,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 def test_a_download_is_verified_before_it_gets_its_name(address: str, tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.bin"
-    fetch(f"{address}/file", hashlib.md5(b"abc" * 10**6).hexdigest(), target)
+    fetch(f"{address}/file", hashlib.md5(b"abc" * 10**6).hexdigest(), target, megabytes=3)
     assert target.read_bytes() == b"abc" * 10**6
     assert [file.name for file in target.parent.iterdir()] == ["file.bin"]
 
@@ -294,10 +294,10 @@ def test_a_download_is_verified_before_it_gets_its_name(address: str, tmp_path: 
 )
 def test_a_wrong_or_failed_download_leaves_nothing(path: str, words: str, address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        fetch(address + path, "0000", tmp_path / "file.bin")
+        fetch(address + path, "0000", tmp_path / "file.bin", megabytes=3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_web_addresses_are_fetched(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no web address"):
-        fetch((tmp_path / "x").as_uri(), "0", tmp_path / "y")
+        fetch((tmp_path / "x").as_uri(), "0", tmp_path / "y", megabytes=1)

@@ -119,8 +119,8 @@ def test_a_mean_for_another_number_of_channels_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"crop_padding": -1}, "give 0 or more pixels"),
-        ({"cutout": -4}, "give 0 or more pixels"),
+        ({"crop_padding": -1}, "crop_padding is -1; wanted a whole number from 0 to 4096"),
+        ({"cutout": -4}, "cutout is -4; wanted a whole number from 0 to 4096"),
         ({"mean": (0.5, 0.5)}, "give one of each per channel"),
         ({"mean": (), "std": ()}, "give one of each per channel"),
         ({"std": (0.0,)}, "give numbers above 0"),

@@ -8,23 +8,21 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from jointsearch.benchmarks.planted import started
+from jointsearch.commands.benchmark import searcher_of
 from jointsearch.data.planted import GLYPHS, GROUND, LEVELS, SHIFT_PIXELS, draw_planted
 from jointsearch.data.sets import DataSplits, ImageSet
 from jointsearch.data.standard import Standard
+from jointsearch.loops.plan import Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
-from jointsearch.loops.trial import Trial
-from jointsearch.searchers.make import new_searcher, search_settings
 from jointsearch.settings import as_plain
-from scripts.door import compose_plain
-from scripts.joint_search import GROUPS
 from search_spaces.augment.quantized import autocontrast
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
@@ -32,7 +30,7 @@ EASY, USEFUL = "AutoContrast", "TranslateX"
 OPS = f"policy_space.ops=[{USEFUL},{EASY},Color,Posterize]"  # Color leaves a gray image as it is, Posterize nearly so
 # 128 steps of .06 carry the policy as far as 7,680 of the published .001; 25 epochs of CIFAR-10 have 9,775.
 KASHIMA = ["preset=kashima2021", OPS, "searcher.learning_rate=0.06"]
-DEFAULT = [OPS]
+OURS = ["preset=joint_trivialaugment", OPS]
 SEEDS = range(3)
 RECIPE = Recipe(epochs=16, batch_size=128, learning_rate=0.015, weight_decay=0.0, schedule="none", precision="float32")
 
@@ -55,22 +53,21 @@ def trap(seed: int) -> DataSplits:
     return DataSplits(train, validation, test)
 
 
-def trial(policy: Policy, seed: int, folder: Path) -> Trial:
-    return Trial(folder, policy, "tiny_mlp", RECIPE, Standard(), seed, dataset={})
+def plan(policy: Policy | None, seed: int, folder: Path) -> Plan:
+    return Plan(folder, "tiny_mlp", RECIPE, Standard(), seed, policy)
 
 
 def trained(policy: Policy, seed: int, folder: Path) -> float:
     """The accuracy on clean test images of a network trained from scratch."""
-    return retrain(trial(policy, seed, folder), trap(seed))["test_accuracy_last"] / 100
+    return retrain(plan(policy, seed, folder), trap(seed))["test_accuracy_last"] / 100
 
 
 def found(overrides: list[str], seed: int, folder: Path) -> tuple[Policy, float]:
     """The policy that these settings find for a network without cells, and what it is worth in training."""
-    config: dict[str, Any] = compose_plain("joint_search", overrides)
-    settings = search_settings({group: config[group] for group in GROUPS} | {"search": "policy"})
-    start = replace(trial(settings.policy_space.policy(), seed, folder / "search"), search=as_plain(settings))
-    search(start, trap(seed), new_searcher(settings, start.standard, seed, start.recipe.epochs))
-    policy = Policy.load(folder / "search" / "found.json")
+    settings = searcher_of(overrides)
+    start = replace(plan(None, seed, folder / "search"), search=as_plain(settings))
+    search(start, trap(seed), started(settings, start))
+    policy = Policy.load(folder / "search" / "policy.json")
     return policy, trained(policy, seed, folder / "training")
 
 
@@ -90,7 +87,7 @@ def first_order(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Policy, 
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Policy, float]]:
-    return [found(DEFAULT, seed, tmp_path_factory.mktemp("ours")) for seed in SEEDS]
+    return [found(OURS, seed, tmp_path_factory.mktemp("ours")) for seed in SEEDS]
 
 
 def test_first_order_under_augmented_validation_ends_at_the_easy_op(first_order: list[tuple[Policy, float]]) -> None:

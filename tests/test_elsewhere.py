@@ -1,90 +1,95 @@
 """On a device of its own every search and training goes as on the CPU: tensors never mix, and few steps wait for it."""
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from jointsearch.data.load import DataSettings
+from jointsearch.data.datasets import Digits
 from jointsearch.data.standard import Standard
-from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.search import NewSearcher
-from jointsearch.loops.searches import SearchGrid, run_searches
-from jointsearch.loops.trials import CELLS, CellsSettings, Grid, run_grid
-from jointsearch.networks.supernet import SUPERNET
-from jointsearch.searchers.make import new_searcher, search_settings
-from jointsearch.settings import as_plain
+from jointsearch.estimators.gumbel import GumbelSettings
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.loops.grid import CELLS, CellsSettings, Grid, run_grid
+from jointsearch.loops.plan import NewStepSearcher
+from jointsearch.loops.recipe import Mixing, Recipe, SearchRecipe
+from jointsearch.protocols import StepReport
+from jointsearch.search_kinds import CellsAlone, Joint, SearchKind, SupernetSettings
+from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings
+from jointsearch.searchers.differentiable import Stabilize
+from jointsearch.searchers.faster_aa import FasterAA
+from jointsearch.searchers.first_order import FirstOrder
+from jointsearch.searchers.spaces import Measured
+from jointsearch.searchers.table import Table, Trials
+from jointsearch.study import Study
 from tests.elsewhere import ELSEWHERE, elsewhere
+from tests.runs_bench import SPACE, differentiable, run_searches, search_study
 
-Metrics = dict[str, Tensor]
-Step = Callable[[], Metrics]
+Step = Callable[[], StepReport]
 # Four steps. Dropout and averaged weights draw from generators of a device, and this one has none.
 RECIPE = Recipe(epochs=2, batch_size=25, precision="float32", clip_gradient=5.0)
-FEW = DataSettings("digits", reduced=100, test_share=0.4167)
-OPS = {"ops": ["Rotate", "Invert", "Brightness", "TranslateX"]}
-JOINT = {"search": "joint", "policy_space": OPS}
-SEARCHES: dict[str, dict[str, Any]] = {
-    "gradients": {"policy_space": OPS},
-    "relax": {
-        "policy_space": OPS,
-        # Its surrogates learn by Adam from rewards that are nearly rounding, and soon go ways of their own.
-        "searcher": {"draws_per_validation": 2, "validation_batches": 2, "learning_rate": 1e-3},
-        "estimator": {"name": "relax"},
-    },
-    "gumbel": {"policy_space": OPS, "estimator": {"name": "gumbel", "scoring": "joint"}},
-    "shuffled": {"policy_space": OPS, "searcher": {"rewards": "shuffled"}},
-    "table": {"policy_space": OPS, "searcher": {"name": "table", "every": 1}},
-    "trials": {"policy_space": OPS, "searcher": {"name": "table", "every": None, "measurements": 2, "trial_steps": 2}},
-    "faster_aa": {"searcher": {"name": "faster_aa"}},
-    "kashima2021": {"search": "joint", "searcher": {"name": "first_order"}},
-    "joint": JOINT,
-    "second_order": JOINT | {"architecture": {"order": "second", "hessian_monitor": True}},
-    "single_path": JOINT | {"search": "architecture"},
+SEARCH_RECIPE = SearchRecipe(
+    epochs=2, batch_size=25, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, clip_gradient=5.0
+)
+FEW = Digits(reduced=100, validation=0, standard=Standard())
+REINFORCE = differentiable(estimator=ReinforceSettings())
+MEASURED = Measured(ops=SPACE.ops)
+POLICIES: dict[str, Any] = {
+    "gradients": REINFORCE,
+    # Its surrogates learn by Adam from rewards that are nearly rounding, and soon go ways of their own.
+    "relax": differentiable(stabilize=Stabilize(draws_per_validation=2), validation_batches=2, learning_rate=1e-3),
+    "gumbel": differentiable(estimator=GumbelSettings()),
+    "shuffled": differentiable(estimator=ReinforceSettings(), shuffled=True),
+    "table": Table(MEASURED, every=1),
+    "trials": Trials(MEASURED, measurements=2, trial_steps=2),
+    "faster_aa": FasterAA(),
 }
 
 
-def search_of(kind: str) -> SearchGrid:
-    groups = {"policy_space": {}} | SEARCHES[kind]
-    settings = search_settings(groups | {"searcher": {"name": "differentiable"} | groups.get("searcher", {})})
-    network: dict[str, Any] = {"network": "tiny_cnn"}
-    if "search" in groups:
-        options = {"space": "small", "channels": 4, "layers": 3, "single_path": kind == "single_path"}
-        network = {"network": SUPERNET, "network_options": options}
-    return SearchGrid(
-        start=lambda seed: settings.policy_space.policy(),
-        settings=as_plain(settings),
-        new_searcher=lambda seed: new_searcher(settings, Standard(), seed, RECIPE.epochs),
-        dataset=FEW,
-        seeds=(3,),
-        recipe=RECIPE,
-        **network,
-    )
+def cells(kind: Callable[..., SearchKind], variant: str = "darts", **changes: Any) -> SearchKind:
+    supernet = SupernetSettings(space="small", channels=4, layers=3, variant=variant)
+    return kind(supernet=supernet, search_recipe=SEARCH_RECIPE, **changes)
+
+
+JOINT: dict[str, SearchKind] = {
+    "kashima2021": cells(Joint, searcher=FirstOrder()),
+    "joint": cells(Joint, searcher=REINFORCE),
+    "second_order": cells(
+        Joint,
+        searcher=REINFORCE,
+        architecture=ArchitectureSettings(order="second", against_collapse=AgainstCollapse(hessian_monitor=True)),
+    ),
+    "single_path": cells(CellsAlone, variant="gdas"),
+}
+SEARCHES = (*POLICIES, *JOINT)
+
+
+def search_of(kind: str) -> Study:
+    if kind in POLICIES:
+        epochs = 3 if kind == "trials" else 2  # one for each of its two measurements, after the first half
+        return search_study(POLICIES[kind], replace(SEARCH_RECIPE, epochs=epochs), dataset=FEW)
+    return search_study(search=JOINT[kind], dataset=FEW)
 
 
 class Watched:
     """A searcher whose steps are carried out by somebody else."""
 
-    def __init__(self, searcher: Any, carry_out: Callable[[Step], Metrics]) -> None:
+    def __init__(self, searcher: Any, carry_out: Callable[[Step], StepReport]) -> None:
         self.searcher, self.carry_out = searcher, carry_out
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.searcher, name)
 
-    def step(self, *arguments: Any) -> Metrics:
+    def step(self, *arguments: Any) -> StepReport:
         return self.carry_out(lambda: self.searcher.step(*arguments))
 
 
-def watched(grid: SearchGrid, carry_out: Callable[[Step], Metrics]) -> SearchGrid:
-    def of_seed(seed: int) -> NewSearcher:
-        return lambda *parts: Watched(grid.new_searcher(seed)(*parts), carry_out)
-
-    return dataclasses.replace(grid, new_searcher=of_seed)
+def watched(carry_out: Callable[[Step], StepReport]) -> Callable[[NewStepSearcher], NewStepSearcher]:
+    return lambda new_searcher: lambda *parts: Watched(new_searcher(*parts), carry_out)
 
 
 def agree(there: Any, here: Any) -> None:
@@ -97,32 +102,34 @@ def agree(there: Any, here: Any) -> None:
         assert one == (pytest.approx(other, rel=0.01) if isinstance(other, float) else other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_a_search_goes_there_as_it_goes_here_also_after_an_interruption(kind: str, tmp_path: Path) -> None:
     steps = count()
 
-    def interrupted(step: Step) -> Metrics:
-        if next(steps) == 3:  # the first of the second epoch; number 0 is that of the check before a search
+    def interrupted(step: Step) -> StepReport:
+        if next(steps) == 2:  # the first of the second epoch
             raise KeyboardInterrupt
         return step()
 
-    grid = search_of(kind)
-    (here,) = run_searches(grid, tmp_path / "here")
+    study = search_of(kind)
+    (here,) = run_searches(study, tmp_path / "here")
     with elsewhere():
         options = {"device": ELSEWHERE, "save_seconds": 0.0}
         with pytest.raises(KeyboardInterrupt):
-            run_searches(watched(grid, interrupted), tmp_path / "there", **options)
-        (there,) = run_searches(grid, tmp_path / "there", **options)
+            run_searches(study, tmp_path / "there", watch=watched(interrupted), **options)
+        (there,) = run_searches(study, tmp_path / "there", tried=True, **options)
     agree(there, here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixed_images", "cells"])
 def test_a_training_goes_there_as_it_goes_here(kind: str, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, mixup=0.2, cutmix=1.0, label_smoothing=0.1)
+    recipe = replace(RECIPE, mixing=Mixing(0.2, cutmix=1.0), label_smoothing=0.1)
     network: dict[str, Any] = {"network": "tiny_cnn", "recipe": recipe}
     if kind == "cells":
-        cells = CellsSettings(channels=4, layers=3, auxiliary=False)
-        network = {"network": CELLS, "genotype": "DARTS_V2", "cells": cells, "recipe": RECIPE}
+        sizes = CellsSettings(channels=4, layers=3)
+        network = {"network": CELLS, "genotype": "DARTS_V2", "cells": sizes, "recipe": RECIPE}
     grid = Grid(("trivialaugment",), FEW, seeds=(3,), **network)
     (here,) = run_grid(grid, tmp_path / "here")
     with elsewhere():
@@ -137,13 +144,13 @@ def test_a_step_waits_for_the_device_a_few_times_only(kind: str, most: int, tmp_
     counts = list[int]()
     with elsewhere() as waits:
 
-        def counted(step: Step) -> Metrics:
+        def counted(step: Step) -> StepReport:
             before = waits.total()
-            metrics = step()
+            report = step()
             counts.append(waits.total() - before)
-            return metrics
+            return report
 
-        run_searches(watched(search_of(kind), counted), tmp_path, device=ELSEWHERE)
+        run_searches(search_of(kind), tmp_path, watch=watched(counted), device=ELSEWHERE)
     assert 0 < max(counts) <= most
 
 

@@ -1,7 +1,6 @@
 """Properties of single exports: the generated file, the script, Albumentations' JSON, timm's weights, kornia."""
 
 import ast
-import importlib
 import importlib.util
 import json
 import random
@@ -21,12 +20,12 @@ from jointsearch.export.policy_albumentations import QUIET, albumentations_json,
 from jointsearch.export.policy_kornia import SignedOperation, kornia_auto_augment
 from jointsearch.export.policy_timm import WEIGHTS, timm_auto_augment
 from jointsearch.export.policy_torchvision import torchvision_policy
-from scripts import door
 from search_spaces.augment.erase import FILL
 from search_spaces.controls import named_policy, random_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
+from tests.scripts_bench import run_script
 from tests.test_export import SINGLE, kornia_drawn, module_of
 
 POLICY = random_policy(SINGLE, 0)
@@ -161,7 +160,7 @@ def test_draws_repeat_under_a_generator_and_under_the_global_seed(images: Tensor
 
 
 def run(*arguments: str) -> int:
-    return door.run(importlib.import_module("scripts.export_policy").main, "export_policy", list(arguments))
+    return run_script("export_policy", *arguments)
 
 
 @pytest.fixture

@@ -9,30 +9,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointsearch.data.load import DataSettings, load_search_splits
+from jointsearch.commands.command import run
+from jointsearch.compose import compose_study
+from jointsearch.data.datasets import Digits
+from jointsearch.data.load import load_search_splits
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
-from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.plan import Plan
+from jointsearch.loops.recipe import Recipe, SearchRecipe
 from jointsearch.loops.search import search
-from jointsearch.loops.trial import Trial
 from jointsearch.networks.create import create_network
-from jointsearch.plain_state import decode_state, encode_state
-from jointsearch.searchers.faster_aa import (
-    CriticSettings,
-    FasterSearch,
-    FasterSearcher,
-    StageSpace,
-    gradient_penalty,
-)
-from jointsearch.searchers.make import new_searcher, search_settings
-from jointsearch.settings import as_plain, build
-from scripts import joint_search
-from scripts.door import compose_plain, run
+from jointsearch.protocols import PLAIN_STEP
+from jointsearch.runs.plain_state import decode_state, encode_state
+from jointsearch.search_kinds import PolicyOnly, policy_stage
+from jointsearch.searchers.faster_aa import FasterAA, FasterSearcher, gradient_penalty
+from jointsearch.searchers.spaces import Stages
+from jointsearch.settings import as_plain
 from search_spaces.augment.apply import apply_draw
 from search_spaces.augment.op import AugOp, per_image
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
+from tests.search_bench import moment
 
 STANDARD = Standard(crop_padding=1, mean=(0.3,), std=(0.38,))
 
@@ -42,10 +40,10 @@ def a_batch(noise: torch.Generator, size: int = 16) -> Batch:
     return Batch(images, torch.randint(10, (size,), generator=noise), torch.arange(size))
 
 
-def new_faster(seed: int = 0, settings: FasterSearch | None = None) -> FasterSearcher:
+def new_faster(seed: int = 0, settings: FasterAA | None = None) -> FasterSearcher:
     torch.manual_seed(seed)
     network = create_network("tiny_cnn", 10, 1, 8)
-    return FasterSearcher(settings or FasterSearch(), network, STANDARD, torch.Generator().manual_seed(seed))
+    return FasterSearcher(settings or FasterAA(), network, STANDARD, torch.Generator().manual_seed(seed))
 
 
 def everything(searcher: FasterSearcher) -> list[Tensor]:
@@ -104,12 +102,16 @@ class Line(nn.Module):
 def test_a_policy_that_shifts_normal_numbers_finds_the_true_shift(start: float, monkeypatch) -> None:
     """N(0, 1) is shifted by 4 * magnitude; the real numbers are N(2, 1). Measured over 8 runs: 1.96 to 2.01."""
     monkeypatch.setitem(OPS, "Shift", AugOp("Shift", lambda images, amount: images + per_image(amount), 0.0, 4.0))
-    learning = CriticSettings(
-        learning_rate=3e-3, critic_learning_rate=1e-2, penalty_weight=1.0, classification_weight=0.0, chunk=1
-    )
     torch.manual_seed(0)
     noise = torch.Generator().manual_seed(0)
-    settings = FasterSearch(learning, StageSpace(("Shift",), 1, 1))
+    settings = FasterAA(
+        learning_rate=3e-3,
+        critic_learning_rate=1e-2,
+        policy_space=Stages(("Shift",), 1, 1),
+        penalty_weight=1.0,
+        classification_weight=0.0,
+        chunk=1,
+    )
     searcher = FasterSearcher(settings, Line(), Standard(mean=(0.0,), std=(1.0,)), noise)
     with torch.no_grad():
         searcher.stages.probability_logits.fill_(5.0)  # always
@@ -123,7 +125,7 @@ def test_a_policy_that_shifts_normal_numbers_finds_the_true_shift(start: float, 
     for _ in range(150):
         for _ in range(3):  # the theory wants a critic that has learned before the policy moves
             searcher.train_critic(numbers(2.0), numbers(0.0))
-        searcher.step(numbers(2.0), [numbers(0.0)], 0.1, 0)
+        searcher.step(numbers(2.0), [numbers(0.0)], moment())
         shifts.append(4 * float(searcher.stages.magnitudes().detach()))
     assert abs(shifts[0] - 2) > 1
     # The two go on circling around the truth with a standard deviation of .23.
@@ -176,26 +178,27 @@ def test_the_critic_learns_all_its_terms_and_leaves_the_policy_alone() -> None:
 def test_running_statistics_are_those_of_real_images_only() -> None:
     searcher = new_faster()
     noise = torch.Generator().manual_seed(3)
-    searcher.step(a_batch(noise), [a_batch(noise)], 0.1, 0)
+    searcher.step(a_batch(noise), [a_batch(noise)], moment())
     assert int(searcher.critic.network.stage1[1].num_batches_tracked) == 1
 
 
 @pytest.mark.parametrize("mixing", ["weighted", "sampled"])
 def test_a_step_learns_from_a_short_last_batch_and_tells_what_the_loop_wants(mixing: str) -> None:
-    learning = CriticSettings(mixing=mixing, acts="straight_through")
-    searcher = new_faster(settings=FasterSearch(learning))
+    searcher = new_faster(settings=FasterAA(mixing=mixing))
     noise = torch.Generator().manual_seed(3)
-    metrics = searcher.step(a_batch(noise, 5), [a_batch(noise, 16)], 0.1, 0)
-    assert set(metrics) == {"train_loss", "skipped"}
-    assert not metrics["skipped"]
-    assert {"critic_distance", "idle_share", "share/Rotate"} <= set(searcher.metrics())
-    assert len(searcher.policy().sub_policies) == 10
+    report = searcher.step(a_batch(noise, 5), [a_batch(noise, 16)], moment())
+    assert report.skipped is False
+    assert report.loss.isfinite()
+    assert report.forward_equivalents == 14 > PLAIN_STEP
+    found = searcher.found()
+    assert {"critic_distance", "idle_share", "share/Rotate"} <= set(found.facts)
+    assert isinstance(found.policy, Policy)
+    assert len(found.policy.sub_policies) == 10
 
 
 def test_sampled_mixing_shows_the_critic_what_a_finished_policy_would() -> None:
-    learning = CriticSettings(mixing="sampled", acts="straight_through", chunk=4)
     searcher = FasterSearcher(
-        FasterSearch(learning), Line(), Standard(mean=(0.0,), std=(1.0,)), torch.Generator().manual_seed(0)
+        FasterAA(mixing="sampled", chunk=4), Line(), Standard(mean=(0.0,), std=(1.0,)), torch.Generator().manual_seed(0)
     )
     batch = a_batch(torch.Generator().manual_seed(3))
     began = searcher.noise.get_state()
@@ -209,15 +212,15 @@ def test_a_searcher_restored_from_its_state_goes_on_with_the_same_bits() -> None
     noise = torch.Generator().manual_seed(3)
     batches = [(a_batch(noise), [a_batch(noise)]) for _ in range(3)]
     straight = new_faster(0)
-    straight.step(*batches[0], 0.1, 0)
+    straight.step(*batches[0], moment())
     state = decode_state(*encode_state(straight.state()))
     other = new_faster(7)
     other.restore(state)
     other.critic.network.load_state_dict(straight.critic.network.state_dict())
     other.noise.set_state(straight.noise.get_state())
     for batch in batches[1:]:
-        straight.step(*batch, 0.1, 0)
-        other.step(*batch, 0.1, 0)
+        straight.step(*batch, moment())
+        other.step(*batch, moment())
     pairs = list(zip(everything(straight), everything(other), strict=True))
     assert len(pairs) > 40
     assert all(torch.equal(*pair) for pair in pairs)
@@ -229,7 +232,7 @@ def test_a_gradient_that_is_no_number_leaves_the_policy_alone_and_counts_as_skip
     before = [one.detach().clone() for one in searcher.stages.parameters()]
     monkeypatch.setattr(searcher, "train_critic", lambda real, others: torch.zeros(()))
     nn.init.constant_(searcher.critic.head[2].weight, math.nan)
-    assert bool(searcher.step(a_batch(noise), [a_batch(noise)], 0.1, 0)["skipped"])
+    assert searcher.step(a_batch(noise), [a_batch(noise)], moment()).skipped is True
     assert all(map(torch.equal, searcher.stages.parameters(), before))
 
 
@@ -249,7 +252,7 @@ class Hard(Line):
 
 
 def test_a_network_that_torch_differentiates_only_once_is_refused_with_a_remedy() -> None:
-    searcher = FasterSearcher(FasterSearch(), Hard(), STANDARD, torch.Generator().manual_seed(0))
+    searcher = FasterSearcher(FasterAA(), Hard(), STANDARD, torch.Generator().manual_seed(0))
     one = Batch(torch.rand(4, 1, 1, 1), torch.zeros(4, dtype=torch.long), torch.arange(4))
     with pytest.raises(InputError, match=r"hardsigmoid.*choose another network"):
         searcher.train_critic(one, one)
@@ -268,21 +271,23 @@ class Attentive(Line):
 
 
 def test_a_network_with_attention_can_be_the_critic() -> None:
-    searcher = FasterSearcher(FasterSearch(), Attentive(), STANDARD, torch.Generator().manual_seed(0))
+    searcher = FasterSearcher(FasterAA(), Attentive(), STANDARD, torch.Generator().manual_seed(0))
     one = Batch(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), torch.arange(4))
-    assert not searcher.step(one, [one], 0.1, 0)["skipped"]
+    assert not searcher.step(one, [one], moment()).skipped
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CriticSettings(betas=(0.5,)), r"betas is \[0.5\]; Adam needs two numbers"),
-        (lambda: CriticSettings(penalty_weight=0.0), r"grow without bound.*use searcher.penalty_weight=10"),
-        (lambda: CriticSettings(temperature=0.0), r"temperature is 0.0; wanted a number from 0.001"),
-        (lambda: CriticSettings(chunk=0), r"chunk is 0; wanted a whole number from 1"),
-        (lambda: FasterSearch(CriticSettings(mixing="sampled")), r"use searcher.acts=straight_through, or"),
-        (lambda: StageSpace(sub_policies=0), r"sub_policies is 0; wanted a whole number from 1"),
-        (lambda: StageSpace(("Rotat",)).policy(), r"policy_space.ops names the op 'Rotat'; did you mean Rotate"),
+        (lambda: FasterAA(penalty_weight=0.0), r"penalty_weight is 0.0; wanted a number from 0.001"),
+        (lambda: FasterAA(temperature=0.0), r"temperature is 0.0; wanted a number from 0.001"),
+        (lambda: FasterAA(chunk=0), r"chunk is 0; wanted a whole number from 1"),
+        (
+            lambda: compose_study("search=policy", "searcher=faster_aa", "searcher.acts=relaxed"),
+            r"searcher.acts is not a setting of .*FasterAA",
+        ),
+        (lambda: Stages(sub_policies=0), r"sub_policies is 0; wanted a whole number from 1"),
+        (lambda: Stages(("Rotat",)).policy(), r"policy_space.ops names the op 'Rotat'; did you mean Rotate"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_with_a_remedy(make: Callable[[], object], message: str) -> None:
@@ -292,40 +297,41 @@ def test_settings_that_make_no_sense_are_refused_with_a_remedy(make: Callable[[]
 
 @pytest.mark.parametrize("choice", ["search=policy searcher=faster_aa", "preset=faster_aa2020"])
 def test_the_shipped_settings_are_the_published_ones(choice: str) -> None:
-    config = compose_plain("joint_search", choice.split())
-    settings = search_settings({group: config[group] for group in ("searcher", "policy_space", "estimator")})
-    assert settings.searcher == CriticSettings()
-    assert settings.policy_space == StageSpace()
+    study = compose_study(*choice.split())
+    assert isinstance(study.search, PolicyOnly)
+    assert study.search.searcher == FasterAA()
+    assert study.search.searcher.policy_space == Stages()
     if choice.startswith("preset"):
-        assert (config["network"], config["search_recipe"]["epochs"]) == ("wide_resnet40_2", 20)
+        assert (study.search.network, study.search.search_recipe.epochs) == ("wide_resnet40_2", 20)
 
 
 def test_the_search_loop_finds_a_valid_policy_from_one_half_of_each(tmp_path: Path) -> None:
-    dataset = build(DataSettings, compose_plain("joint_search", ["dataset=digits"])["dataset"])
+    dataset = Digits()
     splits = load_search_splits(dataset, 0)
     assert {len(splits.train), len(splits.validation)} == {150}
-    settings = FasterSearch()
-    trial = Trial(
+    settings = FasterAA()
+    plan = Plan(
         folder=tmp_path / "one",
-        policy=settings.policy_space.policy(),
         network="tiny_cnn",
         recipe=Recipe(epochs=1, batch_size=75, precision="float32"),
         standard=dataset.standard,
         seed=0,
+        policy=settings.policy_space.policy(),
         dataset=as_plain(dataset),
         search=as_plain(settings),
     )
-    result = search(trial, splits, new_searcher(settings, dataset.standard, 0, trial.recipe.epochs))
+    stage = policy_stage(settings, plan.network, SearchRecipe(epochs=1))
+    result = search(plan, splits, stage.new_searcher(None, 0, dataset.standard))
     assert (result["steps"], result["skipped_steps"]) == (2, 0)
     assert result["forward_equivalents"] == 2 * 14
-    found = Policy.load(tmp_path / "one" / "found.json")
+    found = Policy.load(tmp_path / "one" / "policy.json")
     assert [len(sub_policy.ops) for sub_policy in found.sub_policies] == [2] * 10
 
 
 def test_the_preset_runs_from_the_command_line_on_digits(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["preset=faster_aa2020", "dataset=digits", "network=tiny_cnn", "search_recipe.epochs=1"]
-    assert run(joint_search.main, "joint_search", [*arguments, "retrain=false", "seeds=[0]", "run=out"]) == 0
+    assert run("joint_search", [*arguments, "retrain=false", "seeds=[0]", "run=out"]) == 0
     (result,) = json.loads((tmp_path / "out" / "searches.json").read_text())
     assert (result["epochs"], result["steps"]) == (1, 3)
-    assert Policy.load(tmp_path / "out" / "search-seed0" / "found.json").stages == 2
+    assert Policy.load(tmp_path / "out" / "search-seed0" / "policy.json").stages == 2

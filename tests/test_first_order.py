@@ -11,25 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from jointsearch.commands.command import run
+from jointsearch.compose import compose_study
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
+from jointsearch.loops.grid import CellsSettings
+from jointsearch.loops.recipe import SearchRecipe
 from jointsearch.networks.supernet import supernet
-from jointsearch.plain_state import decode_state, encode_state
-from jointsearch.searchers.faster_aa import StageSpace
-from jointsearch.searchers.first_order import FirstOrderSearch, FirstOrderSearcher, FirstOrderSettings
-from jointsearch.searchers.make import search_settings
-from jointsearch.searchers.settings import ArchitectureSettings
+from jointsearch.protocols import Context
+from jointsearch.runs.plain_state import decode_state, encode_state
+from jointsearch.search_kinds import CellsAlone, Joint, SupernetSettings
+from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings, CellLearner
+from jointsearch.searchers.first_order import FirstOrder, FirstOrderSearcher
+from jointsearch.searchers.spaces import Stages
 from jointsearch.soft.network import SuperNet
 from jointsearch.soft.stages import SoftStages, StageDraw
-from scripts import joint_search
-from scripts.door import compose_plain, run
 from search_spaces.augment.op import OpNoise
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from tests.kills import same
-from tests.search_bench import CLASSES, batch_of, plain_network, smooth_network
+from tests.search_bench import CLASSES, Descent, batch_of, moment, plain_network, smooth_network
 
 STANDARD = Standard()
 OP_NAMES = ("TranslateX", "Brightness", "Invert", "Contrast")
@@ -47,23 +50,8 @@ def new_network(**options: Any) -> SuperNet:
     return supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1, **options).double()
 
 
-class Trained:
-    """The training step of the loop, and the images it was given."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network, self.received = network, []
-        weights = [one for name, one in network.named_parameters() if not name.startswith(("logits", "edge_logits"))]
-        self.optimizer = torch.optim.SGD(weights, LEARNING_RATE, momentum=0.9)
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        assert not images.requires_grad
-        self.received.append(images.clone())
-        loss = cross_entropy(self.network(images), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.detach()
+def descent(network: nn.Module) -> Descent:
+    return Descent(network, LEARNING_RATE, momentum=0.9)
 
 
 def new_searcher(
@@ -74,14 +62,12 @@ def new_searcher(
     **cells: Any,
 ) -> FirstOrderSearcher:
     network = new_network() if network is None else network
-    settings = FirstOrderSearch(
-        FirstOrderSettings(learning_rate=0.02, chunk=2),
-        StageSpace(OP_NAMES, 3, 2),
-        architecture=ArchitectureSettings(**({"learning_rate": 0.05} | cells)),
-        search=search,
-    )
+    learner = None
+    if search == "joint":
+        learner = CellLearner(ArchitectureSettings(**({"learning_rate": 0.05} | cells)), network)
+    settings = FirstOrder(learning_rate=0.02, policy_space=Stages(OP_NAMES, 3, 2), chunk=2)
     noise = torch.Generator().manual_seed(seed)
-    searcher = FirstOrderSearcher(settings, network, Trained(network), standard, noise, epochs=4)
+    searcher = settings.start(Context(network, descent(network), standard, noise, epochs=4, cells=learner))
     searcher.stages.double()
     return searcher
 
@@ -93,7 +79,7 @@ def double_batch(seed: int) -> Batch:
 
 def steps(searcher: FirstOrderSearcher, count: int = 3) -> FirstOrderSearcher:
     for step in range(count):
-        searcher.step(double_batch(step), [double_batch(50 + step)], LEARNING_RATE, step)
+        searcher.step(double_batch(step), [double_batch(50 + step)], moment(step))
     return searcher
 
 
@@ -130,8 +116,8 @@ class ByHand:
         self.network = copy.deepcopy(start.network)
         self.stages = copy.deepcopy(start.stages)
         self.noise = torch.Generator()
-        self.noise.set_state(start.noise.get_state())
-        self.train = Trained(self.network)
+        self.noise.set_state(start.context.noise.get_state())
+        self.train = descent(self.network)
         self.logits = [self.network.get_parameter(name) for name in ARCHITECTURE]
         self.policy = [self.stages.get_parameter(name) for name in POLICY]
         self.optimizers = (
@@ -173,7 +159,7 @@ def gradients_of(searcher: FirstOrderSearcher, epoch: int = 0) -> dict[str, Tens
         kept.update({name: leaf.grad.clone() for name, leaf in leaves.items()})
 
     searcher.cells.descend = watched  # type: ignore[method-assign]
-    assert searcher.learn(double_batch(50), epoch)
+    assert searcher.learn(double_batch(50), moment(epoch))
     return {name: one.grad.clone() for name, one in searcher.stages.named_parameters()} | kept
 
 
@@ -202,17 +188,17 @@ def test_three_steps_are_three_of_the_algorithm_by_hand() -> None:
 
 def test_policy_and_cells_move_at_the_old_weights_and_the_weights_under_the_new_policy() -> None:
     searcher, twin = new_searcher(), new_searcher()
-    searcher.step(double_batch(0), [double_batch(50)], LEARNING_RATE, 0)
-    before = twin.noise.get_state()
-    assert twin.learn(double_batch(50), 0)
+    searcher.step(double_batch(0), [double_batch(50)], moment())
+    before = twin.context.noise.get_state()
+    assert twin.learn(double_batch(50), moment())
     for name, value in twin.stages.named_parameters():
         assert torch.equal(value, searcher.stages.get_parameter(name))
     images = twin.augmented(double_batch(0)).detach()
-    (received,) = searcher.train_step.received
+    (received,) = searcher.context.train_step.received
     assert torch.equal(received, images)
     untouched = normalize(double_batch(0).images, STANDARD)
     assert float((received - untouched).abs().mean()) > 0.1
-    assert not torch.equal(before, twin.noise.get_state())
+    assert not torch.equal(before, twin.context.noise.get_state())
 
 
 def test_the_images_that_judge_are_augmented_and_pass_the_network_without_a_trace() -> None:
@@ -220,7 +206,7 @@ def test_the_images_that_judge_are_augmented_and_pass_the_network_without_a_trac
     hook = searcher.network.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach().clone()))
     before, weights = everything(searcher), dict(searcher.network.named_parameters())
     modes = [module.training for module in searcher.network.modules()]
-    assert searcher.learn(double_batch(50), 0)
+    assert searcher.learn(double_batch(50), moment())
     hook.remove()
     (images,) = seen
     plain = normalize(double_batch(50).images, STANDARD)
@@ -235,10 +221,10 @@ def test_the_images_that_judge_are_augmented_and_pass_the_network_without_a_trac
 
 def test_nothing_is_dropped_where_images_judge() -> None:
     searcher = new_searcher("policy", smooth_network().double())
-    began, losses = searcher.noise.get_state(), []
+    began, losses = searcher.context.noise.get_state(), []
     for seed in range(2):
         torch.manual_seed(seed)
-        searcher.noise.set_state(began)
+        searcher.context.noise.set_state(began)
         losses.append(float(searcher.loss(double_batch(50), {}).detach()))
     assert losses[0] == losses[1]
 
@@ -246,9 +232,9 @@ def test_nothing_is_dropped_where_images_judge() -> None:
 def test_a_step_passes_the_network_twice_and_costs_five() -> None:
     searcher, passes = new_searcher(), []
     searcher.network.register_forward_hook(lambda *given: passes.append(1))
-    steps(searcher, 1)
+    report = searcher.step(double_batch(0), [double_batch(50)], moment())
     # A backward pass belongs to each; it counts as two, or as one where no weight gets a gradient.
-    assert (len(passes), searcher.forward_equivalents(0)) == (2, 5)
+    assert (len(passes), report.forward_equivalents) == (2, 5)
 
 
 @pytest.mark.parametrize("options", [{}, {"single_path": True}, {"auxiliary_skip": True}, {"channel_share": 2}])
@@ -257,10 +243,12 @@ def test_a_searcher_restored_from_its_state_goes_on_with_the_same_bits(options: 
     other = new_searcher(network=new_network(**options), seed=7)
     other.restore(decode_state(*encode_state(straight.state())))
     other.network.load_state_dict(straight.network.state_dict())
-    other.noise.set_state(straight.noise.get_state())
-    other.train_step.optimizer.load_state_dict(copy.deepcopy(straight.train_step.optimizer.state_dict()))
+    other.context.noise.set_state(straight.context.noise.get_state())
+    other.context.train_step.optimizer.load_state_dict(
+        copy.deepcopy(straight.context.train_step.optimizer.state_dict())
+    )
     for searcher in (straight, other):
-        searcher.step(double_batch(8), [double_batch(58)], LEARNING_RATE, 3)
+        searcher.step(double_batch(8), [double_batch(58)], moment(3))
     assert same(everything(straight), everything(other))
     assert same(straight.state(), other.state())
 
@@ -270,18 +258,22 @@ def test_without_cells_it_searches_a_policy_on_any_network() -> None:
     before = everything(searcher)
     steps(searcher)
     assert all(not torch.equal(before[f"policy.{name}"], everything(searcher)[f"policy.{name}"]) for name in POLICY)
-    assert searcher.genotype() is None
-    assert searcher.found() == {}
-    assert "genotype" not in searcher.metrics()
+    found = searcher.found()
+    assert found.genotype is None
+    assert not {name for name in found.facts if name == "genotype" or name.startswith("weights/")}
 
 
 def test_it_tells_where_policy_and_cells_stand() -> None:
     searcher = steps(new_searcher(), 1)
-    metrics = searcher.metrics()
-    assert 0 <= metrics["idle_share"] <= 1
-    assert Genotype.from_darts(metrics["genotype"]) == searcher.genotype()
-    assert set(searcher.found()) == {"weights/normal", "weights/reduction"}
-    assert [len(one.ops) for one in searcher.policy().sub_policies] == [2] * 3
+    found = searcher.found()
+    assert 0 <= found.facts["idle_share"] <= 1
+    assert Genotype.from_darts(found.facts["genotype"]) == found.genotype
+    assert {name for name, fact in found.facts.items() if isinstance(fact, list)} == {
+        "weights/normal",
+        "weights/reduction",
+    }
+    assert isinstance(found.policy, Policy)
+    assert [len(one.ops) for one in found.policy.sub_policies] == [2] * 3
 
 
 @pytest.mark.parametrize("option", ["single_path", "auxiliary_skip"])
@@ -298,12 +290,15 @@ def test_until_their_epoch_comes_cells_stay() -> None:
     searcher = steps(new_searcher(from_epoch=2), 2)
     fresh = new_network().state_dict()
     assert all(torch.equal(searcher.network.state_dict()[name], fresh[name]) for name in ARCHITECTURE)
-    searcher.step(double_batch(9), [double_batch(59)], LEARNING_RATE, 2)
+    searcher.step(double_batch(9), [double_batch(59)], moment(2))
     assert not any(torch.equal(searcher.network.state_dict()[name], fresh[name]) for name in ARCHITECTURE)
 
 
 def test_beta_decay_adds_its_gradient_to_that_of_the_loss() -> None:
-    plain, decayed = gradients_of(new_searcher(), 2), gradients_of(new_searcher(beta_decay=8.0), 2)
+    plain, decayed = (
+        gradients_of(new_searcher(), 2),
+        gradients_of(new_searcher(against_collapse=AgainstCollapse(beta_decay=8.0)), 2),
+    )
     for name, logits in new_network().architecture().items():
         # Half of the epochs are over: 8 / 2 of the mean over E edges and both kinds of cells.
         torch.testing.assert_close(decayed[name] - plain[name], 4 * logits.softmax(1) / len(logits) / 2)
@@ -314,7 +309,7 @@ def test_a_gradient_that_is_no_number_moves_neither_policy_nor_cells() -> None:
     before = everything(searcher)
     judges = double_batch(50)
     broken = Batch(judges.images * torch.nan, judges.labels, judges.index)
-    assert bool(searcher.step(double_batch(0), [broken], LEARNING_RATE, 0)["skipped"])
+    assert searcher.step(double_batch(0), [broken], moment()).skipped is True
     after = everything(searcher)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
@@ -324,11 +319,19 @@ def test_a_gradient_that_is_no_number_moves_neither_policy_nor_cells() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FirstOrderSettings(betas=(0.5,)), r"betas is \[0.5\]; Adam needs two numbers"),
-        (lambda: FirstOrderSettings(chunk=0), r"chunk is 0; wanted a whole number from 1"),
-        (lambda: FirstOrderSearch(search="architecture"), r"search is 'architecture'; wanted one of policy, joint"),
-        (lambda: new_searcher(order="second"), r"use architecture.order=first, or searcher=differentiable"),
-        (lambda: new_searcher("joint", plain_network()), r"use search=policy for this network"),
+        (lambda: FirstOrder(chunk=0), r"chunk is 0; wanted a whole number from 1"),
+        (
+            lambda: Joint(FirstOrder(), ArchitectureSettings(order="second")),
+            r"use searcher=differentiable .*, or architecture.order=first",
+        ),
+        (
+            lambda: new_searcher(against_collapse=AgainstCollapse(hessian_monitor=True)),
+            r"hessian_monitor .* set it to false, or use searcher=differentiable",
+        ),
+        (
+            lambda: compose_study("search=policy", "searcher=first_order", "searcher.betas=[0.5,0.9]"),
+            r"searcher.betas is not a setting of .*FirstOrder",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_remedy(make: Callable[[], object], message: str) -> None:
@@ -336,34 +339,37 @@ def test_what_makes_no_sense_is_refused_with_a_remedy(make: Callable[[], object]
         make()
 
 
-def groups_of(preset: str) -> tuple[dict[str, Any], Any]:
-    config = compose_plain("joint_search", [f"preset={preset}", "dataset=cifar10"])
-    return config, search_settings({group: config[group] for group in (*joint_search.GROUPS, "search")})
-
-
 def test_the_preset_is_the_paper_and_carries_its_warning() -> None:
-    config, settings = groups_of("kashima2021")
-    assert settings == FirstOrderSearch(search="joint")
-    assert len(settings.policy_space.names()) == 16
-    assert (config["network"], config["supernet"]["channels"], config["supernet"]["layers"]) == (None, 16, 8)
-    assert (config["search_recipe"]["epochs"], config["search_recipe"]["learning_rate"]) == (25, 0.025)
-    assert (config["recipe"]["epochs"], config["recipe"]["drop_path"]) == (600, 0.2)
-    assert "easier" in settings.warning
-    assert "searcher=differentiable" in settings.warning
+    study = compose_study("preset=kashima2021", dataset="cifar10")
+    joint = study.search
+    assert joint == Joint(
+        FirstOrder(), ArchitectureSettings(), SupernetSettings(), SearchRecipe(epochs=25), CellsSettings()
+    )
+    assert isinstance(joint, Joint)
+    assert (joint.searcher.policy_space, len(joint.searcher.policy_space.names())) == (Stages(), 16)
+    assert (joint.supernet.channels, joint.supernet.layers, joint.search_recipe.learning_rate) == (16, 8, 0.025)
+    assert (study.recipe.epochs, study.recipe.drop_path) == (600, 0.2)
+    warning = str(FirstOrder.about.warning)
+    assert "easier" in warning
+    assert "searcher=differentiable" in warning
 
 
 @pytest.mark.parametrize(("preset", "order"), [("darts2019_first", "first"), ("darts2019_second", "second")])
 def test_the_presets_of_darts_are_its_published_settings(preset: str, order: str) -> None:
-    config, settings = groups_of(preset)
-    assert settings.architecture == ArchitectureSettings(order=order)
-    assert settings.search == "architecture"
-    assert [sub_policy.ops for sub_policy in settings.policy_space.policy().sub_policies] == [()]
+    study = compose_study(f"preset={preset}", dataset="cifar10")
+    assert isinstance(study.search, CellsAlone)
+    assert study.search.architecture == ArchitectureSettings(order=order)
+    (stage,) = study.search.stages()
+    start = stage.start_policy(None, 0)
+    assert start is not None
+    assert [sub_policy.ops for sub_policy in start.sub_policies] == [()]
     recipe = {"epochs": 50, "batch_size": 64, "learning_rate": 0.025, "weight_decay": 3e-4, "clip_gradient": 5.0}
-    assert recipe.items() <= config["search_recipe"].items()
+    assert recipe.items() <= vars(study.search.search_recipe).items()
     retraining = {"epochs": 600, "batch_size": 96, "drop_path": 0.2, "auxiliary_weight": 0.4}
-    assert retraining.items() <= config["recipe"].items()
+    assert retraining.items() <= vars(study.recipe).items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "stages"),
     [("kashima2021", {2}), ("darts2019_first", {0}), ("darts2019_second", {0}), ("separate2021", {2})],
@@ -373,9 +379,9 @@ def test_the_presets_run_from_the_command_line_on_digits(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     network = ["network=tiny_cnn"] if preset == "separate2021" else []
-    assert run(joint_search.main, "joint_search", [f"preset={preset}", *SMALL, *network]) == 0
+    assert run("joint_search", [f"preset={preset}", *SMALL, *network]) == 0
     (result,) = json.loads(Path("out/searches.json").read_text())
     assert (result["epochs"], result["steps"]) == (1, 1)
     assert Genotype.load("out/search-seed0/genotype.json").to_darts() == result["genotype"]
-    policy = Policy.load("out/search-seed0/found.json")
+    policy = Policy.load("out/search-seed0/policy.json")
     assert {len(one.ops) for one in policy.sub_policies} == stages

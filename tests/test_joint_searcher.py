@@ -1,24 +1,22 @@
 """Joint search is policy search and DARTS in one step: with either frozen it is the other, to the bit."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from jointsearch.data.standard import Standard, normalize
+from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.networks.supernet import supernet
-from jointsearch.searchers.differentiable import DifferentiableSearcher
-from jointsearch.searchers.settings import (
-    ArchitectureSettings,
-    DifferentiableSearch,
-    EstimatorSettings,
-    GradientSettings,
-    SpaceSettings,
-)
+from jointsearch.protocols import Context, SearcherSettings
+from jointsearch.search_kinds import FOUND, POLICY_FOLDER, SEED, CellsAlone, OneAfterTheOther
+from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings, CellLearner
+from jointsearch.searchers.differentiable import CellsOnly, Differentiable, DifferentiableSearcher, Stabilize
+from jointsearch.searchers.spaces import Start, one_policy
 from jointsearch.soft.network import SuperNet
 from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.record import record_step
@@ -26,8 +24,9 @@ from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.cells.derive import derive
 from search_spaces.controls import named_policy
-from search_spaces.errors import InputError
-from tests.search_bench import CLASSES, STEP_SIZE, batch_of, trained
+from search_spaces.policy import Policy
+from search_spaces.spaces import pairs
+from tests.search_bench import CLASSES, STEP_SIZE, Descent, batch_of, moment
 
 STANDARD = Standard()
 NEVER = 1000  # an epoch that does not come
@@ -38,8 +37,13 @@ def new_network(**options: Any) -> SuperNet:
     return supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1, **options)
 
 
-def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    return trained(network, trains=True, received=[])
+def started(
+    settings: SearcherSettings, cells: ArchitectureSettings | None, network: SuperNet | None = None
+) -> DifferentiableSearcher:
+    network = new_network() if network is None else network
+    learner = None if cells is None else CellLearner(cells, network)
+    noise = torch.Generator().manual_seed(6)
+    return settings.start(Context(network, Descent(network), STANDARD, noise, epochs=4, cells=learner))
 
 
 def new_searcher(
@@ -49,27 +53,23 @@ def new_searcher(
     cells: dict[str, Any] | None = None,
     network: SuperNet | None = None,
 ) -> DifferentiableSearcher:
-    network = new_network() if network is None else network
-    space = SpaceSettings(start, share="ops", top=None, weighted=True)
-    settings = DifferentiableSearch(
-        GradientSettings(**({"magnitude_gradient": "none"} | (policy or {}))),
-        space,
-        EstimatorSettings(),
-        ArchitectureSettings(**({"learning_rate": 0.05} | (cells or {}))),
-        search,
-    )
-    noise = torch.Generator().manual_seed(6)
-    return DifferentiableSearcher(settings, network, trainer(network), STANDARD, noise, epochs=4)
+    """Of policy and cells, of the "policy" alone, or of the "architecture" under a policy that stays."""
+    architecture = None if search == "policy" else ArchitectureSettings(**({"learning_rate": 0.05} | (cells or {})))
+    if search == "architecture":
+        return started(CellsOnly(one_policy(start, None)), architecture, network)
+    space = Start(start, learn_magnitude=True)
+    options: dict[str, Any] = {"magnitude_gradient": "none"} | (policy or {})
+    return started(Differentiable(policy_space=space, estimator=ReinforceSettings(), **options), architecture, network)
 
 
 def steps(searcher: DifferentiableSearcher, count: int = 4) -> DifferentiableSearcher:
     for epoch in range(count):
-        searcher.step(batch_of(16, epoch), [batch_of(16, 50 + epoch)], STEP_SIZE, epoch)
+        searcher.step(batch_of(16, epoch), [batch_of(16, 50 + epoch)], moment(epoch))
     return searcher
 
 
 def snapshot(searcher: DifferentiableSearcher) -> dict[str, Tensor]:
-    soft = {f"policy.{name}": value for name, value in searcher.policies.soft.state_dict().items()}
+    soft = {f"policy.{name}": value for name, value in searcher.drawn.soft.state_dict().items()}
     return {name: value.clone() for name, value in (soft | searcher.network.state_dict()).items()}
 
 
@@ -100,25 +100,25 @@ def test_with_the_cells_frozen_it_is_policy_search() -> None:
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_with_the_policy_frozen_it_is_the_search_of_cells(order: str) -> None:
     cells = {"order": order}
-    joint = steps(new_searcher("joint", policy={"from_epoch": NEVER, "entropy_bonus": 0.1}, cells=cells))
-    assert_same(snapshot(joint), snapshot(steps(new_searcher("architecture", cells=cells))))
+    policy = {"from_epoch": NEVER, "stabilize": Stabilize(entropy_bonus=0.1)}
+    joint = steps(new_searcher("joint", policy=policy, cells=cells))
+    alone = snapshot(steps(new_searcher("architecture", cells=cells)))
+    alone["policy.preference"] = torch.zeros_like(snapshot(joint)["policy.preference"])  # one for each sub-policy
+    assert_same(snapshot(joint), alone)
     assert "policy.preference" not in moved(joint, new_searcher())
 
 
-@pytest.mark.parametrize("start", ["autoaugment", "trivialaugment", "pairs"])
-def test_a_search_of_cells_leaves_the_policy_as_it_starts(start: str) -> None:
-    network, space = new_network(), SpaceSettings(start, top=2, learn_magnitude=True)
-    settings = DifferentiableSearch(policy_space=space, search="architecture")
-    noise = torch.Generator().manual_seed(6)
-    searcher = steps(DifferentiableSearcher(settings, network, trainer(network), STANDARD, noise, epochs=4), 1)
-    assert searcher.policy() == space.policy()
-    torch.testing.assert_close(searcher.policies.soft.magnitudes(), space.policy().tables.magnitude, rtol=0, atol=0)
+@pytest.mark.parametrize("start", [named_policy("autoaugment"), named_policy("trivialaugment"), pairs()])
+def test_a_search_of_cells_leaves_the_policy_as_it_starts(start: Policy) -> None:
+    searcher = steps(started(CellsOnly(start), ArchitectureSettings()), 1)
+    assert searcher.found().policy == start
+    torch.testing.assert_close(searcher.drawn.soft.magnitudes(), start.tables.magnitude, rtol=0, atol=0)
 
 
 def plain_darts() -> dict[str, Tensor]:
     """DARTS, first order, written down once more: a step of the weights, then one of the architecture."""
     network = new_network()
-    train, logits = trainer(network), list(network.architecture().values())
+    train, logits = Descent(network), list(network.architecture().values())
     optimizer = torch.optim.Adam(logits, 0.05, betas=(0.5, 0.999), weight_decay=1e-3)
     for epoch in range(4):
         images, judge = batch_of(16, epoch), batch_of(16, 50 + epoch)
@@ -148,21 +148,24 @@ def test_without_augmentation_the_search_of_cells_is_darts() -> None:
     assert all(float((expected[name] - fresh[name]).abs().max()) > 0.05 for name in ARCHITECTURE)
 
 
-def test_the_separate_baseline_under_a_uniform_policy_is_the_search_of_cells_under_it() -> None:
-    under_start = steps(new_searcher("architecture"))
-    network = new_network()
-    settings = new_searcher("architecture", start="none").settings
-    uniform = named_policy("trivialaugment")
-    noise = torch.Generator().manual_seed(6)
-    separate = DifferentiableSearcher(settings, network, trainer(network), STANDARD, noise, 4, uniform)
-    found, expected = steps(separate).network.state_dict(), under_start.network.state_dict()
-    assert_same(dict(found), dict(expected))
+def test_the_separate_baseline_under_a_uniform_policy_is_the_search_of_cells_under_it(tmp_path: Path) -> None:
+    path = tmp_path / POLICY_FOLDER / FOUND.replace(SEED, "3")
+    path.parent.mkdir(parents=True)
+    named_policy("trivialaugment").save(path)
+    _, second = OneAfterTheOther().stages()
+    (alone,) = CellsAlone(policy="trivialaugment").stages()
+    assert replace(second, searcher=alone.searcher, settings={}) == replace(alone, settings={})
+    cells = ArchitectureSettings(learning_rate=0.05)
+    separate, expected = (steps(started(stage.searcher(tmp_path, 3), cells)) for stage in (second, alone))
+    assert_same(snapshot(separate), snapshot(expected))
+    assert moved(separate, started(second.searcher(tmp_path, 3), cells)) >= ARCHITECTURE
 
 
 def gradients_of(searcher: DifferentiableSearcher) -> dict[str, Tensor]:
     """What each group got in one step that moves nothing."""
     kept: dict[str, Tensor] = {}
-    searcher.policies.optimizer = torch.optim.SGD(searcher.policies.soft.parameters(), lr=0.0)
+    if searcher.policy is not None:
+        searcher.policy.optimizer = torch.optim.SGD(searcher.drawn.soft.parameters(), lr=0.0)
     assert searcher.cells is not None
     descend = searcher.cells.descend
 
@@ -171,8 +174,8 @@ def gradients_of(searcher: DifferentiableSearcher) -> dict[str, Tensor]:
         descend(leaves)
 
     searcher.cells.descend = watched  # type: ignore[method-assign]
-    searcher.step(batch_of(32), [batch_of(32, 9)], STEP_SIZE, 0)
-    soft = searcher.policies.soft
+    searcher.step(batch_of(32), [batch_of(32, 9)], moment())
+    soft = searcher.drawn.soft
     named = {name: parameter.grad for name, parameter in soft.named_parameters() if parameter.grad is not None}
     return kept | {name: gradient.clone() for name, gradient in named.items()}
 
@@ -211,10 +214,8 @@ def test_the_second_order_differs_from_the_first() -> None:
 def test_the_second_order_is_the_first_plus_what_cells_do_through_the_training_step() -> None:
     found = gradients_of(new_searcher("architecture", start="none", cells={"order": "second"}))
     network, train, judge = new_network(), batch_of(32), batch_of(32, 9)
-    step, leaves = (
-        trainer(network),
-        {name: one.detach().requires_grad_() for name, one in network.architecture().items()},
-    )
+    step = Descent(network)
+    leaves = {name: one.detach().requires_grad_() for name, one in network.architecture().items()}
     images = normalize(train.images, STANDARD)
     with record_step(network) as record:
         step(images, train.labels)
@@ -242,18 +243,11 @@ def test_the_second_order_is_the_first_plus_what_cells_do_through_the_training_s
 )
 def test_a_step_costs_what_it_says(search: str, order: str, magnitudes: str, cost: int) -> None:
     searcher = new_searcher(search, policy={"magnitude_gradient": magnitudes}, cells={"order": order})
-    assert searcher.forward_equivalents(0) == cost
-
-
-def test_a_search_of_cells_refuses_a_network_without_any() -> None:
-    settings = new_searcher().settings
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
-    with pytest.raises(InputError, match="search=policy for this network"):
-        DifferentiableSearcher(settings, network, trainer(network), STANDARD, torch.Generator())
+    assert searcher.step(batch_of(16), [batch_of(16, 9)], moment()).forward_equivalents == cost
 
 
 def test_beta_decay_rises_and_its_gradient_is_the_softmax_of_every_edge() -> None:
-    learner = new_searcher("architecture", cells={"beta_decay": 8.0}).cells
+    learner = new_searcher("architecture", cells={"against_collapse": AgainstCollapse(beta_decay=8.0)}).cells
     assert learner is not None
     leaves = learner.leaves()
     edges = sum(len(leaf) for leaf in leaves.values())
@@ -265,7 +259,8 @@ def test_beta_decay_rises_and_its_gradient_is_the_softmax_of_every_edge() -> Non
 
 def test_beta_decay_pulls_logits_together() -> None:
     def spread(beta_decay: float) -> float:
-        searcher = steps(new_searcher("architecture", cells={"beta_decay": beta_decay, "weight_decay": 0.0}), 8)
+        remedy = AgainstCollapse(beta_decay=beta_decay)
+        searcher = steps(new_searcher("architecture", cells={"against_collapse": remedy, "weight_decay": 0.0}), 8)
         return float(searcher.network.logits["normal"].std())  # type: ignore[union-attr]
 
     assert spread(100.0) < 0.8 * spread(0.0)
@@ -282,9 +277,8 @@ def test_a_loss_that_is_no_number_moves_neither_policy_nor_cells() -> None:
             next(searcher.network.parameters()).fill_(torch.nan)
         return loss
 
-    searcher.train_step = broken
-    result = searcher.step(train, [batch_of(16, 9)], STEP_SIZE, 0)
-    assert bool(result["skipped"])
+    searcher.context = replace(searcher.context, train_step=broken)
+    assert searcher.step(train, [batch_of(16, 9)], moment()).skipped is True
     after = snapshot(searcher)
     for name in (*ARCHITECTURE, "policy.preference"):
         assert torch.equal(before[name], after[name])
@@ -298,8 +292,8 @@ def test_the_weights_it_tells_are_those_that_the_cells_are_derived_from(channel_
             logits.copy_(torch.randn(logits.shape, generator=torch.Generator().manual_seed(number)))
     searcher = new_searcher(network=network)
     found = searcher.found()
-    weights = (torch.tensor(found[f"weights/{kind}"]) for kind in ("normal", "reduction"))
-    assert derive(network.space, *weights) == searcher.genotype()
+    weights = (torch.tensor(found.facts[f"weights/{kind}"]) for kind in ("normal", "reduction"))
+    assert derive(network.space, *weights) == found.genotype
 
 
 @pytest.mark.parametrize("option", ["single_path", "auxiliary_skip"])
@@ -312,34 +306,37 @@ def test_what_a_supernet_draws_or_fades_follows_the_search(option: str) -> None:
     else:
         assert float(network.temperature) == pytest.approx(5.05)
         assert bool(network.noise.any())
-    assert searcher.genotype() is not None
+    assert searcher.found().genotype is not None
+
+
+MONITOR = {"against_collapse": AgainstCollapse(hessian_monitor=True)}
 
 
 def test_watching_the_hessian_changes_nothing_else_and_survives_a_restart() -> None:
-    watched, plain = steps(new_searcher(cells={"hessian_monitor": True})), steps(new_searcher())
-    sharpness = watched.metrics()["hessian_largest"]
+    watched, plain = steps(new_searcher(cells=MONITOR)), steps(new_searcher())
+    sharpness = watched.found().facts["hessian_largest"]
     watched.network.eval()  # as an evaluation leaves it
-    assert watched.metrics()["hessian_largest"] == sharpness
+    assert watched.found().facts["hessian_largest"] == sharpness
     assert not watched.network.training
     watched.network.train()  # in which a search measures
     noise = torch.Generator().manual_seed(0)
-    assert sharpness == float(largest_eigenvalue(watched.network, watched.judge, watched.cells.logits, noise))
+    assert sharpness == float(largest_eigenvalue(watched.network, watched.last_validation, watched.cells.logits, noise))
     assert isinstance(sharpness, float)
     assert sharpness != 0
     assert_same(snapshot(watched), snapshot(plain))
-    assert "hessian_largest" not in plain.metrics()
-    again = new_searcher(cells={"hessian_monitor": True})
+    assert "hessian_largest" not in plain.found().facts
+    again = new_searcher(cells=MONITOR)
     again.network.load_state_dict(watched.network.state_dict())
     again.restore(watched.state())
-    assert again.metrics() == watched.metrics()
+    assert again.found().facts == watched.found().facts
 
 
 def test_a_cap_on_skip_connections_holds_for_what_is_found() -> None:
-    searcher = new_searcher(cells={"most_skips": 1})
+    searcher = new_searcher(cells={"against_collapse": AgainstCollapse(most_skips=1)})
     place = searcher.network.space.ops.index("skip_connect")  # type: ignore[union-attr]
     with torch.no_grad():
         searcher.network.logits["normal"][:, place] += 5  # type: ignore[index]
-    genotype = searcher.genotype()
+    genotype = searcher.found().genotype
     assert genotype is not None
     assert sum(edge.op == "skip_connect" for node in genotype.normal for edge in node) == 1
-    assert searcher.metrics()["normal_skips"] == 4  # the monitor sees what the cap hides
+    assert searcher.found().facts["normal_skips"] == 4  # the monitor sees what the cap hides

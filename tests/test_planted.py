@@ -6,9 +6,11 @@ from statistics import fmean
 import pytest
 
 from jointsearch.benchmarks.planted import PlantedOutcome, auc, holding, mass, planted_outcome, planted_search
+from jointsearch.commands.benchmark import PLANTED, searcher_of
 from jointsearch.data.planted import PLANTED_ANSWER, PLANTED_MAGNITUDE
-from jointsearch.searchers.settings import DifferentiableSearch, EstimatorSettings, GradientSettings, SpaceSettings
-from scripts.benchmark import PLANTED, search_of
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.searchers.differentiable import Differentiable
+from jointsearch.searchers.spaces import Start
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.spaces import pairs
 
@@ -16,8 +18,8 @@ SEEDS = range(3)
 
 
 def outcomes(overrides: list[str], seeds: range = SEEDS) -> list[PlantedOutcome]:
-    search = search_of(overrides)
-    return [planted_outcome(search, seed) for seed in seeds]
+    settings = searcher_of(overrides)
+    return [planted_outcome(settings, seed) for seed in seeds]
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +66,8 @@ def test_the_planted_magnitude_is_recovered_from_both_sides(start: float, tmp_pa
     # From .1, .25, .5 and .75 on it ends between .55 and .63; from .85, where glyphs are cut off, above .9 (two seeds).
     (op,) = PLANTED_ANSWER["recover"]
     Policy((SubPolicy((OpChoice(op, 1.0, start),)),)).save(tmp_path / "start.json")
-    settings = DifferentiableSearch(
-        GradientSettings(learning_rate=0.02), SpaceSettings(str(tmp_path / "start.json")), EstimatorSettings()
-    )
+    space = Start(str(tmp_path / "start.json"), learn_magnitude=True)
+    settings = Differentiable(learning_rate=0.02, policy_space=space, estimator=ReinforceSettings())
     _, policy = planted_search(settings, 0, tmp_path / "search")
     assert policy.sub_policies[0].ops[0].magnitude == pytest.approx(PLANTED_MAGNITUDE, rel=0.1)
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from jointsearch.provenance import birth_certificate, without_folders
+from jointsearch.runs.provenance import birth_certificate, without_folders
 
 
 @pytest.mark.parametrize(

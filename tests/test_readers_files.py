@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jointsearch.commands.command import run
 from jointsearch.export.policy_albumentations import albumentations_json
-from scripts.door import run
-from scripts.show_policy import main
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.readers.layered import MAX_SUB_POLICIES, Branch, listed
@@ -210,16 +209,16 @@ def test_the_script_converts_a_table_by_its_name_and_says_what_differs(
     archive = written(tmp_path / "archive.py", "A = [[('Color', 1, 0.75)]]\nB = [[('Rotate', 1, 0.75)]]\n")
     saved, picture = tmp_path / "policy.json", tmp_path / "a.png"
     arguments = [f"policy={archive}", "name=A", f"save={saved}", f"out={picture}", "rows=1"]
-    assert run(main, "show_policy", arguments) == 0
+    assert run("show_policy", arguments) == 0
     printed = capsys.readouterr().out.splitlines()
     line = "approximated: Color x1: the original has one fixed direction, here it is drawn per image"
     assert printed == [line, str(saved), str(picture)]
     assert Policy.load(saved).sub_policies == (SubPolicy((OpChoice("Color", 1.0, 0.5),)),)
     assert picture.is_file()
     for wrong, said in (([f"save={saved}"], "exists; give a new name"), (["ops=[Rotate]"], "its own ops")):
-        assert run(main, "show_policy", [f"policy={archive}", "name=A", f"out={picture}", *wrong]) == 2
+        assert run("show_policy", [f"policy={archive}", "name=A", f"out={picture}", *wrong]) == 2
         assert said in capsys.readouterr().err
-    assert run(main, "show_policy", ["policy=none", "name=A"]) == 2
+    assert run("show_policy", ["policy=none", "name=A"]) == 2
     assert "name and skip_unknown are for files of others" in capsys.readouterr().err
 
 

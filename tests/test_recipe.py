@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointsearch.data.load import DataSettings
+from jointsearch.data.datasets import Digits
 from jointsearch.loops import recipe as recipe_module
-from jointsearch.loops.recipe import Recipe, Trainer
-from jointsearch.loops.trials import Grid, run_grid
+from jointsearch.loops.grid import Grid, run_grid
+from jointsearch.loops.recipe import Mixing, Recipe, Warmup
+from jointsearch.loops.trainer import Trainer
 from jointsearch.randomness import own_global_randomness
 from search_spaces.errors import InputError
 
@@ -53,7 +54,7 @@ def trainer(network: nn.Module | None = None, classes: int = 2, steps: int = 1, 
 
 
 def weights(made: Trainer) -> tuple[Tensor, Tensor]:
-    layer = made.task.get_trainable_module()[1]
+    layer = made.trained[1]
     return layer.weight.detach().clone(), layer.bias.detach().clone()
 
 
@@ -90,7 +91,7 @@ def test_averaged_weights_follow_the_recursion_and_are_the_ones_evaluated(decay:
         kept = min(decay, 1 - (1 + done) ** (-2 / 3))
         expected = bias if expected is None else kept * expected + (1 - kept) * bias
         averaged = made.network()
-        assert averaged is not made.task.get_trainable_module()
+        assert averaged is not made.trained
         torch.testing.assert_close(averaged[1].bias.detach(), expected)
     assert not torch.equal(averaged[1].bias, bias)
 
@@ -170,7 +171,7 @@ def test_without_a_schedule_the_learning_rate_stays() -> None:
     assert learning_rates(2, schedule="none", epochs=3) == [0.5] * 6
 
 
-@pytest.mark.parametrize(("share", "fields"), [(0.01, {}), (0.2, {"warmup_from": 0.2})])
+@pytest.mark.parametrize(("share", "fields"), [(0.01, {}), (0.2, {"start": 0.2})])
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
 def test_warmup_is_linear_from_its_share_of_the_learning_rate_by_itself_a_hundredth(
     schedule: str, share: float, fields: dict[str, float]
@@ -180,22 +181,29 @@ def test_warmup_is_linear_from_its_share_of_the_learning_rate_by_itself_a_hundre
         "step": [0.05, 0.05, 0.005, 0.005, 0.005, 0.005],
     }
     expected = [0.5 * (share + (1 - share) * step / 6) for step in range(6)] + after[schedule]
-    rates = learning_rates(2, schedule=schedule, epochs=6, warmup_epochs=3, **fields)
+    rates = learning_rates(2, schedule=schedule, epochs=6, warmup=Warmup(3, **fields))
     assert rates == pytest.approx(expected, rel=1e-9)
 
 
 def test_warmup_without_a_schedule_is_refused() -> None:
-    with pytest.raises(InputError, match="warmup_epochs"):
-        Recipe(schedule="none", warmup_epochs=2)
+    with pytest.raises(
+        InputError, match=r"warmup has 2 of 100 epochs, with schedule=none; .* another schedule than none"
+    ):
+        Recipe(schedule="none", warmup=Warmup(2))
 
 
 @pytest.mark.parametrize("warmup", [3, 4])
 def test_warmup_as_long_as_the_training_is_refused(warmup: int) -> None:
-    with pytest.raises(InputError, match=f"warmup_epochs is {warmup} of 3"):
-        Recipe(epochs=3, warmup_epochs=warmup)
+    with pytest.raises(InputError, match=f"warmup has {warmup} of 3 epochs.*it needs fewer than recipe.epochs"):
+        Recipe(epochs=3, warmup=Warmup(warmup))
 
 
-def test_a_training_gone_on_with_has_the_learning_rate_of_its_step() -> None:
+def test_mixing_that_mixes_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"mixup=0 and cutmix=0.*leave recipe\.mixing out"):
+        Mixing(mixup=0.0, cutmix=0.0)
+
+
+def test_a_continued_training_has_the_learning_rate_of_its_step() -> None:
     first = trainer(schedule="cosine", epochs=4, steps=3)
     for done in range(5):
         first.step(IMAGES, ONE_LABEL, done)
@@ -210,9 +218,15 @@ def test_a_training_gone_on_with_has_the_learning_rate_of_its_step() -> None:
 
 def seen_by_the_network(made: Trainer, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = made.task.register_forward_pre_hook(lambda task, given: seen.append(given))
-    made.step(images, labels, 0)
-    handle.remove()
+    losses = made.objective.loss
+
+    def watched(network: nn.Module, *given: Tensor) -> Tensor:
+        seen.append(given)
+        return losses(network, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made.objective, "loss", watched)
+        made.step(images, labels, 0)
     return seen[0]
 
 
@@ -233,7 +247,7 @@ def pixels_to_classes() -> nn.Module:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_mixup_blends_images_and_targets_by_the_same_share(smoothing: float) -> None:
-    made = trainer(pixels_to_classes(), classes=4, mixup=1.0, label_smoothing=smoothing)
+    made = trainer(pixels_to_classes(), classes=4, mixing=Mixing(mixup=1.0), label_smoothing=smoothing)
     images, targets = seen_by_the_network(made, FLAT.clone(), CLASSES)
     share = images[0, 0, 0, 0] / (0 - 2) + 1  # value 0 mixed with value 2
     assert 0.001 < share < 0.999
@@ -243,7 +257,7 @@ def test_mixup_blends_images_and_targets_by_the_same_share(smoothing: float) -> 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_cutmix_pastes_a_box_and_shares_the_targets_by_its_area(smoothing: float) -> None:
-    made = trainer(pixels_to_classes(), classes=4, cutmix=1.0, label_smoothing=smoothing)
+    made = trainer(pixels_to_classes(), classes=4, mixing=Mixing(0.0, cutmix=1.0), label_smoothing=smoothing)
     for _ in range(20):  # a box may be empty
         images, targets = seen_by_the_network(made, FLAT.clone(), CLASSES)
         kept = images[0] == 0
@@ -255,10 +269,10 @@ def test_cutmix_pastes_a_box_and_shares_the_targets_by_its_area(smoothing: float
     torch.testing.assert_close(targets, softened(share, smoothing), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+@pytest.mark.parametrize("mixing", [Mixing(mixup=1.0), Mixing(0.0, cutmix=1.0)], ids=["mixup", "cutmix"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_an_odd_batch_is_not_mixed_and_keeps_its_label_smoothing(smoothing: float, mixing: str) -> None:
-    made = trainer(pixels_to_classes(), classes=4, label_smoothing=smoothing, **{mixing: 1.0})
+def test_an_odd_batch_is_not_mixed_and_keeps_its_label_smoothing(smoothing: float, mixing: Mixing) -> None:
+    made = trainer(pixels_to_classes(), classes=4, label_smoothing=smoothing, mixing=mixing)
     images, targets = seen_by_the_network(made, FLAT[:5].clone(), CLASSES[:5])
     assert torch.equal(images, FLAT[:5])
     expected = torch.full((5, 4), smoothing / 4)
@@ -304,13 +318,13 @@ def test_the_drop_rate_reaches_the_network_that_is_trained(
     rates = set()
 
     def recorded(made: Trainer, images: Tensor, labels: Tensor, done: int) -> Tensor:
-        modules = made.task.get_trainable_module().modules()
+        modules = made.trained.modules()
         rates.update(module.p for module in modules if isinstance(module, nn.Dropout))
         return step(made, images, labels, done)
 
     step = Trainer.step
     monkeypatch.setattr(Trainer, "step", recorded)
-    digits = DataSettings("digits", validation=0, test_share=0.8)
+    digits = Digits(validation=0, reduced=360)
     run_grid(Grid(("none",), digits, (0,), "tiny_cnn", Recipe(**{**PLAIN, "drop_rate": rate})), tmp_path)
     assert max(rates) == rate  # the classifier's own dropout stays 0
 

@@ -6,21 +6,27 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from jointsearch.data.load import DataSettings, load_search_splits
+from jointsearch.commands.command import run
+from jointsearch.data.datasets import Folder
+from jointsearch.data.load import load_search_splits
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.loops.grid import plain_dataset
+from jointsearch.protocols import SearcherSettings
 from jointsearch.report.comparison import compare
 from jointsearch.report.contact_sheet import photo_images
 from jointsearch.report.page import write_report
 from jointsearch.report.page_charts import Line, dot_strip, line_chart
 from jointsearch.report.page_html import tag
-from scripts.door import run
-from scripts.report import main
+from jointsearch.search_kinds import PolicyOnly
+from jointsearch.searchers.differentiable import Differentiable
+from jointsearch.searchers.random import RandomSearch
+from jointsearch.searchers.table import Table, Trials
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from tests.conftest import REPOSITORY
@@ -55,7 +61,7 @@ def unfinished(folder: Path) -> Path:
     """Killed in the second epoch of the second search; nothing else was begun."""
     for seed in SEEDS:
         write_search(folder / f"search-seed{seed}", seed, "joint")
-    for name in ("result.json", "found.json", "genotype.json"):
+    for name in ("result.json", "policy.json", "genotype.json"):
         (folder / "search-seed1" / name).unlink()
     metrics = folder / "search-seed1" / "metrics.jsonl"
     lines = metrics.read_text().splitlines()
@@ -66,7 +72,7 @@ def unfinished(folder: Path) -> Path:
 def just_begun(folder: Path) -> Path:
     write_search(folder / "search-seed0", 0)
     for path in (folder / "search-seed0").iterdir():
-        if path.name not in ("trial.json", "birth.json"):
+        if path.name not in ("settings.json", "birth.json"):
             path.unlink()
     return folder
 
@@ -160,23 +166,23 @@ def test_without_the_control_no_difference_is_told(tmp_path: Path) -> None:
 
 def test_trainings_that_are_not_alike_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path)
-    edit(tmp_path / "none" / "seed1" / "trial.json", recipe={"epochs": 9})
+    edit(tmp_path / "none" / "seed1" / "settings.json", recipe={"epochs": 9})
     assert "Not compared: " in written(tmp_path).text
     assert "(recipe.epochs was 4, is 9)" in written(tmp_path).text
 
 
 @pytest.mark.parametrize(
-    ("keep", "row", "rule"),
+    ("select_epoch", "row", "rule"),
     [
-        ("last", ["4 of 4", "80.00"], "Policy of the last epoch (keep=last)"),
+        ("last", ["4 of 4", "80.00"], "Policy of the last epoch (select_epoch=last)"),
         ("best", ["2 of 4", "90.00"], "in which the searched network had its highest validation accuracy"),
     ],
 )
-def test_it_says_which_epoch_was_kept_by_which_rule_and_how_good_it_was(
-    keep: str, row: list[str], rule: str, tmp_path: Path
+def test_it_says_which_epoch_was_selected_by_which_rule_and_how_good_it_was(
+    select_epoch: str, row: list[str], rule: str, tmp_path: Path
 ) -> None:
-    page = written(write_run(tmp_path, keep=keep))
-    assert page.rows[0][:3] == ["seed", "kept epoch", "validation accuracy"]
+    page = written(write_run(tmp_path, select_epoch=select_epoch))
+    assert page.rows[0][:3] == ["seed", "selected epoch", "validation accuracy"]
     assert page.rows[1][:3] == ["0", *row]
     assert rule in page.text
 
@@ -192,18 +198,21 @@ def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("searcher", "said"),
     [
-        ({"name": "differentiable", "through_step": "jvp", "rewards": "real"}, "differentiable, jvp, relax"),
-        ({"name": "differentiable", "rewards": "shuffled"}, "differentiable, relax, rewards shuffled (the control)"),
-        ({"name": "table", "trial_steps": 0}, "table"),
-        ({"name": "table", "trial_steps": 20}, "table, trials of 20 steps"),
-        ({"name": "random"}, "random"),
+        (Differentiable(through_step="jvp"), "Differentiable, jvp, Relax"),
+        (
+            Differentiable(estimator=ReinforceSettings(), shuffled=True),
+            "Differentiable, finite_difference, Reinforce, rewards shuffled (the control)",
+        ),
+        (Table(), "Table"),
+        (Trials(trial_steps=20), "Trials, 20 steps with each op"),
+        (RandomSearch(), "RandomSearch"),
     ],
 )
-def test_it_says_by_what_was_searched_and_no_more(searcher: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_it_says_by_what_was_searched_and_no_more(searcher: SearcherSettings, said: str, tmp_path: Path) -> None:
     write_run(tmp_path)
-    search = {"searcher": searcher, "estimator": {"name": "relax"}, "search": "policy", "keep": "last"}
+    (stage,) = PolicyOnly(searcher).stages()
     for seed in range(2):
-        edit(tmp_path / f"search-seed{seed}" / "trial.json", search=search)
+        edit(tmp_path / f"search-seed{seed}" / "settings.json", search=stage.settings)
     assert f"by\n{said}\ndata" in written(tmp_path).text
 
 
@@ -251,16 +260,15 @@ def test_images_that_are_not_found_again_are_replaced_by_photos_and_that_is_said
         (tmp_path / "images" / label).mkdir(parents=True)
         for number in range(100):
             Image.new("RGB", (8, 8)).save(tmp_path / "images" / label / f"{number}.png")
+    told = Folder(path="images", image_size=8, validation=0)
     for seed in SEEDS:
-        recorded = {"name": "folder", "path": "images", "image_size": 8, "test_share": 0.2}
-        edit(tmp_path / "run" / f"search-seed{seed}" / "trial.json", dataset=recorded)
+        edit(tmp_path / "run" / f"search-seed{seed}" / "settings.json", dataset=plain_dataset(told))
     page = written(tmp_path / "run")
     assert "the images of folder were not found again" in page.text
     assert np.array_equal(page.images()[0], photo_images()[0].permute(1, 2, 0).numpy())
-    told = DataSettings("folder", path="images", image_size=8, test_share=0.2)
     with pytest.raises(InputError, match="has 80 training images and the run had 150; give the data set of the run"):
         write_report(tmp_path / "run", told)
-    edit(tmp_path / "run" / "search-seed0" / "trial.json", data={"train": 80, "validation": 80})
+    edit(tmp_path / "run" / "search-seed0" / "settings.json", data={"train": 80, "validation": 80})
     assert Page(write_report(tmp_path / "run", told)).images()[0].tolist() == np.zeros((8, 8, 3)).tolist()
 
 
@@ -276,7 +284,7 @@ def test_every_figure_of_the_records_has_a_chart_with_a_curve_for_every_seed(tmp
     page = written(write_run(tmp_path))
     charts = [given["aria-label"] for name, given in page.elements if given.get("class") == "chart"]
     known = ("Validation accuracy, %", "Training loss", "Sub-policies in use, exp(entropy)")
-    # The ops follow by their share in the kept epoch, 0.8 and 0.1; last come the trainings.
+    # The ops follow by their share in the selected epoch, 0.8 and 0.1; last come the trainings.
     assert charts == [f"{name} over epochs" for name in (*known, "Invert", "Rotate", "Training loss")]
     curves = [given["points"].split() for name, given in page.elements if name == "polyline"]
     assert len(curves) == 5 * len(SEEDS) + 4
@@ -330,22 +338,22 @@ def test_it_says_where_the_figures_come_from(tmp_path: Path) -> None:
 
 def test_the_script_writes_the_page_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path)
-    assert run(main, "report", [f"run={tmp_path}"]) == 0
+    assert run("report", [f"run={tmp_path}"]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/report.html\n"
-    assert run(main, "report", [f"run={tmp_path}", "dataset=digits"]) == 0
+    assert run("report", [f"run={tmp_path}", "dataset=digits"]) == 0
 
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
         (None, None, "no search and no training found"),
-        ("search-seed0/trial.json", [], "holds no object"),
-        ("search-seed0/trial.json", {"seed": "0"}, "has no seed as runs have"),
-        ("search-seed0/trial.json", {"seed": -1}, "has no seed as runs have"),
+        ("search-seed0/settings.json", [], "holds no object"),
+        ("search-seed0/settings.json", {"seed": "0"}, "has no seed as runs have"),
+        ("search-seed0/settings.json", {"seed": -1}, "has no seed as runs have"),
         ("search-seed0/result.json", 3, "holds no object"),
         ("search-seed0/birth.json", "x", "holds no object"),
         ("search-seed0/metrics.jsonl", None, "is not valid JSON"),
-        ("search-seed0/found.json", {}, "format is None"),
+        ("search-seed0/policy.json", {}, "format is None"),
         ("search-seed0/genotype.json", {}, "format"),
         ("report.html/is/a/folder.json", {}, "cannot be written"),
     ],
@@ -358,7 +366,7 @@ def test_a_folder_that_is_no_run_or_is_damaged_gives_one_line_and_exit_code_two(
         write(tmp_path / file, content)
         if file.endswith(".jsonl"):
             (tmp_path / file).write_text("{\n")
-    assert run(main, "report", [f"run={tmp_path}"]) == 2
+    assert run("report", [f"run={tmp_path}"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("error: ")

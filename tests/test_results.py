@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from jointsearch.commands.command import run
 from jointsearch.report.comparison import compare
 from jointsearch.report.costs import describe_costs, machine
 from jointsearch.report.results_file import Record, read_results
 from jointsearch.report.results_policy import pack_policy, unpack_policy
 from jointsearch.report.results_writer import write_results
-from jointsearch.run_folder import SETTINGS_FILE
-from scripts import compare as compare_script
+from jointsearch.runs.run_folder import SETTINGS_FILE
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.genotype import PUBLISHED
@@ -52,7 +52,7 @@ CURVE = [{"epoch": 1, "step": 8, "train_loss": 2.5}, {"epoch": 2, "step": 16, "t
 def test_a_table_of_trainings_is_what_its_file_gives(
     file: str, baseline: str, written: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compare_script.main({"run": str(REPOSITORY / file), "baseline": baseline, "metric": "test_accuracy_last"})
+    assert run("compare", [f"run={REPOSITORY / file}", f"baseline={baseline}"]) == 0
     assert written == capsys.readouterr().out
 
 
@@ -135,14 +135,13 @@ def write_training(root: Path, row: str, seed: int, accuracy: float | None, poli
 
 
 def write_search(folder: Path, seed: int, seconds: float) -> None:
-    settings = {"search": {"searcher": {"name": "table"}}, "network": "tiny_cnn", "seed": seed, "recipe": {"epochs": 2}}
+    settings = {"search": {"searcher": {"is": "Table"}}, "network": "tiny_cnn", "seed": seed, "recipe": {"epochs": 2}}
     shares = [0.25] * 31 + [0.1, 0.1, 0.2]
     table = [{"op": "Rotate", "magnitude": None, "gain": -1e-17}]
     costs = {"steps": 1040, "forward_equivalents": 9392, "seconds": seconds, "effective_sub_policies": 1.99}
     result = {**costs, "sub_policy_shares": shares, "table": table, "visits": [0] * 5}
     write_part(folder / f"search-seed{seed}", settings, {"hardware": "AMD EPYC, 2 cores"}, result)
-    named_policy("none").save(folder / f"search-seed{seed}" / "policy.json")  # what it started from
-    FOUND.save(folder / f"search-seed{seed}" / "found.json")
+    FOUND.save(folder / f"search-seed{seed}" / "policy.json")
     PUBLISHED["DARTS_V2"].save(folder / f"search-seed{seed}" / "genotype.json")
 
 
@@ -176,9 +175,8 @@ def test_what_is_written_is_what_is_read(runs: list[Path], tmp_path: Path) -> No
         for name, file in files.items():
             path = folder / file
             assert getattr(record, name) == (json.loads(path.read_text()) if path.is_file() else None)
-        policy = folder / ("found.json" if record.is_search else "policy.json")
         assert isinstance(record.policy, Policy)
-        assert record.policy.to_json() == policy.read_text()
+        assert record.policy.to_json() == (folder / "policy.json").read_text()
         assert record.genotype == (PUBLISHED["DARTS_V2"] if record.is_search else None)
         assert list(record.curve) == (CURVE if (record.row, record.seed) == ("found", 0) else [])
 

@@ -1,13 +1,13 @@
 """A training that is killed anywhere ends with the same bits; what it reports is what it measured."""
 
 import copy
-import dataclasses
 import json
 import multiprocessing
 import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ import sklearn.datasets  # noqa: F401  imported for the fork server, like the ne
 import torch
 import torch._dynamo
 
-from jointsearch.checkpoint import load_checkpoint
-from jointsearch.data.load import DataSettings
+from jointsearch.augmenters import with_policy
+from jointsearch.data.datasets import Digits
 from jointsearch.data.standard import normalize
-from jointsearch.loops import resumable
-from jointsearch.loops import retrain as retrain_module
-from jointsearch.loops.recipe import Recipe, Trainer
-from jointsearch.loops.resumable import Interrupted
-from jointsearch.loops.trials import Grid, run_grid
-from jointsearch.track import read_metrics
+from jointsearch.loops import journal
+from jointsearch.loops.grid import Grid, run_grid
+from jointsearch.loops.journal import Interrupted
+from jointsearch.loops.recipe import Mixing, Recipe, Warmup
+from jointsearch.loops.trainer import Trainer
+from jointsearch.loops.training import Training
+from jointsearch.protocols import Scores
+from jointsearch.runs.checkpoint import load_checkpoint
+from jointsearch.runs.track import read_metrics
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
@@ -37,15 +40,15 @@ RECIPE = Recipe(
     batch_size=50,
     drop_rate=0.2,
     label_smoothing=0.1,
-    mixup=0.2,
+    mixing=Mixing(mixup=0.2),
     ema_decay=0.9,
     clip_gradient=5.0,
-    warmup_epochs=1,
+    warmup=Warmup(epochs=1),
     evaluate_every=2,
 )
-DIGITS = DataSettings("digits", validation=748, test_share=0.4167)
+DIGITS = Digits()
 GRID = Grid(("autoaugment",), DIGITS, (3,), "wide_resnet16_1", RECIPE)
-TRIAL = Path("autoaugment", "seed3")
+TRAINED = Path("autoaugment", "seed3")  # its only training
 SMALL = Grid(("none",), DIGITS, (0,), "tiny_cnn", Recipe(epochs=2, batch_size=100, evaluate_every=1))
 
 
@@ -58,13 +61,13 @@ def train(folder: str, grid: Grid = GRID, save_seconds: float = 0.1) -> None:
 
 
 def final_state(folder: Path) -> dict[str, Any]:
-    trial = next(folder.glob("*/seed*"))
-    loaded = load_checkpoint(trial / "checkpoints")
+    trained = next(folder.glob("*/seed*"))
+    loaded = load_checkpoint(trained / "checkpoints")
     assert loaded is not None
-    result = json.loads((trial / "result.json").read_text())
+    result = json.loads((trained / "result.json").read_text())
     result.pop("seconds")
     state = {key: value for key, value in loaded.state.items() if key != "seconds"}
-    return {"result": result, "metrics": (trial / "metrics.jsonl").read_bytes(), "state": state}
+    return {"result": result, "metrics": (trained / "metrics.jsonl").read_bytes(), "state": state}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, processes: Any) -> tup
     folder = tmp_path_factory.mktemp("undisturbed")
     child = processes.Process(target=train, args=(str(folder),))
     child.start()
-    wait_for(folder / TRIAL / "trial.json")
+    wait_for(folder / TRAINED / "settings.json")
     began = time.monotonic()
     child.join(120)
     assert child.exitcode == 0
@@ -94,15 +97,16 @@ def kills() -> list[tuple[bool, bool]]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(10))
 def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
     moment: int, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float], kills: list[Any]
 ) -> None:
     reference, seconds = undisturbed
-    folder = tmp_path / TRIAL
+    folder = tmp_path / TRAINED
     child = processes.Process(target=train, args=(str(tmp_path),))
     child.start()
-    wait_for(folder / "trial.json")
+    wait_for(folder / "settings.json")
     share = 0.9 * (moment + random.Random(moment).random()) / 10
     sleep_until(folder, share * RECIPE.epochs, seconds / RECIPE.epochs)
     child.kill()
@@ -117,6 +121,7 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
     assert same(final_state(tmp_path), reference)
 
 
+@pytest.mark.slow
 def test_most_of_the_killed_trainings_were_under_way_and_some_had_a_checkpoint(kills: list[tuple[bool, bool]]) -> None:
     if len(kills) < 10:
         pytest.skip("speaks of all ten kills above, and not all of them ran")
@@ -124,13 +129,14 @@ def test_most_of_the_killed_trainings_were_under_way_and_some_had_a_checkpoint(k
     assert sum(resumed for _, resumed in kills) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
     number: signal.Signals, tmp_path: Path, processes: Any, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
     child = processes.Process(target=train, args=(str(tmp_path), GRID, 1e6))
     child.start()
-    folder = tmp_path / TRIAL
+    folder = tmp_path / TRAINED
     wait_for(folder / "metrics.jsonl")
     os.kill(child.pid, number)
     child.join(30)
@@ -145,7 +151,7 @@ def test_a_signal_saves_and_ends_with_its_code_and_resumes_the_same(
 
 def test_a_finished_training_is_read_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_grid(SMALL, tmp_path)
-    monkeypatch.setattr(resumable, "load_checkpoint", None)
+    monkeypatch.setattr(journal, "load_checkpoint", None)
     assert run_grid(SMALL, tmp_path) == first
 
 
@@ -154,24 +160,24 @@ def test_a_finished_training_is_read_and_not_repeated(tmp_path: Path, monkeypatc
     [
         ({"recipe": Recipe(epochs=3, batch_size=100, evaluate_every=1)}, "recipe.epochs"),
         ({"network": "wide_resnet16_1"}, "network"),
-        ({"dataset": dataclasses.replace(DIGITS, validation=700)}, "dataset.validation"),
+        ({"dataset": replace(DIGITS, validation=700)}, "dataset.validation"),
     ],
 )
 def test_a_run_folder_of_other_settings_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     run_grid(SMALL, tmp_path)
     with pytest.raises(InputError, match=named):
-        run_grid(dataclasses.replace(SMALL, **change), tmp_path)
+        run_grid(replace(SMALL, **change), tmp_path)
     # Nor beside them, where no table could be made of both.
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=rf"was not trained alike .*{named} was .*, is "):
-        run_grid(dataclasses.replace(SMALL, **change, policies=("random",), seeds=(5,)), tmp_path)
+        run_grid(replace(SMALL, **change, policies=("random",), seeds=(5,)), tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_another_policy_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     resolve_policy("autoaugment").save(path)
-    grid = dataclasses.replace(SMALL, policies=(str(path),))
+    grid = replace(SMALL, policies=(str(path),))
     run_grid(grid, tmp_path / "run")
     resolve_policy("none").save(path)
     with pytest.raises(InputError, match="policy"):
@@ -192,49 +198,56 @@ def test_another_thread_count_is_refused_before_training_goes_on(tmp_path: Path,
 def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
     recipe = Recipe(epochs=20, batch_size=100, learning_rate=100.0, weight_decay=1.0, precision="float32")
     with pytest.raises(InputError, match=r"diverged; lower recipe\.learning_rate"):
-        run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+        run_grid(replace(SMALL, recipe=recipe), tmp_path)
 
 
 def test_a_training_whose_statistics_overflow_under_a_finite_loss_says_so_too(tmp_path: Path) -> None:
     recipe = Recipe(epochs=4, batch_size=20, learning_rate=50.0, schedule="none", precision="float32")
     with pytest.raises(InputError, match=r"running_var.* diverged; lower recipe\.learning_rate \(now 50\)"):
-        run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+        run_grid(replace(SMALL, recipe=recipe), tmp_path)
 
 
 def test_the_test_set_is_looked_at_once_for_each_reported_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    evaluate = retrain_module._Run.evaluate
-    monkeypatch.setattr(
-        retrain_module._Run, "evaluate", lambda run, part: seen.append(part is run.splits.test) or evaluate(run, part)
-    )
+    evaluate = Training.evaluate
+
+    def watched(training: Training, images: Any) -> Scores | None:
+        seen.append(images is training.test_images)
+        return evaluate(training, images)
+
+    monkeypatch.setattr(Training, "evaluate", watched)
     run_grid(SMALL, tmp_path)
     assert seen == [False, False, True, True]  # two validations, then last and selected
+
+
+def scored(accuracy: float) -> Scores:
+    return Scores({"loss": 1.0, "accuracy": accuracy}, main="accuracy")
 
 
 def test_selected_is_the_first_epoch_of_the_best_validation_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([60.0, 80.0, 80.0, 70.0, 50.0, 55.0])
-    monkeypatch.setattr(retrain_module._Run, "evaluate", lambda run, part: {"loss": 1.0, "accuracy": next(scores)})
+    monkeypatch.setattr(Training, "evaluate", lambda training, images: scored(next(scores)))
     recipe = Recipe(epochs=4, batch_size=100, evaluate_every=1)
-    (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    (result,) = run_grid(replace(SMALL, recipe=recipe), tmp_path)
     assert (result["selected_epoch"], result["validation_accuracy_selected"]) == (2, 80.0)
     assert (result["test_accuracy_last"], result["test_accuracy_selected"]) == (50.0, 55.0)
 
 
 def test_selected_weights_are_those_of_the_selected_epoch(tmp_path: Path) -> None:
     recipe = Recipe(epochs=4, batch_size=100, evaluate_every=1, learning_rate=0.5)
-    (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    (result,) = run_grid(replace(SMALL, recipe=recipe), tmp_path)
     rows = read_metrics(tmp_path / "none" / "seed0" / "metrics.jsonl")
     accuracies = [row["validation_accuracy"] for row in rows if "validation_accuracy" in row]
     assert result["validation_accuracy_selected"] == max(accuracies)
     assert result["selected_epoch"] == 1 + accuracies.index(max(accuracies))
 
 
-def weights_of(run: Any) -> dict[str, torch.Tensor]:
-    return copy.deepcopy(run.trainer.network().state_dict())
+def weights_of(training: Training) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(training.trainer.network().state_dict())
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
@@ -244,13 +257,13 @@ def test_the_selected_figure_is_measured_with_the_weights_of_the_selected_epoch(
     scores = iter([80.0, 70.0, 60.0, 1.0, 2.0])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def evaluate(run: Any, part: Any) -> dict[str, float]:
-        seen.append(weights_of(run))
-        return {"loss": 1.0, "accuracy": next(scores)}
+    def evaluate(training: Training, images: Any) -> Scores:
+        seen.append(weights_of(training))
+        return scored(next(scores))
 
-    monkeypatch.setattr(retrain_module._Run, "evaluate", evaluate)
+    monkeypatch.setattr(Training, "evaluate", evaluate)
     recipe = Recipe(epochs=3, batch_size=100, evaluate_every=1, ema_decay=decay)
-    (result,) = run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    (result,) = run_grid(replace(SMALL, recipe=recipe), tmp_path)
     first, _, third, last, selected = seen
     assert not same(first, third)
     assert same(last, third)
@@ -261,29 +274,32 @@ def test_the_selected_figure_is_measured_with_the_weights_of_the_selected_epoch(
 def test_evaluation_has_no_dropout_and_no_batch_statistics_and_training_has_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, step = retrain_module._Run.evaluate, Trainer.step
+    evaluate, step = Training.evaluate, Trainer.step
     in_training: list[bool] = []
 
-    def compared(run: Any, part: Any) -> dict[str, float]:
-        before = weights_of(run)
-        network = copy.deepcopy(run.trainer.network()).eval()
+    def compared(training: Training, part: Any) -> Scores | None:
+        before = weights_of(training)
+        network = copy.deepcopy(training.trainer.network()).eval()
         batch = next(part.batches(torch.arange(len(part)), len(part)))
         with torch.no_grad():
-            output = network(normalize(batch.images, run.trial.standard))
-        scores = evaluate(run, part)
-        assert same(weights_of(run), before)  # in training mode it would have moved the running statistics
-        assert scores["accuracy"] == pytest.approx(100 * float((output.argmax(1) == batch.labels).double().mean()))
-        assert scores["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(output, batch.labels)), rel=1e-4)
+            output = network(normalize(batch.images, training.plan.standard))
+        scores = evaluate(training, part)
+        assert scores is not None
+        assert same(weights_of(training), before)  # in training mode it would have moved the running statistics
+        accuracy = 100 * float((output.argmax(1) == batch.labels).double().mean())
+        assert scores.values["accuracy"] == pytest.approx(accuracy)
+        loss = float(torch.nn.functional.cross_entropy(output, batch.labels))
+        assert scores.values["loss"] == pytest.approx(loss, rel=1e-4)
         return scores
 
     def watched(trainer: Trainer, *given: Any) -> torch.Tensor:
-        in_training.append(all(module.training for module in trainer.task.get_trainable_module().modules()))
+        in_training.append(all(module.training for module in trainer.trained.modules()))
         return step(trainer, *given)
 
-    monkeypatch.setattr(retrain_module._Run, "evaluate", compared)
+    monkeypatch.setattr(Training, "evaluate", compared)
     monkeypatch.setattr(Trainer, "step", watched)
     recipe = Recipe(epochs=2, batch_size=100, evaluate_every=1, drop_rate=0.5, precision="float32")
-    run_grid(dataclasses.replace(SMALL, recipe=recipe), tmp_path)
+    run_grid(replace(SMALL, recipe=recipe), tmp_path)
     assert in_training
     assert all(in_training)
 
@@ -294,7 +310,7 @@ def test_training_leaves_the_global_generators_alone(tmp_path: Path) -> None:
     expected = (torch.rand(3), random.random())
     torch.manual_seed(5)
     random.seed(5)
-    run_grid(dataclasses.replace(SMALL, recipe=Recipe(epochs=1, batch_size=100, mixup=0.5)), tmp_path)
+    run_grid(replace(SMALL, recipe=Recipe(epochs=1, batch_size=100, mixing=Mixing(mixup=0.5))), tmp_path)
     assert torch.equal(torch.rand(3), expected[0])
     assert random.random() == expected[1]
 
@@ -304,12 +320,12 @@ def test_a_schedule_changes_the_policy_at_its_epochs(tmp_path: Path, monkeypatch
     path = tmp_path / "schedule.json"
     schedule.save(path)
     used: list[Policy] = []
-    augment = retrain_module.augment
+    augment = with_policy.augment
     monkeypatch.setattr(
-        retrain_module, "augment", lambda images, policy, *rest: used.append(policy) or augment(images, policy, *rest)
+        with_policy, "augment", lambda images, policy, *rest: used.append(policy) or augment(images, policy, *rest)
     )
     recipe = Recipe(epochs=3, batch_size=300)
-    run_grid(dataclasses.replace(SMALL, policies=(str(path),), recipe=recipe), tmp_path / "run")
+    run_grid(replace(SMALL, policies=(str(path),), recipe=recipe), tmp_path / "run")
     in_training = used[-3:]
     assert in_training == [schedule.spans[0][1], schedule.spans[0][1], schedule.spans[1][1]]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jointsearch.run_folder import StopSignal, lock_folder, replace_file, write_json, write_new_file
+from jointsearch.runs.run_folder import StopSignal, lock_folder, replace_file, write_json, write_new_file
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
 

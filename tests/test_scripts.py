@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 
+from jointsearch.commands import command, retrain
+from jointsearch.compose import CONFIGS, compose_study, compose_words
+from jointsearch.data.datasets import Cifar10, Cifar100
+from jointsearch.searchers.faster_aa import FasterAA
+from jointsearch.searchers.random import RandomSearch
 from jointsearch.settings import build
-from scripts import door, joint_search
 from search_spaces.errors import InputError
 from tests.conftest import REPOSITORY
+from tests.scripts_bench import COMMANDS, REMEDY, WHOLE, names_what_is_wrong, refusal, run_script
 
-CONFIGS = REPOSITORY / "configs"
 QUICK = ["recipe.epochs=1", "seeds=[0]", "network=tiny_cnn", "controls=[none]", "recipe.batch_size=100"]
 
 BAD_RETRAIN = [
@@ -38,10 +42,13 @@ BAD_RETRAIN = [
     "recipe.weight_decay=-1",
     "recipe.schedule=cosin",
     "recipe.optimizer=sgdd",
-    "recipe.warmup_epochs=60",
+    "recipe.warmup.epochs=60",
     "recipe.label_smoothing=1",
     "recipe.precision=fp8",
     "recipe.ema_decay=1",
+    "recipe.mixing.mixup=-1",
+    "recipe.mixing.mixup=0",
+    "recipe.warmup_epochs=5",
     "recipe=smal",
     "recipe=3",
     "dataset=digitz",
@@ -99,12 +106,10 @@ BAD_RETRAIN = [
     "recipe.epochs=[1",
     "searcher=trials",
     "search=joint",
-    "cells.channels=8",
+    "plugins=[missing.py]",
+    "plugins=3",
+    "dataset._target_=jointsearch.data.datasets.Folder",
 ]
-
-
-def run_script(name: str, arguments: list[str]) -> int:
-    return door.run(importlib.import_module(f"scripts.{name}").main, name, arguments)
 
 
 @pytest.mark.parametrize("override", BAD_RETRAIN)
@@ -112,25 +117,13 @@ def test_a_bad_setting_gives_one_line_and_exit_code_2_and_writes_nothing(
     override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_script("retrain", [override]) == 2
-    assert not any(tmp_path.iterdir())
-    message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert message.count("\n") == 1
-    assert _names(override, message)
-    assert re.search(
-        r"did you mean|choose|close|give|wanted|lower|set |use |leave|make|settings are|name |put |see ", message
-    )
-
-
-def _names(override: str, message: str) -> bool:
-    key, _, value = override.lstrip("+-").partition("=")
-    words = (key, key.rpartition(".")[2], *re.findall(r"[A-Za-z]+", value))
-    return any(word in message for word in words if word)
+    message = refusal(capsys, "retrain", override)
+    assert names_what_is_wrong(override, message)
+    assert REMEDY.search(message)
 
 
 def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("retrain", ["recipe.epochs=0", "seeds=[a]", "dataset.reduced=0", "wandb=yes"]) == 2
+    assert run_script("retrain", "recipe.epochs=0", "seeds=[a]", "dataset.reduced=0", "wandb=yes") == 2
     message = capsys.readouterr().err
     assert all(key in message for key in ("recipe.epochs", "seeds[0]", "dataset.reduced", "wandb"))
 
@@ -148,7 +141,7 @@ def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_mistyped_name_is_answered_with_the_nearest(
     override: str, suggestion: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_script("retrain", [override]) == 2
+    assert run_script("retrain", override) == 2
     assert re.search(rf"did you mean [^?]*{suggestion}", capsys.readouterr().err)
 
 
@@ -163,27 +156,32 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         ),
         ("retrain", "dataset.standard.order=policy", "one of 'crop_flip, policy, cutout', 'policy, crop_flip, cutout'"),
         ("retrain", "estimator=relax", "use it with scripts/joint_search.py"),
-        ("retrain", "dataset.path=somewhere", "use it with dataset=cifar10 or cifar100 or folder or hf or svhn"),
-        ("retrain", "searcher.every=3", "it is a setting of scripts/joint_search.py"),
+        ("retrain", "dataset.path=somewhere", "of dataset=Digits; choose one of reduced, validation, standard"),
+        ("retrain", "searcher.every=3", "use it with scripts/joint_search.py"),
+        ("retrain", "cells.channels=8", "none is named; name one, or leave it out"),
+        ("retrain", "dataset=null", "choose one of cifar10"),
         ("compare", "recipe=small", "use it with scripts/joint_search.py or scripts/retrain.py"),
-        ("joint_search", "network=resnet18", "leave network out, or choose search=policy or separate"),
+        ("joint_search", "network=resnet18", "leave it out, or use it with search=policy, search=separate"),
     ],
 )
 def test_the_remedy_is_named(name: str, override: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script(name, [override]) == 2
+    assert run_script(name, override) == 2
     assert remedy in capsys.readouterr().err
 
 
 def test_a_value_with_commas_is_given_in_quotes() -> None:
-    config = door.compose_plain("retrain", ["dataset.standard.order='policy, crop_flip, cutout'"])
-    assert config["dataset"]["standard"]["order"] == "policy, crop_flip, cutout"
+    given = settings_of("retrain", "dataset.standard.order='policy, crop_flip, cutout'")
+    assert given.dataset.standard.order == "policy, crop_flip, cutout"
 
 
-def test_a_full_disk_is_told_and_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    def full(config: dict[str, Any]) -> None:
+def test_a_full_disk_is_told_and_has_an_exit_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(given: retrain.Settings) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "run/result.json")
 
-    assert door.run(full, "retrain", []) == 74
+    monkeypatch.setattr(retrain, "main", full)
+    assert run_script("retrain") == 74
     printed = capsys.readouterr().err
     wanted = "run/result.json cannot be written (No space left on device); free some space, then go on with run="
     assert printed == f"error: {wanted}\n"
@@ -193,7 +191,7 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_script("retrain", [*QUICK, "run=out"]) == 0
+    assert run_script("retrain", *QUICK, "run=out") == 0
     printed = capsys.readouterr().out
     assert re.search(r"\| none \| \d+\.\d\d \| 1 \|", printed)
     assert "1 seed: no claim" in printed
@@ -206,137 +204,160 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
         "summary.json",
         "report.html",
     }
-    trial = {path.name for path in (out / "none" / "seed0").iterdir()}
-    assert trial == {
-        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "policy.json", "result.json", "trial.json"
+    training = {path.name for path in (out / "none" / "seed0").iterdir()}
+    assert training == {
+        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "network.json", "policy.json", "result.json",
+        "settings.json", "weights.safetensors",
     }  # fmt: skip
-    assert run_script("compare", ["run=out"]) == 0
+    assert run_script("compare", "run=out") == 0
     assert capsys.readouterr().out == (out / "summary.md").read_text()
 
 
 def test_help_lists_settings_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("retrain", ["--help"]) == 0
+    assert run_script("retrain", "--help") == 0
     printed = capsys.readouterr().out
-    assert "policy: null" in printed
+    assert "policy=null" in printed
     assert "dataset: cifar10" in printed
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_every_main_configuration_has_its_script_and_composes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def settings_of(name: str, *words: str) -> Any:
+    """The settings with which a command would be carried out."""
+    module = importlib.import_module(f"jointsearch.commands.{name}")
+    read = getattr(module, "read", lambda composed: build(module.Settings, composed.values))
+    return read(compose_words(name, words))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_main_configuration_has_its_script_and_composes(name: str) -> None:
     assert (REPOSITORY / "scripts" / f"{name}.py").is_file()
-    required = {
-        "compare": ["run=x"],
-        "report": ["run=x"],
-        "benchmark": ["task=augment"],
-        "show_policy": ["policy=none"],
-    }.get(name, [])
-    assert door.run(lambda config: None, name, required) == 0
+    assert name in command.COMMANDS.values()
+    assert settings_of(name)
 
 
-def whole_configurations() -> list[str]:
-    """Papers' settings and our results'."""
-    groups = ("preset", "experiment")
-    return [f"{group}={path.stem}" for group in groups for path in sorted((CONFIGS / group).glob("*.yaml"))]
+def test_every_script_has_its_main_configuration_and_a_word_of_the_installed_command() -> None:
+    scripts = sorted(path.stem for path in (REPOSITORY / "scripts").glob("[a-z]*.py"))
+    assert scripts == COMMANDS == sorted(command.COMMANDS.values())
 
 
-@pytest.mark.parametrize("choice", whole_configurations())
+@pytest.mark.parametrize("choice", WHOLE)
 def test_every_whole_configuration_is_valid_under_the_command_that_it_names(choice: str) -> None:
     group, _, name = choice.partition("=")
     text = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8")
     found = re.search(r"^# python scripts/(\w+)\.py (.*)", text, re.MULTILINE)
     assert found is not None
-    script, overrides = found[1], found[2].split()
-    assert overrides[0] == choice
-    config = door.compose_plain(script, overrides)
-    groups = {name: config.pop(name, None) for name in joint_search.GROUPS}
-    settings = build(importlib.import_module(f"scripts.{script}").Settings, config)
+    script, words = found[1], found[2].split()
+    assert words[0] == choice
+    given = settings_of(script, *words)
     if script == "joint_search":
-        assert joint_search.searches_of(settings, groups)
-    assert settings.recipe.epochs > 1
+        assert all(stage.recipe.epochs > 1 for stage in given.study.search.stages())
+        given = given.study
+    assert given.recipe.epochs > 1
 
 
 def test_the_preset_default_changes_nothing() -> None:
-    assert door.compose_plain("joint_search", ["preset=default"]) == door.compose_plain("joint_search", [])
+    assert compose_study("preset=default") == compose_study()
 
 
 OVERRULED = {
-    "joint_search preset=dada2020_gumbel searcher=shuffled_reward": "rewards; leave",
-    "joint_search preset=dada2020_relax policy_space=trivialaugment": "policy_space=trivialaugment in start",
     "joint_search preset=kashima2021 recipe=full": "recipe.epochs=200",
     "joint_search search=joint recipe=full": "recipe.epochs=200",
-    "joint_search search=architecture policy_space=trivialaugment": "start",
-    "joint_search experiment=searches_cifar10_1000 recipe@search_recipe=full": "epochs",
+    "joint_search experiment=searches_cifar10_1000 search_recipe=cells": "search_recipe.epochs=50",
+    "joint_search preset=dada2020_relax search_recipe=cells": "search_recipe.epochs=50",
     "retrain experiment=cifar10_1000 recipe=small": "recipe.epochs=60",
-} | {
-    f"joint_search preset={preset} {choice}": f"{choice} in name"
-    for preset, choices in {
-        "dada2020_relax": ("searcher=random", "searcher=table", "estimator=reinforce"),
-        "faster_aa2020": ("searcher=random",),
-    }.items()
-    for choice in choices
 }
 
 
 @pytest.mark.parametrize("command", OVERRULED)
 def test_a_choice_that_a_preset_would_overrule_is_refused(command: str) -> None:
-    script, whole, *choices = command.split()
-    with pytest.raises(InputError, match=rf"{whole}[a-z= ]* would overrule .*{re.escape(OVERRULED[command])}"):
-        door.compose_plain(script, [whole, *choices])
+    script, whole, *words = command.split()
+    with pytest.raises(InputError, match=rf"{whole}[a-z= ]* would overrule .*{re.escape(OVERRULED[command])}|{DIGITS}"):
+        compose_words(script, [whole, *words])
     if not whole.startswith("search="):
-        door.compose_plain(script, ["preset=null", "experiment=null", *choices, "dataset=cifar10"])
+        compose_words(script, ["preset=null", "experiment=null", *words, "dataset=cifar10"])
 
 
-def test_a_choice_beside_a_preset_counts_where_the_preset_leaves_it_alone() -> None:
-    kept = ["preset=faster_aa2020", "searcher=faster_aa", "searcher.chunk=1", "dataset=cifar100"]
-    config = door.compose_plain("joint_search", kept)
-    assert (config["searcher"]["chunk"], config["dataset"]["name"]) == (1, "cifar100")
-    own = ["experiment=searches_cifar10_1000", "searcher=differentiable", "policy_space=trivialaugment"]
-    assert door.compose_plain("joint_search", own)["policy_space"]["start"] == "trivialaugment"
+DIGITS = "^the sizes for this data set would overrule recipe=full in epochs"
+# The searcher that the preset brings does not go with these, or the preset sets what they do not have.
+UNFIT = {
+    "preset=dada2020_gumbel searcher=shuffled_reward": "their control is searcher=random",
+    "preset=dada2020_relax searcher=random": "estimator is not read by PolicyOnly and RandomSearch",
+    "preset=dada2020_relax searcher=table": "estimator is not read by PolicyOnly and Table",
+    "preset=dada2020_relax estimator=reinforce": "estimator.draws=image",
+    "preset=faster_aa2020 policy_space=pairs": "policy_space=stages",
+    "preset=separate2021 estimator=gumbel": "estimator is not read by OneAfterTheOther and FasterAA",
+}
 
 
-@pytest.mark.parametrize("choice", whole_configurations())
+@pytest.mark.parametrize("words", UNFIT)
+def test_a_choice_that_does_not_go_with_a_preset_is_refused(words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(UNFIT[words])):
+        compose_study(*words.split())
+
+
+def test_a_choice_beside_a_preset_counts() -> None:
+    kept = compose_study("preset=faster_aa2020", "searcher=faster_aa", "searcher.chunk=1", "dataset=cifar100")
+    assert isinstance(kept.search.searcher, FasterAA)
+    assert (kept.search.searcher.chunk, kept.dataset) == (1, Cifar100())
+    own = ("experiment=searches_cifar10_1000", "searcher=differentiable", "policy_space=trivialaugment")
+    for words in (own, ("preset=dada2020_relax", "policy_space=trivialaugment")):
+        assert compose_study(*words).search.searcher.policy_space.start == "trivialaugment"
+    assert isinstance(compose_study("preset=faster_aa2020", "searcher=random").search.searcher, RandomSearch)
+
+
+@pytest.mark.parametrize("choice", WHOLE)
 @pytest.mark.parametrize("script", ["joint_search", "retrain"])
 def test_a_whole_configuration_is_offered_by_the_scripts_that_take_it_and_refused_by_others(
     choice: str, script: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group, _, name = choice.partition("=")
-    main = importlib.import_module(f"scripts.{script}")
-
-    def builds(config: dict[str, Any]) -> None:
-        build(main.Settings, {name: value for name, value in config.items() if name not in joint_search.GROUPS})
-
-    code = door.run(builds, script, [choice])
-    message = capsys.readouterr().err
-    refused = f"{choice} is not for scripts/{script}.py; use it with" in message
-    assert code == 2 or not refused
-    assert run_script(script, ["--help"]) == 0
+    refused = run_script(script, choice, "--cfg") == 2
+    assert (f"{choice} is not for scripts/{script}.py; use it with" in capsys.readouterr().err) == refused
+    assert run_script(script, "--help") == 0
     offered = re.search(rf"^  {group}: (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert offered is not None
     assert (name in offered[1].split(", ")) != refused
 
 
-@pytest.mark.parametrize("script", sorted(door.SUBJECTS))
-def test_what_a_script_is_about_needs_no_name(script: str) -> None:
-    assert door.compose_plain(script, ["it"])[door.SUBJECTS[script]] == "it"
-    for second in ("that", f"{door.SUBJECTS[script]}=that"):
-        with pytest.raises(InputError, match="it stands beside"):
-            door.compose_plain(script, ["it", second])
+SUBJECTS = {
+    name: subject
+    for name in COMMANDS
+    if (subject := importlib.import_module(f"jointsearch.commands.{name}").SUBJECT) is not None
+}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("script", SUBJECTS)
+def test_what_a_script_is_about_needs_no_name(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    word = "levers" if script == "benchmark" else "it"
+    assert run_script(script, word, "--cfg") == 0
+    assert f"{SUBJECTS[script]}={word}\n" in capsys.readouterr().out
+    for second in ("that", f"{SUBJECTS[script]}=that"):
+        assert "stands beside" in refusal(capsys, script, word, second)
+
+
+def test_most_commands_are_about_something() -> None:
+    assert SUBJECTS == {
+        "benchmark": "task", "compare": "run", "export_policy": "policy", "report": "run", "show_policy": "policy"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("words", [["--cfg"], ["--cfg", "job"]])
-def test_every_configuration_is_printed_whatever_is_missing(
+def test_every_configuration_is_printed_as_words_that_give_it_again(
     name: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_script(name, words) == 0
-    assert ": " in capsys.readouterr().out
+    assert run_script(name, *words) == 0
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"([a-z_.]+=.+\n)+", printed)
+    again = [line.replace("order=", "order='") + "'" * ("order=" in line) for line in printed.splitlines()]
+    assert run_script(name, *again, "--cfg") == 0
+    assert capsys.readouterr().out == printed
 
 
 def test_presets_can_still_be_overridden() -> None:
-    config = door.compose_plain("retrain", ["preset=fast_autoaugment2019", "dataset=cifar10", "recipe.epochs=7"])
-    assert config["recipe"]["epochs"] == 7
-    assert config["recipe"]["batch_size"] == 512
-    assert config["network"] == "wide_resnet40_2"
+    given = settings_of("retrain", "preset=fast_autoaugment2019", "dataset=cifar10", "recipe.epochs=7")
+    assert (given.recipe.epochs, given.recipe.batch_size) == (7, 512)
+    assert given.network == "wide_resnet40_2"
+    assert isinstance(given.dataset, Cifar10)
 
 
 def test_a_script_run_as_a_user_runs_it_shows_no_traceback(tmp_path: Path) -> None:

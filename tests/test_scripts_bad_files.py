@@ -4,21 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts_bench import refusal
 from tests.test_data_decode import BAD, WHOLE
 from tests.test_policy_files import MALFORMED
-from tests.test_scripts import run_script
 
 FOLDER = ["dataset=folder", "dataset.workers=0", "dataset.validation=null", "dataset.test_share=0.5"]
-
-
-def refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    before = sorted(folder.rglob("*"))
-    assert run_script("retrain", [*arguments, "run=out"]) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: ")
-    assert printed.count("\n") == 1
-    assert sorted(folder.rglob("*")) == before
-    return printed
 
 
 @pytest.mark.parametrize(("content", "said"), MALFORMED.values(), ids=MALFORMED.keys())
@@ -31,7 +21,7 @@ def test_a_malformed_policy_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    printed = refused(["policy=mine.json"], tmp_path, capsys)
+    printed = refusal(capsys, "retrain", "policy=mine.json", "run=out")
     assert "mine.json" in printed
     assert said in printed
 
@@ -48,6 +38,6 @@ def test_a_bad_image_is_refused(
             path.write_bytes(WHOLE["png"])
     data, words = BAD[name]
     (tmp_path / "set" / "dog" / "bad.jpg").write_bytes(data)
-    printed = refused([*FOLDER, "dataset.path=set"], tmp_path, capsys)
+    printed = refusal(capsys, "retrain", *FOLDER, "dataset.path=set", "run=out")
     assert "bad.jpg " in printed
     assert words in printed

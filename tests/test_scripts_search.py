@@ -1,6 +1,5 @@
 """The command line of search: good commands do what they say, bad ones give one line and exit code 2, no file."""
 
-import importlib
 import itertools
 import json
 import re
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from jointsearch.track import read_metrics
-from scripts import door
+from jointsearch.runs.track import read_metrics
 from search_spaces.controls import named_policy
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
-from tests.conftest import REPOSITORY
+from tests.scripts_bench import choices as names_in
+from tests.scripts_bench import names_what_is_wrong, refusal, run_script
 
 QUICK = [
     *(
@@ -34,68 +33,59 @@ QUICK = [
 # Settings that make no sense together, and a word of the remedy.
 WRONG_TOGETHER = {
     "searcher.from_epoch=100": "searcher.from_epoch is 100 of",
-    "architecture.order=second": "architecture.order has no effect, as search=policy searches no cells",
-    "network=supernet retrain=false": "leave network out",
-    "searcher.through_step=none": "search=architecture",
-    "searcher.through_step=jvp searcher.estimate_on=sides": "searcher.estimate_on=difference",
-    "searcher.through_step=jvp searcher.reward_scale=loss": "searcher.reward_scale=rank",
-    "searcher.estimate_on=sides searcher.rewards=shuffled": "searcher.rewards=real",
-    "searcher.estimate_on=sides searcher.reward_scale=rank": "searcher.reward_scale=none",
-    "searcher.estimate_on=sides searcher=shuffled_reward": "searcher.rewards=real",
-    "searcher.betas=[0.5]": "searcher.betas=[0.5,0.999]",
-    "searcher.betas=[0.5,0.9,0.999]": "searcher.betas=[0.5,0.999]",
-    "estimator.draws=batch": "estimator.baseline=ema",
-    "estimator=gumbel estimator.scoring=hierarchical": "estimator.scoring=joint",
-    "estimator=gumbel searcher=shuffled_reward": "estimator=reinforce",
-    "estimator=gumbel searcher.reward_scale=rank": "searcher.reward_scale=none",
-    "estimator=relax estimator.draws=batch searcher.reward_scale=rank": "estimator.draws=image",
-    "estimator.baseline=ema estimator.draws=batch searcher=shuffled_reward": "estimator.draws=image",
-    "policy_space.magnitude=0": "searcher.magnitude_gradient=none",
-    "policy_space.magnitude=1": "start between .01 and .99",
-    "policy_space.start=none": "search=architecture",
-    "policy_space.start=one.json searcher.magnitude_gradient=none": "would stay as it is",
-    "estimator.baseline=ema searcher.estimate_on=sides": "estimator.baseline=none",
+    "architecture.order=second": "use it with search=architecture, search=joint, search=separate",
+    "network=supernet retrain=false": "choose another network",
+    "searcher.through_step=none": "finite_difference, jvp",
+    "searcher.through_step=jvp searcher.published=paper": "searcher.through_step=finite_difference",
+    "searcher.through_step=jvp searcher.stabilize.reward_scale=loss": "searcher.through_step=finite_difference",
+    "searcher.published=paper searcher.shuffled=true": "searcher=random",
+    "searcher.published=code searcher.stabilize.reward_scale=rank": "leave one of the two out",
+    "searcher.published=paper searcher=shuffled_reward": "searcher=random",
+    "estimator=reinforce estimator.draws=batch": "estimator.baseline=ema",
+    "estimator=gumbel estimator.scoring=hierarchical": "estimator.scoring is not a setting of estimator=GumbelSettings",
+    "estimator=gumbel searcher=shuffled_reward": "leave one of the two out",
+    "estimator=gumbel searcher.stabilize.reward_scale=rank": "leave one of the two out",
+    "estimator=relax estimator.draws=batch searcher.stabilize.reward_scale=rank": "leave one of the two out",
+    "estimator=reinforce estimator.baseline=ema estimator.draws=batch searcher=shuffled_reward": "leave one of the two",
+    "policy_space.magnitude=0": "a number from 0.01 to 0.99",
+    "policy_space.magnitude=1": "a number from 0.01 to 0.99",
+    "policy_space=start policy_space.start=none": "search=architecture",
+    "policy_space=start policy_space.start=one.json searcher.magnitude_gradient=none": "would stay as it is",
+    "estimator=reinforce estimator.baseline=ema searcher.published=paper": "estimator.baseline=none",
     "search_recipe.optimizer=adamw": "use search_recipe.optimizer=sgd or momentum",
-    "searcher=table search_recipe.optimizer=lion": "searcher=trials",
-    "searcher=faster_aa search_recipe.ema_decay=0.9": "set it to 0 in search_recipe",
-    "search_recipe.precision=bf16": "search_recipe.precision=float32",
-    "search_recipe.precision=auto": "search_recipe.precision=float32",
-    "search_recipe.mixup=0.2": "set both to 0 in search_recipe",
-    "search_recipe.cutmix=1": "set both to 0 in search_recipe",
+    "searcher=table search_recipe.optimizer=lion": "search_recipe.optimizer=sgd or momentum",
+    "search_recipe.precision=bf16": "search_recipe.precision is not a setting",
     "policy_space.ops=[Rotate]": "name more ops",
-    "policy_space.start=schedule.json": "name one",
-    "policy_space.start=start.json policy_space.ops=[Rotate]": "leave ops out",
-    "searcher=trials estimator=relax": "leave estimator out",
-    "estimator.temperature=1": "use estimator=relax",
-    "estimator=relax estimator.baseline=ema": "use estimator=reinforce",
-    "policy_space=trivialaugment policy_space.magnitude=0.3": "use policy_space=pairs",
-    "policy_space.start=randaugment-n2-m9 policy_space.pairing=ordered": "use policy_space=pairs",
-    "policy_space.steepness=4 policy_space.learn_probability=false policy_space.learn_magnitude=false": "are learned",
-    "searcher=random policy_space.top=10": "policy_space.top has no effect",
-    "searcher=random estimator=relax": "leave estimator out",
+    "policy_space=start policy_space.start=schedule.json": "name one",
+    "policy_space=start policy_space.start=start.json policy_space.ops=[Rotate]": "leave ops out",
+    "searcher=trials estimator=relax": "estimator is not read by PolicyOnly and Trials; leave it out",
+    "estimator=reinforce estimator.temperature=1": "estimator.temperature is not a setting",
+    "estimator.baseline=ema": "estimator.baseline is not a setting of estimator=RelaxSettings",
+    "policy_space=trivialaugment policy_space.magnitude=0.3": "policy_space.magnitude is not a setting",
+    "policy_space=start policy_space.start=randaugment-n2-m9 policy_space.pairing=ordered": "pairing is not a setting",
+    "policy_space.start=start.json": "policy_space.start is not a setting of policy_space=Pairs",
+    "searcher=random policy_space.top=10": "policy_space is not read by PolicyOnly and RandomSearch",
+    "searcher=random estimator=relax": "estimator is not read by PolicyOnly and RandomSearch; leave it out",
     "searcher=trials search_recipe.epochs=12": "search_recipe.epochs=13",
-    "searcher=trials search_recipe.epochs=14 keep=best": "keep=last",
+    "searcher=trials search_recipe.epochs=14 select_epoch=best": "select_epoch=last",
     "searcher=table policy_space.start=trivialaugment search_recipe.epochs=2": "lower it or searcher.from_epoch",
-    "policy_space=trivialaugment searcher.magnitude_gradient=ones": "policy_space.learn_magnitude is false; leave it",
     "network=jointsearch_cells": "choose another network",
     "policy_space.top=500": "more than the 105 sub-policies there are",
     "policy_space=trivialaugment policy_space.top=25": "policy_space.share=none",
     "searcher=faster_aa policy_space.stages=4 policy_space.ops=[Rotate,Invert]": "more than the 2 ops to choose from",
-    "searcher=trials searcher.form=proportional": "set searcher.margin=0",
-    "searcher=differentiable policy_space=stages": "or use searcher=faster_aa",
-    "cells.random_space=small": "cells.random_space has no effect",
-    "search_recipe.drop_path=0.2": "search_recipe.drop_path is 0.2",
-    "searcher=trials searcher.every=3": "set the other one to null",
-    "searcher=trials policy_space=pairs": "policy_space.start, policy_space.ops",
-    "searcher=faster_aa policy_space=pairs": "leave policy_space out",
-    "search=policy searcher.marginn=1": "searcher.marginn=1 cannot be set",
-    "searcher=trials policy_space.top=5": "use it with policy_space=pairs or trivialaugment",
+    "searcher=trials searcher.form=proportional": "searcher.form is not a setting of searcher=Trials",
+    "searcher=differentiable policy_space=stages": "use policy_space=pairs or start",
+    "search_recipe.drop_path=0.2": "search_recipe.drop_path is not a setting",
+    "searcher=trials searcher.every=3": "searcher.every is not a setting of searcher=Trials",
+    "searcher=trials policy_space=pairs": "use policy_space=measured",
+    "searcher=faster_aa policy_space=pairs": "use policy_space=stages",
+    "searcher=trials searcher.marginn=1": "did you mean searcher.margin?",
+    "searcher=trials policy_space.top=5": "policy_space.top is not a setting of policy_space=Measured",
 }
 BAD = [
     "search=both",
-    "keep=first",
+    "select_epoch=first",
     "budget=0",
-    "architecture.learning_rate=0.1 searcher=table architecture.order=third",
     "search=null",
     "searcher=differentable",
     "searcher.name=gradient",
@@ -103,40 +93,37 @@ BAD = [
     "searcher.learning_rate=0",
     "searcher.learning_rate=nan",
     "searcher.learning_rate='0.1'",
-    "searcher.betas=[0.5,1]",
-    "searcher.betas=0.5",
+    "searcher.betas=[0.5,0.999]",
     "searcher.through_step=exact",
     "searcher.magnitude_gradient=two",
-    "searcher.estimate_on=both",
-    "searcher.rewards=fake",
-    "searcher.reward_scale=sqrt",
-    "searcher.draws_per_validation=0",
-    "searcher.draws_per_validation=1.5",
+    "searcher.published=both",
+    "searcher.shuffled=fake",
+    "searcher.stabilize.reward_scale=sqrt",
+    "searcher.stabilize.draws_per_validation=0",
+    "searcher.stabilize.draws_per_validation=1.5",
+    "searcher.stabilize=3",
     "searcher.validation_batches=0",
-    "searcher.first_validation_batch_only=1",
     "searcher.from_epoch=-1",
-    "searcher.entropy_bonus=-0.1",
+    "searcher.stabilize.entropy_bonus=-0.1",
     "searcher.epsilon=0.1",
     "estimator=reinforc",
     "estimator.name=score",
     "estimator.scoring=all",
-    "estimator.baseline=mean",
+    "estimator=reinforce estimator.baseline=mean",
     "estimator=relax estimator.temperature=0",
     "estimator.draws=pixel",
     "policy_space=triples",
-    "policy_space.start=missing.json",
-    "policy_space.start=broken.json",
-    "policy_space.start=nobody",
+    "policy_space=start policy_space.start=missing.json",
+    "policy_space=start policy_space.start=broken.json",
+    "policy_space=start policy_space.start=nobody",
     "policy_space.ops=[Rotat,Invert]",
     "policy_space.ops=[Rotate,Rotate]",
     "policy_space.ops=[]",
     "policy_space.pairing=triples",
-    "policy_space.probability=1.1",
     "policy_space.magnitude=-0.5",
     "policy_space.share=all",
-    "policy_space.keep=1",
+    "policy_space.select_epoch=1",
     "policy_space.top=0",
-    "policy_space.weighted=perhaps",
     "search_recipe.epochs=0",
     "search_recipe.batch_size=1",
     "search_recipe.optimizer=sgdd",
@@ -168,10 +155,6 @@ def quick(*given: str) -> list[str]:
     return [*(setting for setting in QUICK if setting.partition("=")[0] not in named), *given]
 
 
-def run_script(name: str, *arguments: str) -> int:
-    return door.run(importlib.import_module(f"scripts.{name}").main, name, arguments)
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command runs: a policy, a schedule and a broken file lie there."""
@@ -183,32 +166,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refusal(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> str:
-    """The one line that a bad command gets; it has written nothing."""
-    before = sorted(folder.iterdir())
-    assert run_script("joint_search", *quick(*command.split())) == 2
-    assert sorted(folder.iterdir()) == before
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
+def refused(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    return refusal(capsys, "joint_search", *quick(*command.split()))
 
 
 @pytest.mark.parametrize("command", WRONG_TOGETHER)
 def test_settings_that_make_no_sense_together_are_refused_with_the_remedy(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert WRONG_TOGETHER[command] in refusal(folder, capsys, command)
+    assert WRONG_TOGETHER[command] in refused(capsys, command)
 
 
 @pytest.mark.parametrize("command", BAD)
 def test_a_bad_setting_gives_one_line_with_its_name_and_what_to_do(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    message = refusal(folder, capsys, command)
-    key, _, value = command.split()[-1].partition("=")
-    words = (key, key.rpartition(".")[2], *re.findall(r"[A-Za-z_]+", value))
-    assert any(word in message for word in words if word)
+    message = refused(capsys, command)
+    assert names_what_is_wrong(command.split()[-1], message)
     assert re.search(r"did you mean|choose|give|wanted|lower|set |use |leave|make|name |known are|one of", message)
 
 
@@ -216,12 +190,16 @@ def test_a_bad_setting_gives_one_line_with_its_name_and_what_to_do(
 def test_seeds_are_checked_also_where_nothing_is_retrained(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "seeds" in refusal(folder, capsys, f"{command} retrain=false")
+    assert "seeds" in refused(capsys, f"{command} retrain=false")
 
 
 def test_all_mistakes_of_a_search_are_told_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refusal(folder, capsys, "searcher.learning_rate=0 estimator.name=score policy_space.keep=2")
-    assert all(key in message for key in ("searcher.learning_rate", "estimator.name", "policy_space.keep"))
+    message = refused(capsys, "searcher.learning_rate=0 estimator.draws=score policy_space.top=0")
+    assert all(key in message for key in ("searcher.learning_rate", "estimator.draws", "policy_space.top"))
+
+
+def untimed(printed: str) -> str:
+    return re.sub(r"(?m)^Expected on cpu: .*$", "", printed)
 
 
 def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,17 +217,17 @@ def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys
     assert [result["seed"] for result in results] == [0, 1]
     assert all(result["forward_equivalents"] == 2 * 10 for result in results)
     for seed in (0, 1):
-        found = Policy.load(out / f"search-seed{seed}" / "found.json")
+        found = Policy.load(out / f"search-seed{seed}" / "policy.json")
         assert len(found.sub_policies) == 25
         # Each seed trains with what it found itself.
         assert Policy.load(out / "found" / f"seed{seed}" / "policy.json") == found
     assert run_script("joint_search", *quick("seeds=[0,1]")) == 0  # and once more, from what is there
-    assert capsys.readouterr().out == printed
+    assert untimed(capsys.readouterr().out) == untimed(printed)
 
 
 def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder: Path) -> None:
     assert run_script("joint_search", *QUICK) == 0
-    shutil.copy("out/search-seed0/found.json", "carried.json")
+    shutil.copy("out/search-seed0/policy.json", "carried.json")
     shared = [setting for setting in QUICK if re.match(r"(dataset|network|recipe|seeds|threads)", setting)]
     assert run_script("retrain", "policy=carried.json", "controls=[]", "run=elsewhere", *shared) == 0
     here, there = (
@@ -261,20 +239,19 @@ def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder
 def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script("joint_search", *quick("retrain=false", "controls=[]")) == 0
     assert {path.name for path in (folder / "out").iterdir()} == {"search-seed0", "searches.json", "report.html"}
-    assert "Found: out/search-seed0/found.json\n" in capsys.readouterr().out
+    assert "Found: out/search-seed0/policy.json\n" in capsys.readouterr().out
+
+
+QUICK_START = ["policy_space=start", "policy_space.learn_magnitude=true"]
 
 
 def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:
-    overrides = ["policy_space.start=start.json", "policy_space.top=null", "retrain=false"]
+    overrides = [*QUICK_START, "policy_space.start=start.json", "retrain=false"]
     assert run_script("joint_search", *quick(*overrides)) == 0
-    found, start = Policy.load("out/search-seed0/found.json"), Policy.load("start.json")
+    found, start = Policy.load("out/search-seed0/policy.json"), Policy.load("start.json")
     names = [sorted(tuple(choice.op for choice in each.ops) for each in one.sub_policies) for one in (found, start)]
     assert names[0] == names[1]
     assert found != start
-
-
-def names_in(group: str) -> list[str]:
-    return [f"{group}={path.stem}" for path in sorted((REPOSITORY / "configs" / group).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("choice", [*names_in("searcher"), *names_in("estimator"), *names_in("policy_space")])
@@ -284,13 +261,14 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
     # A space may serve one searcher only.
     searchers = names_in("searcher") if choice.startswith("policy_space") else []
     # One measures once in an epoch, the other every 20 steps, and one measurement is too little.
-    longer = ["search_recipe.epochs=14"] if choice in ("searcher=trials", "searcher=table") else []
+    measured = ("searcher=trials", "searcher=table", "policy_space=measured")
+    longer = ["search_recipe.epochs=14"] if choice in measured else []
     given = ["retrain=false", *longer, choice]
     tried = (run_script("joint_search", *quick(*first, *given)) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
     assert set(codes) <= {2}
     assert len(codes) <= len(searchers)
-    found = Path("out/search-seed0/found.json")
+    found = Path("out/search-seed0/policy.json")
     assert run_script("show_policy", f"policy={found}", "out=sheet.png", "rows=1") == 0
     assert Path("sheet.png").stat().st_size > 1000
     *_, row = read_metrics(Path("out/search-seed0/metrics.jsonl"))
@@ -306,7 +284,7 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
 def test_a_search_is_the_same_twice(folder: Path) -> None:
     for run in ("run=first", "run=second"):
         assert run_script("joint_search", *quick("retrain=false", "estimator=relax", run)) == 0
-    first, second = (Path(run, "search-seed0", "found.json").read_bytes() for run in ("first", "second"))
+    first, second = (Path(run, "search-seed0", "policy.json").read_bytes() for run in ("first", "second"))
     assert first == second
 
 
@@ -321,4 +299,4 @@ def test_a_control_that_would_share_the_folder_of_the_found_policy_is_refused_be
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named_policy("none").save("found.json")
-    assert "rename" in refusal(folder, capsys, "controls=[found.json]")
+    assert "rename" in refused(capsys, "controls=[found.json]")

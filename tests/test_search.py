@@ -1,108 +1,82 @@
-"""A search that is killed anywhere ends with the same bits, and no test image is ever looked at."""
+"""A search leaves what it says, and no test image is ever looked at."""
 
-import dataclasses
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sklearn.datasets  # noqa: F401  imported for the fork server, like the next line
 import torch
-import torch._dynamo
 
-from jointsearch.data import load
-from jointsearch.data.load import DataSettings, load_search_splits, load_splits
+from jointsearch.compose import compose_study
+from jointsearch.data import datasets
+from jointsearch.data.datasets import Folder, Shapes
+from jointsearch.data.load import load_search_splits, load_splits
 from jointsearch.data.sets import Batch, FoundSplits, ImageSet, StreamSet
-from jointsearch.data.standard import Standard
-from jointsearch.loops import resumable
-from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.searches import SearchGrid, run_searches
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.estimators.relax import RelaxSettings
+from jointsearch.loops import journal
+from jointsearch.loops.recipe import Recipe, SearchRecipe
+from jointsearch.protocols import Moment, SearcherSettings, StepReport
+from jointsearch.runs.track import read_metrics
 from jointsearch.searchers.differentiable import DifferentiableSearcher
-from jointsearch.searchers.make import new_searcher, search_settings
-from jointsearch.settings import as_plain
-from jointsearch.track import read_metrics
+from jointsearch.searchers.random import RandomSearch
+from jointsearch.searchers.spaces import Measured
+from jointsearch.searchers.table import Table, Trials
+from jointsearch.study import prepare, run_study
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
+from tests.runs_bench import DIGITS, QUICK, SEARCH, SPACE, differentiable, run_searches, search_study
 
-SPACE = {"ops": ["Rotate", "Invert", "Brightness", "TranslateX"]}
-# Everything that has a state of its own: averaging, dropout, clipping, warm-up.
-RECIPE = Recipe(
-    epochs=4, batch_size=50, drop_rate=0.2, ema_decay=0.9, clip_gradient=5.0, warmup_epochs=1, precision="float32"
-)
-DIGITS = DataSettings("digits", reduced=500, test_share=0.4167)
-
-
-def grid_of(
-    searcher: dict[str, Any] | None = None,
-    estimator: dict[str, Any] | None = None,
-    groups: dict[str, Any] | None = None,
-    **changes: Any,
-) -> SearchGrid:
-    settings = search_settings(
-        {
-            "searcher": {"name": "differentiable"} | (searcher or {}),
-            "policy_space": SPACE,
-            "estimator": estimator or {"name": "reinforce"},
-            **(groups or {}),
-        }
-    )
-    return SearchGrid(
-        start=lambda seed: settings.policy_space.policy(),
-        settings=as_plain(settings),
-        new_searcher=lambda seed: new_searcher(settings, Standard(), seed, changes.get("recipe", RECIPE).epochs),
-        **({"dataset": DIGITS, "seeds": (3,), "network": "tiny_cnn", "recipe": RECIPE} | changes),
-    )
-
-
-SEARCH = Path("search-seed3")
-QUICK = Recipe(epochs=1, batch_size=50, precision="float32")
+REINFORCE = differentiable(estimator=ReinforceSettings())
 
 
 def test_a_search_leaves_what_it_says(tmp_path: Path) -> None:
-    (result,) = run_searches(grid_of(recipe=dataclasses.replace(QUICK, epochs=2)), tmp_path)
+    (result,) = run_searches(search_study(REINFORCE, replace(QUICK, epochs=2)), tmp_path)
     folder = tmp_path / SEARCH
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "birth.json", "checkpoints", "found.json", "metrics.jsonl", "result.json", "start.json", "trial.json"
+        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "policy.json", "result.json", "settings.json"
     }  # fmt: skip
-    assert len(Policy.load(folder / "found.json").sub_policies) == 6
+    assert len(Policy.load(folder / "policy.json").sub_policies) == 6
     assert (result["seed"], result["epochs"], result["steps"], result["skipped_steps"]) == (3, 2, 10, 0)
     assert result["forward_equivalents"] == 10 * (3 + 3 + 4)
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2]
     assert {"train_loss", "validation_loss", "validation_accuracy", "idle_share", "share/Rotate"} <= set(rows[0])
-    identity = json.loads((folder / "trial.json").read_text())
+    identity = json.loads((folder / "settings.json").read_text())
     assert identity["search"]["searcher"]["through_step"] == "finite_difference"
 
 
 def test_a_finished_search_is_read_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run_searches(grid_of(recipe=QUICK), tmp_path)
-    monkeypatch.setattr(resumable, "load_checkpoint", None)
-    assert run_searches(grid_of(recipe=QUICK), tmp_path) == first
+    first = run_searches(search_study(), tmp_path)
+    monkeypatch.setattr(journal, "load_checkpoint", None)
+    assert run_searches(search_study(), tmp_path) == first
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"recipe": dataclasses.replace(QUICK, epochs=2)}, "search_recipe.epochs was 1, is 2"),
+        ({"recipe": replace(QUICK, epochs=2)}, "search_recipe.epochs was 1, is 2"),
         ({"network": "wide_resnet16_1"}, "network"),
-        ({"dataset": dataclasses.replace(DIGITS, reduced=400)}, "dataset.reduced"),
-        ({"searcher": {"rewards": "shuffled"}}, "[(]searcher.rewards was 'real', is 'shuffled'"),
-        ({"estimator": {"name": "reinforce", "scoring": "joint"}}, "[(]estimator.scoring was"),
+        ({"dataset": replace(DIGITS, reduced=400)}, "dataset.reduced"),
+        ({"searcher": differentiable(shuffled=True)}, "[(]searcher.shuffled was False, is True"),
+        ({"searcher": differentiable(estimator=RelaxSettings(scoring="joint"))}, "[(]searcher.estimator.scoring was"),
+        ({"select_epoch": "best"}, "[(]select_epoch was 'last', is 'best'"),
     ],
 )
 def test_a_run_folder_of_other_settings_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    run_searches(grid_of(recipe=QUICK), tmp_path)
-    with pytest.raises(InputError, match=named):
-        run_searches(grid_of(**{"recipe": QUICK} | change), tmp_path)
+    run_searches(search_study(), tmp_path)
+    for refusing in (run_searches, prepare):
+        with pytest.raises(InputError, match=named):
+            refusing(search_study(**change), tmp_path)
 
 
 def test_a_seed_of_other_settings_is_refused_before_the_first_seed_is_searched(tmp_path: Path) -> None:
-    run_searches(grid_of(recipe=dataclasses.replace(QUICK, epochs=2)), tmp_path)
-    grid = grid_of(recipe=QUICK)
+    run_searches(search_study(recipe=replace(QUICK, epochs=2)), tmp_path)
     with pytest.raises(InputError, match=f"{SEARCH} was begun"):
-        run_searches(dataclasses.replace(grid, seeds=(4, *grid.seeds)), tmp_path)
+        run_study(search_study(seeds=(4, 3)), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [str(SEARCH)]
 
 
@@ -114,12 +88,10 @@ def steps_of(
     seen: list[tuple[Batch, tuple[Batch, ...], float]] = []
     step = DifferentiableSearcher.step
 
-    def watched(searcher: Any, train: Batch, judges: Any, size: float, epoch: int) -> dict[str, Any]:
-        if not train.images.any():  # the step on blank images that comes before a search
-            return step(searcher, train, judges, size, epoch)
-        seen.append((train, tuple(judges), size))
-        metrics = step(searcher, train, judges, size, epoch)
-        return metrics | {"skipped": torch.tensor(True)} if len(seen) in skipped else metrics
+    def watched(searcher: Any, train: Batch, validation: Any, at: Moment) -> StepReport:
+        seen.append((train, tuple(validation), at.step_size))
+        report = step(searcher, train, validation, at)
+        return replace(report, skipped=True) if len(seen) in skipped else report
 
     monkeypatch.setattr(DifferentiableSearcher, "step", watched)
     return seen
@@ -130,16 +102,15 @@ def test_over_an_epoch_every_training_and_every_validation_image_is_seen(
     batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = steps_of(monkeypatch)
-    run_searches(
-        grid_of({"validation_batches": batches}, recipe=dataclasses.replace(QUICK, epochs=2, batch_size=40)), tmp_path
-    )
+    recipe = replace(QUICK, epochs=2, batch_size=40)
+    run_searches(search_study(differentiable(validation_batches=batches), recipe), tmp_path)
     assert len(seen) == 14
     for epoch in (seen[:7], seen[7:]):  # 250 images of each half
         assert sorted(torch.cat([train.index for train, _, _ in epoch]).tolist()) == list(range(250))
-        judged = torch.cat([judge.index for _, judges, _ in epoch for judge in judges])
-        assert all([len(judge.index) for judge in judges] == [40] * batches for _, judges, _ in epoch)
-        assert len(judged) == 280 * batches
-        assert sorted(judged[:250].tolist()) == list(range(250))  # each once before any comes again
+        index = torch.cat([batch.index for _, validation, _ in epoch for batch in validation])
+        assert all([len(batch.index) for batch in validation] == [40] * batches for _, validation, _ in epoch)
+        assert len(index) == 280 * batches
+        assert sorted(index[:250].tolist()) == list(range(250))  # each once before any comes again
     assert not torch.equal(seen[0][1][0].index, seen[7][1][0].index)
 
 
@@ -147,9 +118,9 @@ def test_as_in_the_released_code_every_step_may_see_the_first_validation_batch_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = steps_of(monkeypatch)
-    run_searches(grid_of({"first_validation_batch_only": True}, recipe=dataclasses.replace(QUICK, epochs=2)), tmp_path)
+    run_searches(search_study(differentiable(published="code"), replace(QUICK, epochs=2)), tmp_path)
     assert len(seen) == 10
-    assert all(torch.equal(judges[0].index, seen[0][1][0].index) for _, judges, _ in seen)
+    assert all(torch.equal(validation[0].index, seen[0][1][0].index) for _, validation, _ in seen)
     assert len(seen[0][1][0].index.unique()) == 50
     assert len(seen[0][1][0].labels.unique()) == 10
 
@@ -158,8 +129,7 @@ def test_the_step_size_of_a_reward_is_the_learning_rate_of_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = steps_of(monkeypatch)
-    recipe = dataclasses.replace(QUICK, epochs=2, learning_rate=0.2)
-    run_searches(grid_of(recipe=recipe), tmp_path)
+    run_searches(search_study(recipe=replace(QUICK, epochs=2, learning_rate=0.2)), tmp_path)
     cosine = [0.1 * (1 + torch.cos(torch.tensor(torch.pi * step / 10))) for step in range(10)]
     assert [size for _, _, size in seen] == pytest.approx([float(size) for size in cosine], rel=1e-5)
 
@@ -168,19 +138,19 @@ def test_three_steps_in_a_row_without_a_reward_end_a_search_and_two_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps_of(monkeypatch, frozenset({2, 3, 5, 7, 8, 9}))  # of the first search, which has 5 steps, and of the second
-    (result,) = run_searches(grid_of(recipe=QUICK), tmp_path / "two")
+    (result,) = run_searches(search_study(), tmp_path / "two")
     assert result["skipped_steps"] == 3
     with pytest.raises(
         InputError,
         match=r"no number in 3 steps in a row of epoch 1: .* lower search_recipe\.learning_rate",
     ):
-        run_searches(grid_of(recipe=QUICK), tmp_path / "three")
+        run_searches(search_study(), tmp_path / "three")
 
 
 def test_a_search_whose_rewards_become_no_numbers_says_so(tmp_path: Path) -> None:
-    recipe = Recipe(epochs=20, batch_size=50, learning_rate=100.0, weight_decay=1.0, precision="float32")
+    recipe = replace(QUICK, epochs=20, learning_rate=100.0, weight_decay=1.0)
     with pytest.raises(InputError, match=r"diverged; lower search_recipe\.learning_rate"):
-        run_searches(grid_of(recipe=recipe), tmp_path)
+        run_searches(search_study(recipe=recipe), tmp_path)
 
 
 class Watched:
@@ -194,40 +164,42 @@ class Watched:
         return self.images[row]
 
 
-FOLDER = DataSettings("folder", path="anywhere", in_memory="never")
+FOLDER = Folder(path="anywhere", in_memory="never", validation=0)
 
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """What FOLDER reads: 200 images to train and judge, 100 to test."""
-    digits = load.read_digits().subset(torch.arange(300))
+    """What FOLDER reads: 200 images for training and validation, 100 test images."""
+    digits = datasets.read_digits().subset(torch.arange(300))
     source = Watched(digits.images)
     whole = StreamSet(source, torch.arange(300), digits.labels, digits.classes, digits.image_shape, 0)
     found = FoundSplits(whole.subset(torch.arange(200)), None, whole.subset(torch.arange(200, 300)))
-    monkeypatch.setattr(load, "_found", lambda settings: found)
+    monkeypatch.setattr(Folder, "find", lambda settings: found)
     return source
 
 
 def test_no_test_image_is_ever_read(source: Watched, tmp_path: Path) -> None:
-    run_searches(grid_of(dataset=FOLDER, recipe=QUICK), tmp_path)
+    run_study(search_study(dataset=FOLDER), tmp_path)  # with the checks before it, and the report
     assert set(source.rows) == set(range(200))
 
 
+MEASURED = Measured(ops=SPACE.ops)
+
+
 @pytest.mark.parametrize(
-    ("searcher", "judged"),
+    ("searcher", "looks"),
     [
-        ({"name": "table", "every": None, "measurements": 2, "trial_steps": 2}, 2),
-        ({"name": "table", "every": 3, "from_epoch": 1}, 3),  # of the last eight steps
-        ({"name": "differentiable", "from_epoch": 2}, 4),
+        (Trials(MEASURED, measurements=2, trial_steps=2, validation_batches=2), 2),
+        (Table(MEASURED, every=3, from_epoch=1, validation_batches=2), 3),  # of the last eight steps
+        (differentiable(from_epoch=2, validation_batches=2), 4),
     ],
 )
 def test_validation_images_are_read_for_the_steps_that_look_at_them(
-    searcher: dict[str, Any], judged: int, source: Watched, tmp_path: Path
+    searcher: SearcherSettings, looks: int, source: Watched, tmp_path: Path
 ) -> None:
-    recipe = dataclasses.replace(QUICK, epochs=3, batch_size=25)
-    run_searches(grid_of({**searcher, "validation_batches": 2}, dataset=FOLDER, recipe=recipe), tmp_path)
+    run_searches(search_study(searcher, replace(QUICK, epochs=3, batch_size=25), dataset=FOLDER), tmp_path)
     trained = every_epoch_is_evaluated = 3 * 100
-    assert source.rows.total() == trained + every_epoch_is_evaluated + 2 * 25 * judged
+    assert source.rows.total() == trained + every_epoch_is_evaluated + 2 * 25 * looks
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -244,7 +216,7 @@ def test_the_halves_are_disjoint_stratified_and_all_of_the_training_images(seed:
 
 def test_a_half_without_a_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"no image left for training.*a search trains on half of them"):
-        load_search_splits(dataclasses.replace(DIGITS, reduced=10), 0)
+        load_search_splits(replace(DIGITS, reduced=10), 0)
 
 
 def rows(images: ImageSet) -> torch.Tensor:
@@ -252,17 +224,16 @@ def rows(images: ImageSet) -> torch.Tensor:
 
 
 def test_halves_differ_between_seeds() -> None:
-    digits = dataclasses.replace(
-        DIGITS, reduced=None
-    )  # the same training images for every seed, before they are halved
+    # The same training images for every seed, before they are halved.
+    digits = replace(DIGITS, reduced=None)
     first, second = (load_search_splits(digits, seed).train.images for seed in (0, 1))
     assert not torch.equal(first, second)
 
 
-def test_the_validation_images_that_a_data_set_brings_are_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = load.read_shapes()
-    monkeypatch.setattr(load, "read_shapes", lambda: drawn)  # drawing them takes a second, and every look draws again
-    shapes = DataSettings("shapes", reduced=100)
+def test_the_validation_images_that_a_data_set_brings_along_validate(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = datasets.read_shapes()
+    monkeypatch.setattr(datasets, "read_shapes", lambda: drawn)  # drawing them takes a second
+    shapes = Shapes(reduced=100)
     whole, parts = load_splits(shapes, 0), load_search_splits(shapes, 0)
     assert torch.equal(parts.train.images, whole.train.images)
     assert torch.equal(parts.validation.images, whole.validation.images)
@@ -270,29 +241,25 @@ def test_the_validation_images_that_a_data_set_brings_are_the_judges(monkeypatch
 
 
 def test_a_random_search_trains_nothing_and_finds_the_random_policy_of_its_seed(tmp_path: Path) -> None:
-    settings = search_settings({"searcher": {"name": "random"}, "policy_space": {}, "estimator": {}})
-    grid = dataclasses.replace(
-        grid_of(recipe=QUICK),
-        settings=as_plain(settings),
-        new_searcher=lambda seed: new_searcher(settings, Standard(), seed, QUICK.epochs),
-        seeds=(3, 4),
-    )
-    results = run_searches(grid, tmp_path)
+    results = run_searches(search_study(RandomSearch(), seeds=(3, 4)), tmp_path)
     assert [result["forward_equivalents"] for result in results] == [0, 0]
-    found = [Policy.load(tmp_path / f"search-seed{seed}" / "found.json") for seed in (3, 4)]
+    found = [Policy.load(tmp_path / f"search-seed{seed}" / "policy.json") for seed in (3, 4)]
     assert found[0] == named_policy("random-s3")
     assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(
-    ("recipe", "remedy"),
-    [
-        (dataclasses.replace(QUICK, precision="bf16"), "search_recipe.precision=float32"),
-        (dataclasses.replace(QUICK, precision="auto"), "search_recipe.precision=float32"),
-        (dataclasses.replace(QUICK, mixup=0.2), "set both to 0 in search_recipe"),
-        (dataclasses.replace(QUICK, cutmix=1.0), "set both to 0 in search_recipe"),
-    ],
+    "word", ["precision=bf16", "mixing.mixup=0.2", "label_smoothing=0.1", "auxiliary_weight=0.4", "ema_decay=0.9"]
 )
-def test_recipes_under_which_no_reward_can_be_measured_are_refused(recipe: Recipe, remedy: str) -> None:
-    with pytest.raises(InputError, match=remedy):
-        grid_of(recipe=recipe)
+def test_a_search_recipe_has_nothing_under_which_no_reward_can_be_measured(word: str) -> None:
+    name = word.partition("=")[0].partition(".")[0]
+    with pytest.raises(InputError, match=f"search_recipe.{name} is not a setting"):
+        compose_study("search=policy", f"search_recipe.{word}")
+
+
+def test_a_search_trains_in_float32_on_plain_labels_and_looks_at_every_epoch() -> None:
+    plain = {"precision": "float32", "evaluate_every": 1, "mixing": None, "warmup": None, "momentum": 0.9}
+    plain |= {"label_smoothing": 0.0, "auxiliary_weight": 0.0, "ema_decay": 0.0, "drop_rate": 0.0, "drop_path": 0.0}
+    settings = SearchRecipe(epochs=7, learning_rate=0.5)
+    assert vars(settings.whole()) == vars(settings) | plain
+    assert settings.whole() == Recipe(**vars(settings) | plain)

@@ -1,12 +1,12 @@
 """A search that is killed anywhere ends with the same bits: of a policy, and of policy and cells together."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,32 +15,51 @@ import sklearn.datasets  # noqa: F401  imported for the fork server, like the ne
 import torch
 import torch._dynamo
 
-from jointsearch.checkpoint import load_checkpoint
-from jointsearch.loops.resumable import Interrupted
-from jointsearch.loops.searches import run_searches
-from jointsearch.networks.supernet import SUPERNET
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.loops.journal import Interrupted
+from jointsearch.loops.recipe import Recipe, Warmup
+from jointsearch.runs.checkpoint import load_checkpoint
+from jointsearch.search_kinds import Joint, SupernetSettings
+from jointsearch.searchers.cell_learner import ArchitectureSettings
+from jointsearch.searchers.differentiable import Stabilize
 from search_spaces.genotype import Genotype
 from tests.kills import same, sleep_until, wait_for
-from tests.test_search import DIGITS, SEARCH, grid_of
+from tests.runs_bench import DIGITS, QUICK, SEARCH, differentiable, run_searches, search_study
 
-FEWER = dataclasses.replace(DIGITS, reduced=300)
-GRIDS = {
+pytestmark = pytest.mark.slow
+
+EPOCHS = 4
+FEWER = replace(DIGITS, reduced=300)
+STUDIES = {
     # Surrogates and their optimizer, shuffling, several draws and validation batches; 12 steps.
-    "policy": grid_of(
-        {"draws_per_validation": 2, "validation_batches": 2, "rewards": "shuffled"}, {"name": "relax"}, dataset=FEWER
+    "policy": search_study(
+        differentiable(stabilize=Stabilize(draws_per_validation=2), validation_batches=2, shuffled=True),
+        replace(QUICK, epochs=EPOCHS),
+        dataset=FEWER,
     ),
     # Drawn paths, whose noise is a buffer, and the momentum of the architecture; 12 steps.
-    "joint": grid_of(
-        {"magnitude_gradient": "none"},
-        groups={"search": "joint", "architecture": {"learning_rate": 0.05}},
+    "joint": search_study(
+        search=Joint(
+            searcher=differentiable(magnitude_gradient="none", estimator=ReinforceSettings()),
+            architecture=ArchitectureSettings(learning_rate=0.05),
+            supernet=SupernetSettings(space="small", channels=4, layers=3, variant="gdas"),
+            search_recipe=replace(QUICK, epochs=EPOCHS),
+        ),
         dataset=FEWER,
-        network=SUPERNET,
-        network_options={"space": "small", "channels": 4, "layers": 3, "single_path": True},
-        recipe=dataclasses.replace(grid_of().recipe, drop_rate=0.0),
-        keep="best",
+        select_epoch="best",
     ),
 }
-EPOCHS = 4
+# Everything that has a state of its own: averaging, dropout, clipping, warm-up.
+RECIPE = Recipe(
+    epochs=EPOCHS,
+    batch_size=50,
+    ema_decay=0.9,
+    clip_gradient=5.0,
+    warmup=Warmup(1),
+    precision="float32",
+    evaluate_every=1,
+)
+RECIPES = {"policy": replace(RECIPE, drop_rate=0.2), "joint": RECIPE}
 
 
 class Undisturbed(NamedTuple):
@@ -54,7 +73,7 @@ class Undisturbed(NamedTuple):
 def go(kind: str, folder: str, save_seconds: float = 0.1) -> None:
     torch.set_num_threads(1)
     try:
-        run_searches(GRIDS[kind], folder, save_seconds=save_seconds)
+        run_searches(STUDIES[kind], folder, RECIPES[kind], save_seconds=save_seconds)
     except Interrupted as interrupted:
         os._exit(interrupted.exit_code)
 
@@ -77,14 +96,14 @@ def processes() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-@pytest.fixture(scope="module", params=GRIDS)
+@pytest.fixture(scope="module", params=STUDIES)
 def undisturbed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, processes: Any
 ) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     child = processes.Process(target=go, args=(request.param, str(folder)))
     child.start()
-    wait_for(folder / SEARCH / "trial.json")
+    wait_for(folder / SEARCH / "settings.json")
     began = time.monotonic()
     child.join(120)
     assert child.exitcode == 0
@@ -93,16 +112,16 @@ def undisturbed(
 
 def test_the_checkpoint_holds_all_that_learns(undisturbed: Undisturbed) -> None:
     state = undisturbed.state["state"]
-    policies, cells = state["searcher"]["policies"], state["searcher"]["cells"]
-    assert int(policies["soft"]["visits"].sum()) == EPOCHS * 150 * (2 if undisturbed.kind == "policy" else 1)
-    assert float(policies["soft"]["preference"].abs().max()) > 0.05
-    assert policies["optimizer"]["state"]
+    policy, cells = state["searcher"]["policy"], state["searcher"]["cells"]
+    assert int(policy["soft"]["visits"].sum()) == EPOCHS * 150 * (2 if undisturbed.kind == "policy" else 1)
+    assert float(policy["soft"]["preference"].abs().max()) > 0.05
+    assert policy["optimizer"]["state"]
     assert state["trainer"]["optimizer"]["state"]
     if undisturbed.kind == "policy":
-        assert len(policies["estimator"]) == 10  # two surrogates of two layers, and the size of rewards
-        assert float(policies["estimator"]["mean_square.sum"]) > 0
-        assert policies["estimator"]["surrogates.0.output.weight"].any()  # 0 before it learns
-        assert policies["control_optimizer"]["state"]
+        assert len(policy["estimator"]) == 10  # two surrogates of two layers, and the size of rewards
+        assert float(policy["estimator"]["mean_square.sum"]) > 0
+        assert policy["estimator"]["surrogates.0.output.weight"].any()  # 0 before it learns
+        assert policy["control_optimizer"]["state"]
         assert cells is None
     else:
         assert cells["optimizer"]["state"]
@@ -123,7 +142,7 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
     folder = tmp_path / SEARCH
     child = processes.Process(target=go, args=(undisturbed.kind, str(tmp_path)))
     child.start()
-    wait_for(folder / "trial.json")
+    wait_for(folder / "settings.json")
     sleep_until(folder, 0.9 * (moment + random.Random(moment).random()) / 10 * EPOCHS, undisturbed.seconds / EPOCHS)
     child.kill()
     child.join(30)
@@ -137,7 +156,7 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bits(
     assert same(final_state(tmp_path), undisturbed.state)
 
 
-@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("kind", STUDIES)
 def test_most_of_the_killed_searches_were_under_way_and_some_had_a_checkpoint(
     kind: str, kills: list[tuple[str, bool, bool]]
 ) -> None:

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jointsearch.compose import compose_study
 from jointsearch.data.sets import AnySet, ImageSet, StreamSet
 from jointsearch.data.standard import Standard, normalize
+from jointsearch.estimators.gumbel import GumbelSettings
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.estimators.relax import RelaxSettings
 from jointsearch.networks.create import create_network
 from jointsearch.searchers import policy_learner
 from jointsearch.searchers.credit import dealt, scaled
-from jointsearch.searchers.make import search_settings
-from jointsearch.searchers.settings import DifferentiableSearch
+from jointsearch.searchers.differentiable import Differentiable, Stabilize
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.validation import validation_gradient
@@ -30,14 +33,15 @@ from tests.search_bench import (
     STANDARD,
     STEP_SIZE,
     Bench,
+    Descent,
     batch_of,
     make,
+    moment,
     noise,
     patterned,
     plain_network,
     seen_by_network,
     smooth_network,
-    trained,
 )
 
 
@@ -77,13 +81,13 @@ def test_the_credited_draw_is_the_applied_one_for_every_image(workers: int | Non
 def test_the_credit_of_an_image_is_its_reward_by_double_backward(estimator: str, through_step: str) -> None:
     network = smooth_network()
     twin = copy.deepcopy(network)
-    bench = make(network=network, searcher={"through_step": through_step}, **ESTIMATORS[estimator])
+    bench = make(network=network, through_step=through_step, estimator=ESTIMATORS[estimator])
     train, judge, dropped = batch_of(32), batch_of(24, 9), torch.get_rng_state()
     bench.step(train, judge)
     (received,), ((_, (credits,)),) = bench.received, bench.draws
     torch.set_rng_state(dropped)
     with record_step(twin) as record:
-        trained(twin, True, [])(received, train.labels)
+        Descent(twin)(received, train.labels)
     assert all(map(torch.equal, twin.state_dict().values(), network.state_dict().values()))
     direction = validation_gradient(twin, [(normalize(judge.images, STANDARD), judge.labels)])
     expected = double_backward(record.frozen(), direction, received, train.labels, STEP_SIZE)
@@ -155,43 +159,49 @@ BATCH, MIDDLE = 16, 24
     ("searcher", "estimator"),
     [
         ({}, "leave_one_out"),
-        ({"magnitude_gradient": "ones"}, "leave_one_out"),
+        ({"published": "paper"}, "leave_one_out"),
         ({"magnitude_gradient": "none"}, "relax_joint"),
-        ({"draws_per_validation": 3}, "leave_one_out"),
-        ({"draws_per_validation": 2, "magnitude_gradient": "none"}, "ema"),
+        ({"stabilize": Stabilize(draws_per_validation=3)}, "leave_one_out"),
+        ({"stabilize": Stabilize(draws_per_validation=2), "magnitude_gradient": "none"}, "ema"),
         ({"validation_batches": 3}, "relax"),
         ({"from_epoch": 1}, "leave_one_out"),
         ({"magnitude_gradient": "none"}, "gumbel"),
         ({"through_step": "jvp"}, "leave_one_out"),
-        ({"through_step": "jvp", "magnitude_gradient": "none", "draws_per_validation": 2}, "leave_one_out"),
+        (
+            {"through_step": "jvp", "magnitude_gradient": "none", "stabilize": Stabilize(draws_per_validation=2)},
+            "leave_one_out",
+        ),
     ],
 )
 def test_a_step_costs_what_it_says(searcher: dict[str, Any], estimator: str) -> None:
     layers = nn.Linear(64, MIDDLE), nn.Tanh(), nn.Linear(MIDDLE, MIDDLE), nn.Tanh(), nn.Linear(MIDDLE, CLASSES)
     network = nn.Sequential(nn.Flatten(), *layers)
-    bench = make(network=network, searcher=searcher, **(ESTIMATORS | GUMBEL)[estimator])
+    bench = make(network=network, estimator=(ESTIMATORS | GUMBEL)[estimator], **searcher)
     for epoch in (0, 1):
-        judges = [batch_of(BATCH, 9 + n) for n in range(bench.searcher.validation_batches)]
+        wanted = bench.searcher.needs.batches if bench.searcher.needs.wanted(moment(epoch)) else 0
+        judges = [batch_of(BATCH, 9 + n) for n in range(wanted)]
         with Products() as products:
-            bench.step(batch_of(BATCH), *judges, epoch=epoch)
+            report = bench.step(batch_of(BATCH), *judges, epoch=epoch)
         # A layer in the middle: forward, to its input and to its weight are one product each.
-        assert products.done == bench.searcher.forward_equivalents(epoch)
+        assert products.done == report.forward_equivalents
 
 
 def test_until_its_first_epoch_weights_train_under_the_start_and_nothing_is_learned() -> None:
-    bench = make(searcher={"from_epoch": 2}, **ESTIMATORS["relax"])
+    bench = make(from_epoch=2, estimator=ESTIMATORS["relax"])
     before, weights = bench.learned(), copy.deepcopy(bench.network.state_dict())
     for epoch in (0, 1):
-        metrics = bench.step(batch_of(16), batch_of(16, 9), epoch=epoch)
-        assert not metrics["skipped"]
-        assert metrics["train_loss"] > 0
+        assert not bench.searcher.needs.wanted(moment(epoch))
+        report = bench.step(batch_of(16), epoch=epoch)
+        assert report.skipped is False
+        assert report.loss > 0
     assert same(bench.learned(), before)
-    assert not bench.searcher.policies.soft.visits.any()  # nothing was tried
+    assert not bench.soft.visits.any()  # nothing was tried
     assert not torch.equal(bench.network[1].weight, weights["1.weight"])
     draw, credits = bench.draws[0]
     pixels = batch_of(16).images
     torch.testing.assert_close(bench.received[0], seen_by_network(pixels, draw.sub_policy, draw.acts))
     assert not credits
+    assert bench.searcher.needs.wanted(moment(2))
     bench.step(batch_of(16), batch_of(16, 9), epoch=2)
     assert not same(bench.learned(), before)
 
@@ -199,21 +209,21 @@ def test_until_its_first_epoch_weights_train_under_the_start_and_nothing_is_lear
 @pytest.mark.parametrize("estimator", [*ESTIMATORS, *GUMBEL])
 @pytest.mark.parametrize("magnitude_gradient", ["pathwise", "none"])
 def test_a_reward_that_is_no_number_changes_nothing_and_is_counted(estimator: str, magnitude_gradient: str) -> None:
-    bench = make(searcher={"magnitude_gradient": magnitude_gradient}, **(ESTIMATORS | GUMBEL)[estimator])
+    bench = make(magnitude_gradient=magnitude_gradient, estimator=(ESTIMATORS | GUMBEL)[estimator])
     check_that_no_number_changes_nothing(bench)
 
 
 @pytest.mark.parametrize("scale", ["loss", "rank"])
 def test_a_scaled_reward_that_is_no_number_changes_nothing_either(scale: str) -> None:
-    check_that_no_number_changes_nothing(make(searcher={"magnitude_gradient": "none", "reward_scale": scale}))
+    check_that_no_number_changes_nothing(make(magnitude_gradient="none", stabilize=Stabilize(reward_scale=scale)))
 
 
 def check_that_no_number_changes_nothing(bench: Bench) -> None:
-    assert not bench.step(batch_of(16), batch_of(16, 9))["skipped"]  # so that there are momenta
+    assert bench.step(batch_of(16), batch_of(16, 9)).skipped is False  # so that there are momenta
     before = bench.learned()
     with torch.no_grad():
         bench.network[-1].bias.fill_(torch.nan)
-    assert bench.step(batch_of(16), batch_of(16, 9))["skipped"]
+    assert bench.step(batch_of(16), batch_of(16, 9)).skipped is True
     assert same(bench.learned(), before)
 
 
@@ -221,22 +231,22 @@ def check_that_no_number_changes_nothing(bench: Bench) -> None:
     ("estimator", "scale"), [("leave_one_out", "none"), ("none", "none"), ("gumbel", "none"), ("leave_one_out", "loss")]
 )
 def test_a_validation_loss_without_a_slope_changes_nothing(estimator: str, scale: str) -> None:
-    bench = make(searcher={"reward_scale": scale}, trains=False, **(ESTIMATORS | GUMBEL)[estimator])
+    bench = make(stabilize=Stabilize(reward_scale=scale), trains=False, estimator=(ESTIMATORS | GUMBEL)[estimator])
     bench.step(batch_of(16), batch_of(16, 9))
-    before = bench.learned()["policies"]["soft"]
+    before = bench.learned()["policy"]["soft"]
     with torch.no_grad():
         bench.network[-1].weight.zero_()
         bench.network[-1].bias.copy_(torch.tensor([200.0, 0, 0, 0]))  # sure of class 0, and of nothing else
     judge = batch_of(16, 9)
     bench.step(batch_of(16), replace(judge, labels=torch.zeros_like(judge.labels)))
-    assert same(bench.learned()["policies"]["soft"], before)
+    assert same(bench.learned()["policy"]["soft"], before)
 
 
 @pytest.mark.parametrize("share", ["none", "ops"])
 def test_a_bonus_on_the_entropy_draws_a_policy_back_to_its_start_and_nothing_else_moves_it(share: str) -> None:
     def divergences(bonus: float, first: float) -> tuple[float, float]:
-        bench = make(searcher={"entropy_bonus": bonus}, space={"share": share})
-        soft = bench.searcher.policies.soft  # whose sub-policies do not begin alike: .5, .25 and .25
+        bench = make(stabilize=Stabilize(entropy_bonus=bonus), space={"share": share})
+        soft = bench.soft  # whose sub-policies do not begin alike: .5, .25 and .25
         with torch.no_grad():
             soft.preference[..., soft.op[0, 0] if share == "ops" else 0] += first
         before = float(soft.divergence().detach())
@@ -252,17 +262,17 @@ def test_a_bonus_on_the_entropy_draws_a_policy_back_to_its_start_and_nothing_els
 
 
 def test_what_is_kept_of_the_start_bounds_every_share_from_below() -> None:
-    bench = make(space={"keep": 0.5}, searcher={"learning_rate": 1.0, "magnitude_gradient": "none"})
+    bench = make(stabilize=Stabilize(start_share=0.5), learning_rate=1.0, magnitude_gradient="none")
     for _ in range(25):
         bench.step(batch_of(32), batch_of(16, 9))
-    shares = torch.tensor(bench.searcher.found()["sub_policy_shares"])
+    shares = torch.tensor(bench.facts["sub_policy_shares"])
     start = torch.tensor([0.5, 0.25, 0.25])
     assert (shares >= 0.5 * start - 1e-6).all()
     assert float((shares - start).abs().max()) > 0.1  # it has learned, and was held
 
 
 def test_shuffled_rewards_are_the_same_ones_dealt_to_other_images() -> None:
-    real, control = (make(searcher={"rewards": name, "magnitude_gradient": "none"}) for name in ("real", "shuffled"))
+    real, control = (make(shuffled=shuffled, magnitude_gradient="none") for shuffled in (False, True))
     for bench in (real, control):
         bench.step(batch_of(64), batch_of(16, 9))
     (drawn, (rewards,)), (again, (credits,)) = real.draws[0], control.draws[0]
@@ -288,7 +298,7 @@ def test_equal_rewards_share_a_rank_and_no_number_has_none() -> None:
 
 @pytest.mark.parametrize("scale", ["loss", "rank"])
 def test_the_estimator_gets_the_scaled_rewards(scale: str) -> None:
-    plain, bench = (make(searcher={"reward_scale": name, "magnitude_gradient": "none"}) for name in ("none", scale))
+    plain, bench = (make(stabilize=Stabilize(reward_scale=name), magnitude_gradient="none") for name in ("none", scale))
     for each in (plain, bench):
         each.step(batch_of(32), batch_of(16, 9))
     (_, (rewards,)), (_, (credits,)) = plain.draws[0], bench.draws[0]
@@ -301,90 +311,89 @@ def test_visits_count_draws_and_shares_add_up() -> None:
     for _ in range(3):
         bench.step(batch_of(32), batch_of(16, 9))
     counted = torch.stack([draw.sub_policy.bincount(minlength=3) for draw, _ in bench.draws]).sum(0)
-    assert torch.equal(bench.searcher.policies.soft.visits, counted)
+    assert torch.equal(bench.soft.visits, counted)
     assert int(counted.sum()) == 96
-    metrics = bench.searcher.metrics()
-    assert metrics["visits_mean"] == 32.0
-    assert metrics["visits_least"] == int(counted.min())
-    found = bench.searcher.found()
-    assert found["sub_policy_visits"] == counted.tolist()
-    shares = torch.tensor(found["sub_policy_shares"])
+    facts = bench.facts
+    assert facts["visits_mean"] == 32.0
+    assert facts["visits_least"] == int(counted.min())
+    assert facts["sub_policy_visits"] == counted.tolist()
+    shares = torch.tensor(facts["sub_policy_shares"])
     assert float(shares.sum()) == pytest.approx(1.0, abs=1e-6)
-    gained = shares.log() - bench.searcher.policies.soft.start_logits
-    assert found["sub_policy_preferences"] == pytest.approx(gained.tolist(), abs=1e-5)
-    act = bench.searcher.policies.soft.probability_logits.detach().sigmoid().flatten()
-    assert metrics["share/Invert"] == pytest.approx(float(shares[0] * act[0]), abs=1e-5)
-    assert metrics["share/Solarize"] == pytest.approx(float(shares[1] * act[1]), abs=1e-5)
-    assert metrics["idle_share"] == pytest.approx(1 - metrics["share/Invert"] - metrics["share/Solarize"], abs=1e-5)
-    assert {key for key in metrics if key.startswith("share/")} == {"share/Invert", "share/Solarize"}
+    gained = shares.log() - bench.soft.start_logits
+    assert facts["sub_policy_preferences"] == pytest.approx(gained.tolist(), abs=1e-5)
+    act = bench.soft.probability_logits.detach().sigmoid().flatten()
+    assert facts["share/Invert"] == pytest.approx(float(shares[0] * act[0]), abs=1e-5)
+    assert facts["share/Solarize"] == pytest.approx(float(shares[1] * act[1]), abs=1e-5)
+    assert facts["idle_share"] == pytest.approx(1 - facts["share/Invert"] - facts["share/Solarize"], abs=1e-5)
+    assert {key for key in facts if key.startswith("share/")} == {"share/Invert", "share/Solarize"}
 
 
 def test_one_draw_for_a_batch_serves_all_images_and_is_credited_their_mean() -> None:
-    settings = {"draws": "batch", "baseline": "ema"}
-    alone, together = make(trains=False), make(trains=False, **settings)
+    alone = make(trains=False)
+    together = make(trains=False, estimator=ReinforceSettings(draws="batch", baseline="ema"))
     train, judge = batch_of(32), batch_of(16, 9)
     for _ in range(8):
         together.step(train, judge)
-    assert int(together.searcher.policies.soft.visits.sum()) == 8
+    assert int(together.soft.visits.sum()) == 8
     for received, (draw, (credits,)) in zip(together.received, together.draws, strict=True):
         assert draw.sub_policy.shape == credits.shape == (1,)
         place, acts = draw.sub_policy.expand(32), draw.acts.expand(32, -1)
         torch.testing.assert_close(received, seen_by_network(train.images, place, acts))
     with record_step(alone.network) as record:
-        trained(alone.network, False, [])(received, train.labels)
+        Descent(alone.network, 0.0)(received, train.labels)
     direction = validation_gradient(alone.network, [(normalize(judge.images, STANDARD), judge.labels)])
     expected = double_backward(record.frozen(), direction, received, train.labels, STEP_SIZE).mean()
     assert float(credits) == pytest.approx(float(expected), rel=1e-2)
 
 
-def test_every_search_has_one_door_and_an_unknown_one_is_answered_with_the_nearest() -> None:
-    assert search_settings({"searcher": {"name": "differentiable"}, "policy_space": {}, "estimator": {}}) == (
-        DifferentiableSearch()
-    )
+def test_a_searcher_or_an_op_that_is_unknown_is_answered_with_the_nearest() -> None:
+    study = compose_study("search=policy", "searcher=differentiable")
+    assert study.search.stages()[0].searcher(None, 0) == Differentiable()
     with pytest.raises(ValueError, match="did you mean differentiable"):
-        search_settings({"searcher": {"name": "diferentiable"}})
+        compose_study("search=policy", "searcher=diferentiable")
     with pytest.raises(ValueError, match="did you mean Rotate"):
-        search_settings({"searcher": {"name": "random"}, "policy_space": {"ops": ["Rotat", "Invert"]}})
+        compose_study("search=policy", "searcher=random", "searcher.ops=[Rotat,Invert]")
 
 
-@pytest.mark.parametrize("estimator", ["relax", "gumbel"])
-def test_a_search_has_the_temperature_and_the_optimizer_of_its_settings(estimator: str) -> None:
-    settings = {"learning_rate": 0.07, "betas": (0.3, 0.9)}
-    policies = make(searcher=settings, temperature=0.2, **(ESTIMATORS | GUMBEL)[estimator]).searcher.policies
-    assert policies.estimator.temperature == 0.2
-    assert [policies.optimizer.defaults[name] for name in ("lr", "betas")] == [0.07, (0.3, 0.9)]
+@pytest.mark.parametrize("estimator", [RelaxSettings(temperature=0.2), GumbelSettings(temperature=0.2)])
+def test_a_search_has_the_temperature_and_the_optimizer_of_its_settings(
+    estimator: RelaxSettings | GumbelSettings,
+) -> None:
+    policy = make(learning_rate=0.07, estimator=estimator).policy
+    assert policy.estimator.temperature == 0.2
+    assert [policy.optimizer.defaults[name] for name in ("lr", "betas")] == [0.07, (0.5, 0.999)]
 
 
 def test_gumbel_learns_the_shares_alone() -> None:
-    settings = {"searcher": {"magnitude_gradient": "none"}, "space": {"learn_probability": False}}
-    bench = make(**settings, **GUMBEL["gumbel"])
+    bench = make(magnitude_gradient="none", estimator=GUMBEL["gumbel"])
+    bench.soft.learn_probability = False
     bench.step(batch_of(32), batch_of(16, 9))
-    assert float(bench.searcher.policies.soft.preference.detach().abs().max()) > 0
+    assert float(bench.soft.preference.detach().abs().max()) > 0
 
 
 def test_under_shuffled_rewards_magnitudes_learn_noise_too() -> None:
     slopes = []
-    for rewards in ("real", "shuffled"):
-        bench = make(trains=False, searcher={"rewards": rewards})
+    for shuffled in (False, True):
+        bench = make(trains=False, shuffled=shuffled)
         bench.step(batch_of(64), batch_of(16, 9))
-        slopes.append(bench.searcher.policies.soft.magnitude_logits.grad.clone())
+        slopes.append(bench.soft.magnitude_logits.grad.clone())
     assert not torch.allclose(*slopes)
 
 
 def test_gradients_of_magnitudes_are_dealt_as_rewards_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slope(rewards: str, deal: Callable[[Tensor], Tensor]) -> Tensor:
+    def slope(shuffled: bool, deal: Callable[[Tensor], Tensor]) -> Tensor:
         monkeypatch.setattr(policy_learner, "dealt", lambda batch, noise: deal(torch.arange(batch)))
-        bench = make(trains=False, searcher={"rewards": rewards})
+        bench = make(trains=False, shuffled=shuffled)
         bench.step(batch_of(64), batch_of(16, 9))
-        return bench.searcher.policies.soft.magnitude_logits.grad.clone()
+        return bench.soft.magnitude_logits.grad.clone()
 
-    real = slope("real", lambda images: images)
-    torch.testing.assert_close(slope("shuffled", lambda images: images), real)
-    assert not torch.allclose(slope("shuffled", lambda images: images.roll(1)), real)
+    real = slope(False, lambda images: images)
+    torch.testing.assert_close(slope(True, lambda images: images), real)
+    assert not torch.allclose(slope(True, lambda images: images.roll(1)), real)
 
 
 def test_a_running_baseline_follows_the_rewards() -> None:
-    bench = make(trains=False, baseline="ema")
+    bench = make(trains=False, estimator=ESTIMATORS["ema"])
     bench.step(batch_of(32), batch_of(16, 9))
     ((_, (credits,)),) = bench.draws
-    assert float(bench.searcher.policies.estimator.running.sum) == pytest.approx(0.1 * float(credits.mean()), rel=1e-5)
+    assert float(bench.policy.estimator.running.sum) == pytest.approx(0.1 * float(credits.mean()), rel=1e-5)

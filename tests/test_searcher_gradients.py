@@ -9,8 +9,13 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from jointsearch.data.sets import Batch
+from jointsearch.estimators.draw import EstimatorSettings
 from jointsearch.estimators.exact import expected_reward
-from jointsearch.searchers.differentiable import Augmented
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.estimators.relax import RelaxSettings
+from jointsearch.searchers.differentiable import Stabilize
+from jointsearch.searchers.drawn_policy import Augmented
+from jointsearch.searchers.policy_learner import DIRECT_STEEPNESS
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.validation import validation_gradient
@@ -25,12 +30,13 @@ from tests.search_bench import (
     STEP_SIZE,
     TELLING,
     Bench,
+    Descent,
     batch_of,
     make,
+    moment,
     noise,
     plain_network,
     seen_by_network,
-    trained,
 )
 
 JUDGE = batch_of(32, 9)
@@ -65,19 +71,23 @@ def mean_rewards(network: nn.Module, train: Batch) -> Tensor:
 
 
 def exact_gradient(bench: Bench, table: Tensor) -> Tensor:
-    soft = bench.searcher.policies.soft
+    soft = bench.soft
     parts = torch.autograd.grad(expected_reward(soft.logits(), table), [soft.preference, soft.probability_logits])
     return torch.cat([part.flatten() for part in parts])
 
 
 @pytest.mark.parametrize(
-    ("estimator", "space"),
-    [*[(name, {}) for name in ESTIMATORS], ("leave_one_out", {"share": "ops"}), ("relax", {"keep": 0.3})],
+    ("estimator", "options"),
+    [
+        *[(name, {}) for name in ESTIMATORS],
+        ("leave_one_out", {"space": {"share": "ops"}}),
+        ("relax", {"stabilize": Stabilize(start_share=0.3)}),
+    ],
 )
 def test_the_mean_gradient_over_many_steps_is_that_of_the_enumerated_expectation(
-    estimator: str, space: dict[str, Any]
+    estimator: str, options: dict[str, Any]
 ) -> None:
-    bench = make(trains=False, searcher=FIXED, space=space, **ESTIMATORS[estimator])
+    bench = make(trains=False, estimator=ESTIMATORS[estimator], **FIXED, **options)
     train = batch_of(128)
     exact = exact_gradient(bench, mean_rewards(bench.network, train))
     found = torch.stack([bench.gradient(train, JUDGE) for _ in range(100)]).double()
@@ -93,15 +103,14 @@ def test_the_policy_moves_to_the_ops_after_whose_training_step_the_validation_lo
     train, after = batch_of(128), []
     for place in range(3):
         network = plain_network()
-        trained(network, True, [])(
-            seen_by_network(train.images, torch.full((128,), place), torch.ones(128)), train.labels
-        )
+        Descent(network)(seen_by_network(train.images, torch.full((128,), place), torch.ones(128)), train.labels)
         after.append(float(cross_entropy(network(INPUTS), JUDGE.labels).detach()))
-    bench = make(trains=False, searcher=FIXED, space={"learn_probability": False})
-    loss_before = torch.dot(torch.tensor(bench.searcher.found()["sub_policy_shares"]), torch.tensor(after))
+    bench = make(trains=False, **FIXED)
+    bench.soft.learn_probability = False
+    loss_before = torch.dot(torch.tensor(bench.facts["sub_policy_shares"]), torch.tensor(after))
     for _ in range(40):
         bench.step(train, JUDGE)
-    shares = torch.tensor(bench.searcher.found()["sub_policy_shares"])
+    shares = torch.tensor(bench.facts["sub_policy_shares"])
     assert torch.dot(shares, torch.tensor(after)) < loss_before - 1e-4
     assert int(shares.argmax()) == int(torch.tensor(after).argmin())
     assert int(shares.argmin()) == int(torch.tensor(after).argmax())
@@ -116,20 +125,20 @@ def smooth(count: int) -> Batch:
 
 def magnitude_slope(bench: Bench, magnitude_logit: float) -> tuple[float, float]:
     """Mean reward and its gradient at a magnitude, always under the same noise."""
-    bench.searcher.policies.noise.manual_seed(1)
+    bench.policy.noise.manual_seed(1)
     with torch.no_grad():
-        bench.searcher.policies.soft.magnitude_logits.fill_(magnitude_logit)
-    bench.searcher.policies.optimizer = torch.optim.SGD(bench.searcher.policies.soft.parameters(), lr=0.0)
+        bench.soft.magnitude_logits.fill_(magnitude_logit)
+    bench.policy.optimizer = torch.optim.SGD(bench.soft.parameters(), lr=0.0)
     judge = Batch(JUDGE.images.double() / 255, JUDGE.labels, JUDGE.index)
     bench.step(smooth(32), judge)
-    return float(bench.draws[-1][1][0].mean()), float(bench.searcher.policies.soft.magnitude_logits.grad.sum())
+    return float(bench.draws[-1][1][0].mean()), float(bench.soft.magnitude_logits.grad.sum())
 
 
 @pytest.mark.parametrize("op", ["Rotate", "TranslateX", "Brightness"])
 @pytest.mark.parametrize("through_step", ["finite_difference", "jvp"])
 def test_the_gradient_of_a_magnitude_is_the_slope_of_the_mean_reward(op: str, through_step: str) -> None:
     start = Policy((SubPolicy((OpChoice(op, 0.7, 0.4),)),))
-    bench = make(start, plain_network().double(), False, searcher={"through_step": through_step})
+    bench = make(start, plain_network().double(), False, through_step=through_step)
     _, slope = magnitude_slope(bench, -0.4)
     above, below = (magnitude_slope(bench, -0.4 + step)[0] for step in (1e-3, -1e-3))
     assert slope == pytest.approx((above - below) / 2e-3, rel=2e-2)
@@ -138,27 +147,29 @@ def test_the_gradient_of_a_magnitude_is_the_slope_of_the_mean_reward(op: str, th
 
 def test_as_published_a_magnitude_counts_as_added_to_every_pixel() -> None:
     start = Policy((SubPolicy((OpChoice("Brightness", 1.0, 0.4),)),))
-    slopes = {}
-    for name in ("ones", "pathwise"):
-        settings = {"through_step": "jvp", "magnitude_gradient": name}
-        bench = make(start, plain_network().double(), False, searcher=settings)
-        slopes[name] = magnitude_slope(bench, -0.4)[1]
+    logit, slopes = -0.4, {}
+    for name, settings, steepness in (
+        ("pathwise", {"through_step": "jvp"}, 1.0),
+        ("paper", {"published": "paper"}, DIRECT_STEEPNESS),
+    ):
+        bench = make(start, plain_network().double(), False, **settings)
+        slopes[name] = magnitude_slope(bench, logit / steepness)[1] / steepness  # at the same magnitude
     labels = smooth(32).labels
     shift = 1e-4 / 0.25  # in normalized pixels
     above, below = (
         float(rewards_at(bench.network, bench.received[0] + side * shift, labels).mean()) for side in (1, -1)
     )
-    share = torch.tensor(-0.4).sigmoid()
-    assert slopes["ones"] == pytest.approx((above - below) / 2e-4 * float(share * (1 - share)), rel=1e-3)
-    assert slopes["ones"] != pytest.approx(slopes["pathwise"], rel=0.5)
+    share = torch.tensor(logit).sigmoid()
+    assert slopes["paper"] == pytest.approx((above - below) / 2e-4 * float(share * (1 - share)), rel=1e-3)
+    assert slopes["paper"] != pytest.approx(slopes["pathwise"], rel=0.5)
 
 
 def test_without_a_gradient_magnitudes_stay_those_of_the_start() -> None:
-    bench = make(searcher=FIXED)
+    bench = make(**FIXED)
     for _ in range(3):
         bench.step(batch_of(32), JUDGE)
-    assert bench.searcher.policies.soft.magnitude_logits.grad is None
-    found = {choice.op: choice for sub_policy in bench.searcher.policy().sub_policies for choice in sub_policy.ops}
+    assert bench.soft.magnitude_logits.grad is None
+    found = {choice.op: choice for sub_policy in bench.policy.policy().sub_policies for choice in sub_policy.ops}
     assert found["Solarize"].magnitude == 0.5
     assert found["Solarize"].probability != 0.5  # this is learned
 
@@ -169,71 +180,70 @@ def test_without_a_gradient_magnitudes_stay_those_of_the_start() -> None:
     [("batch", "none"), ("image", "leave_one_out")],
 )
 def test_seeing_both_losses_relax_is_reinforce_whatever_its_surrogate_says(draws: str, baseline: str) -> None:
-    def gradient(estimate_on: str, size: float = 0.0, **estimator: Any) -> Tensor:
-        bench = make(trains=False, searcher=FIXED | {"estimate_on": estimate_on}, draws=draws, **estimator)
+    def gradient(published: str, estimator: EstimatorSettings, size: float = 0.0) -> Tensor:
+        bench = make(trains=False, published=published, estimator=estimator, **FIXED)
         fill = torch.Generator().manual_seed(8)
         with torch.no_grad():
-            for parameter in bench.searcher.policies.estimator.parameters():
+            for parameter in bench.policy.estimator.parameters():
                 parameter.copy_(size * torch.randn(parameter.shape, generator=fill))
-        return bench.gradient(batch_of(32), JUDGE)
+        found = bench.gradient(batch_of(32), JUDGE)
+        found[3:] /= bench.soft.steepness  # of the acting logits, which move faster as published
+        return found
 
-    plain = gradient("difference", name="reinforce", scoring="joint", baseline=baseline)
+    plain = gradient("no", ReinforceSettings("joint", baseline, draws))
+    relax = RelaxSettings("joint", draws=draws)
     for size in (0.0, 0.1, 1.0):
-        torch.testing.assert_close(
-            gradient("sides", size, name="relax", scoring="joint"), plain, rtol=1e-4, atol=1e-5 * float(plain.norm())
-        )
-    assert float((gradient("difference", 0.1, name="relax", scoring="joint") - plain).norm()) > 0.1 * float(
-        plain.norm()
-    )
+        torch.testing.assert_close(gradient("paper", relax, size), plain, rtol=1e-4, atol=1e-5 * float(plain.norm()))
+    assert float((gradient("no", relax, 0.1) - plain).norm()) > 0.1 * float(plain.norm())
 
 
 def test_several_draws_for_a_validation_gradient_are_averaged() -> None:
     train = batch_of(32)
-    several = make(trains=False, searcher=FIXED | {"draws_per_validation": 3, "through_step": "jvp"})
+    several = make(trains=False, stabilize=Stabilize(draws_per_validation=3), through_step="jvp", **FIXED)
     together = several.gradient(train, JUDGE)
     assert [len(credits) for _, credits in several.draws] == [1, 1, 1]
-    alone = make(trains=False, searcher=FIXED | {"through_step": "jvp"})
+    alone = make(trains=False, through_step="jvp", **FIXED)
     single = [alone.gradient(train, JUDGE) for _ in range(3)]  # goes through the same noise
     torch.testing.assert_close(together, torch.stack(single).mean(0))
     assert not torch.allclose(single[0], single[1])
-    assert int(several.searcher.policies.soft.visits.sum()) == 96
+    assert int(several.soft.visits.sum()) == 96
 
 
 def test_several_validation_batches_are_averaged() -> None:
     judges = [batch_of(16, 9), batch_of(48, 10)]
 
     def gradient(*judges: Batch) -> Tensor:
-        return make(trains=False, searcher=FIXED | {"through_step": "jvp"}).gradient(batch_of(32), *judges)
+        return make(trains=False, through_step="jvp", **FIXED).gradient(batch_of(32), *judges)
 
     expected = 0.25 * gradient(judges[0]) + 0.75 * gradient(judges[1])  # by their images
     torch.testing.assert_close(gradient(*judges), expected)
 
 
-def drift(rewards: str, seed: int) -> float:
+def drift(shuffled: bool, seed: int) -> float:
     # Ops that do nothing at magnitude 0, so that no reward can depend on which of them was drawn.
     ops = ("Rotate", "Brightness", "Contrast", "Color", "Sharpness", "TranslateX", "ShearY", "Cutout")
     start = Policy(tuple(SubPolicy((OpChoice(op, 0.5, 0.0),)) for op in ops))
-    bench = make(start, searcher=FIXED | {"rewards": rewards})
-    bench.searcher.policies.noise.manual_seed(seed)
+    bench = make(start, shuffled=shuffled, **FIXED)
+    bench.policy.noise.manual_seed(seed)
     for step in range(60):
         bench.step(batch_of(24, seed + step), batch_of(24, 900 + step), step_size=0.05)
-    return float(bench.searcher.policies.soft.preference.detach().square().mean())
+    return float(bench.soft.preference.detach().square().mean())
 
 
 def test_among_ops_that_do_nothing_the_policy_drifts_as_it_does_on_shuffled_rewards() -> None:
-    real, dealt = (sum(drift(rewards, 100 * seed) for seed in range(5)) for rewards in ("real", "shuffled"))
+    real, dealt = (sum(drift(shuffled, 100 * seed) for seed in range(5)) for shuffled in (False, True))
     assert 0.25 < real / dealt < 4  # squares: a factor of 2
     assert real / 5 < 0.02  # 60 steps of .02 in one direction would come to 1.44; it is .003
 
 
 def test_the_gradient_of_the_weights_of_sub_policies_is_that_of_the_blend_of_all_their_images() -> None:
     start = Policy((*TELLING.sub_policies, SubPolicy((OpChoice("Rotate", 0.5, 0.6), OpChoice("Brightness", 0.5, 0.3)))))
-    bench = make(start, plain_network().double(), False, searcher={"through_step": "jvp"}, **GUMBEL["gumbel"])
+    bench = make(start, plain_network().double(), False, through_step="jvp", estimator=GUMBEL["gumbel"])
     searcher, train = bench.searcher, smooth(16)
-    batch = searcher.policies.augmented(train)
+    batch = searcher.drawn.augmented(train)
     frozen, direction = frozen_at(bench, batch)
-    objective, credits = searcher.outcome(frozen, direction, batch, STEP_SIZE, {})
-    (found,) = torch.autograd.grad(objective, searcher.policies.soft.preference, retain_graph=True)
+    objective, credits, _ = searcher.outcome(frozen, direction, batch, moment(), {})
+    (found,) = torch.autograd.grad(objective, bench.soft.preference, retain_graph=True)
     acts = batch.draw.all_acts.detach()
     blend = sum(
         batch.draw.weights[:, place].view(-1, 1, 1, 1) * under(bench, batch, place, acts[:, place])
@@ -241,14 +251,14 @@ def test_the_gradient_of_the_weights_of_sub_policies_is_that_of_the_blend_of_all
     )
     value = double_backward(frozen, direction, (blend - 0.5) / 0.25, batch.labels, STEP_SIZE).mean()
     torch.testing.assert_close(value.detach(), credits.mean(), rtol=1e-6, atol=1e-9, check_dtype=False)
-    (expected,) = torch.autograd.grad(value, searcher.policies.soft.preference)
+    (expected,) = torch.autograd.grad(value, bench.soft.preference)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
     assert float(expected.std()) > 1e-5
 
 
 def under(bench: Bench, batch: Augmented, place: int, acts: Tensor) -> Tensor:
     """All images under one sub-policy, with the directions of the draw."""
-    soft, count = bench.searcher.policies.soft, len(batch.labels)
+    soft, count = bench.soft, len(batch.labels)
     op = torch.where(acts > 0, soft.op[place], -1)
     draw = draw_of(
         torch.full((count,), place), op, soft.magnitudes().detach()[place].expand(count, -1), torch.rand(8, count)
@@ -262,17 +272,17 @@ def draw_fields(draw: Any, batch: Augmented) -> tuple[Tensor, ...]:
 
 def frozen_at(bench: Bench, batch: Augmented) -> tuple[FrozenNetwork, dict[str, Tensor]]:
     with record_step(bench.network) as record:
-        bench.searcher.train_step(batch.images.detach(), batch.labels)
+        bench.searcher.context.train_step(batch.images.detach(), batch.labels)
     judge = (JUDGE.images.double() / 255 - STANDARD.mean[0]) / STANDARD.std[0]
     return record.frozen(), validation_gradient(bench.network, [(judge, JUDGE.labels)])
 
 
 def test_a_gumbel_step_moves_everything_that_is_learned() -> None:
-    bench = make(trains=False, **GUMBEL["gumbel"])
+    bench = make(trains=False, estimator=GUMBEL["gumbel"])
     gradient = bench.gradient(batch_of(64), JUDGE)
     assert (gradient[:5] != 0).all()  # three shares and two acting logits; the last op does not exist
     assert float(gradient[:3].sum()) == pytest.approx(0, abs=1e-6)  # shares add up to 1 whatever the preferences
-    magnitude = bench.searcher.policies.soft.magnitude_logits.grad
+    magnitude = bench.soft.magnitude_logits.grad
     assert [name for name, slope in zip(("Invert", "Solarize", "none"), magnitude, strict=True) if slope != 0] == [
         "Solarize"
     ]

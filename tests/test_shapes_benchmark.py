@@ -7,10 +7,11 @@ import torch
 
 from jointsearch.benchmarks import shapes
 from jointsearch.benchmarks.shapes import OPS, ShapesOutcome, op_shares, shapes_outcome
-from jointsearch.data.load import DataSettings
+from jointsearch.commands import benchmark
+from jointsearch.commands.benchmark import ON_SHAPES, SHAPES, searcher_of
+from jointsearch.commands.command import run
+from jointsearch.data.datasets import Shapes
 from jointsearch.data.shapes import SHAPES_ANSWER
-from scripts import benchmark, door
-from scripts.benchmark import ON_SHAPES, SHAPES, search_of
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 GOOD = {op: 1.1 for op in SHAPES_ANSWER["recover"]} | {op: 0.9 for op in SHAPES_ANSWER["avoid"]}
@@ -32,25 +33,22 @@ def test_shares_of_ops_by_hand() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_search_of_the_benchmark_has_all_ops_of_the_answer_to_choose_from(name: str) -> None:
-    settings = search_of([*ON_SHAPES, *SHAPES[name]])
+    settings = searcher_of([*ON_SHAPES, *SHAPES[name]])
     start = settings.policy_space.policy()
     assert {choice.op for sub_policy in start.sub_policies for choice in sub_policy.ops} == set(OPS)
     shares = op_shares(start)
     assert [shares[op] * len(OPS) for op in GOOD] == pytest.approx([1.0] * len(GOOD))
 
 
-EVERY_OTHER = ["searcher.every=2", "searcher.measurements=null"]
-
-
 def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=2))
-    settings = search_of([*ON_SHAPES, *SHAPES["the same, longer"], "searcher.trial_steps=1", *EVERY_OTHER])
-    outcome = shapes_outcome(settings, 0, DataSettings("shapes", reduced=96))
+    monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=3))
+    short = ["searcher.trial_steps=1", "searcher.measurements=2"]
+    outcome = shapes_outcome(searcher_of([*ON_SHAPES, *SHAPES["the same, longer"], *short]), 0, Shapes(reduced=96))
     assert outcome.over_uniform.keys() == GOOD.keys()
     assert 0 < outcome.accuracy < 100
     assert 0 < outcome.start_accuracy < 100
-    # 2 steps, of which the second epoch's one is measured: 17 rows, a step and 7 validation batches each.
-    assert outcome.forward_equivalents == 2 * 3 + 17 * (3 + 7)
+    # 3 steps, of which those of the last two epochs are measured: 17 rows, a step and 7 validation batches each.
+    assert outcome.forward_equivalents == 3 * 3 + 2 * 17 * (3 + 7)
 
 
 @pytest.mark.parametrize("task", ["planted", "shapes"])
@@ -59,5 +57,5 @@ def test_a_device_that_a_benchmark_would_not_use_is_refused(
 ) -> None:
     monkeypatch.setattr(benchmark, "choose_device", torch.device)
     monkeypatch.setattr(benchmark, f"print_{task}", lambda settings: None)
-    assert door.run(benchmark.main, "benchmark", [f"task={task}", "device=cuda"]) == 2
+    assert run("benchmark", [f"task={task}", "device=cuda"]) == 2
     assert f"task={task} runs on the CPU" in capsys.readouterr().err

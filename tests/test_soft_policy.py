@@ -8,6 +8,7 @@ import torch
 
 from jointsearch.estimators.draw import draw_noise
 from jointsearch.estimators.reinforce import Reinforce
+from jointsearch.searchers.spaces import Start
 from jointsearch.soft.mixture import apply_blended, candidate_scores, pushed
 from jointsearch.soft.policy import SoftPolicy
 from search_spaces.augment.apply import PolicyDraw, apply_draw, draw_policy
@@ -15,7 +16,8 @@ from search_spaces.augment.table import DADA_OPS, OPS
 from search_spaces.controls import named_policy, random_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
-from search_spaces.spaces import PAIRINGS, pairs, starting_policy
+from search_spaces.schedule import PolicySchedule
+from search_spaces.spaces import PAIRINGS, pairs
 
 COUNTS = {"unordered": 105, "unordered_repeated": 120, "ordered": 210, "ordered_repeated": 225}
 
@@ -40,9 +42,12 @@ def test_a_single_op_makes_no_pair_of_different_ops() -> None:
 
 
 def test_a_search_may_start_from_any_policy_but_no_schedule(tmp_path) -> None:
-    assert starting_policy("trivialaugment", None, "unordered", 0.5, 0.5) == named_policy("trivialaugment")
+    assert Start().policy() == named_policy("trivialaugment")
     random_policy(DADA_OPS, 3).save(tmp_path / "mine.json")
-    assert starting_policy(str(tmp_path / "mine.json"), None, "unordered", 0.5, 0.5) == random_policy(DADA_OPS, 3)
+    assert Start(str(tmp_path / "mine.json")).policy() == random_policy(DADA_OPS, 3)
+    PolicySchedule(((0, pairs()), (1, named_policy("none")))).save(tmp_path / "schedule.json")
+    with pytest.raises(InputError, match=r"schedule.json is a schedule; a search starts from one policy, name one"):
+        Start(str(tmp_path / "schedule.json")).policy()
 
 
 STARTS = {
@@ -68,10 +73,10 @@ def test_sub_policies_of_weight_zero_are_left_out(weighted: bool) -> None:
 
 
 @pytest.mark.parametrize("share", ["none", "ops"])
-@pytest.mark.parametrize("keep", [0.0, 0.3])
+@pytest.mark.parametrize("start_share", [0.0, 0.3])
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())
-def test_before_anything_is_learned_it_hardens_to_its_start(start: Policy, share: str, keep: float) -> None:
-    hard = SoftPolicy(start, share=share, keep=keep).harden(None, weighted=True)
+def test_before_anything_is_learned_it_hardens_to_its_start(start: Policy, share: str, start_share: float) -> None:
+    hard = SoftPolicy(start, share=share, start_share=start_share).harden(None, weighted=True)
     total = sum(sub_policy.weight for sub_policy in start.sub_policies)
     found = {tuple(choice.op for choice in sub_policy.ops): sub_policy for sub_policy in hard.sub_policies}
     assert len(hard.sub_policies) == len(start.sub_policies)
@@ -134,7 +139,7 @@ def test_a_shared_logit_moves_every_sub_policy_that_holds_the_op_in_that_stage()
 
 
 def test_what_is_kept_of_the_start_stays_whatever_is_learned() -> None:
-    soft = SoftPolicy(pairs(), keep=0.21)
+    soft = SoftPolicy(pairs(), start_share=0.21)
     with torch.no_grad():
         soft.preference[0] = 100.0
     shares = soft.log_shares().detach().exp()

@@ -11,18 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointsearch.checkpoint import load_checkpoint
 from jointsearch.data.sets import DataSplits, ImageSet
+from jointsearch.loops.journal import Interrupted
+from jointsearch.loops.plan import Plan
 from jointsearch.loops.recipe import Recipe
-from jointsearch.loops.resumable import Interrupted
 from jointsearch.loops.search import search
-from jointsearch.loops.trial import Trial
-from jointsearch.plain_state import encode_state
-from jointsearch.searchers.make import new_searcher
-from jointsearch.searchers.table_settings import TableSearch
+from jointsearch.protocols import Context, StepSearcher, TrainStep
+from jointsearch.runs.checkpoint import load_checkpoint
+from jointsearch.runs.plain_state import encode_state
+from jointsearch.searchers.table import Table, Trials
 from jointsearch.settings import as_plain
-from jointsearch.train_step import TrainStep
-from tests.test_table_searcher import MOVED, settings, some
+from tests.table_bench import MOVED, some, table, trials
 
 
 @dataclass
@@ -43,20 +42,18 @@ class Stopping:
         return self.train_step.undone()
 
 
-def searched(folder: Path, search_of: TableSearch, stop_at: int | None = None) -> dict[str, Any]:
+def searched(folder: Path, search_of: Table | Trials, stop_at: int | None = None) -> dict[str, Any]:
     """A search by the loop, 3 steps an epoch; a signal comes while step `stop_at` is done, steps of trials counted."""
     parts = [some(40, seed) for seed in (1, 2)]
     train, judges = (ImageSet(part.images, part.labels, ("a", "b")) for part in parts)
     recipe = Recipe(epochs=3, batch_size=16, precision="float32", drop_rate=0.2)
-    trial = Trial(
-        folder, search_of.policy_space.policy(), "tiny_cnn", recipe, MOVED, 5, {}, as_plain(search_of), save_seconds=1e6
-    )
-    made = new_searcher(search_of, MOVED, 5, recipe.epochs)
+    start = search_of.policy_space.policy()
+    plan = Plan(folder, "tiny_cnn", recipe, MOVED, 5, start, search=as_plain(search_of), save_seconds=1e6)
 
-    def stopping(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> Any:
-        return made(network, Stopping(train_step, stop_at), noise)
+    def stopping(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> StepSearcher:
+        return search_of.start(Context(network, Stopping(train_step, stop_at), MOVED, noise, recipe.epochs))
 
-    return search(trial, DataSplits(train, judges, judges.subset(judges.labels[:0])), stopping)
+    return search(plan, DataSplits(train, judges, judges.subset(judges.labels[:0])), stopping)
 
 
 def final_state(folder: Path) -> dict[str, Any]:
@@ -65,9 +62,10 @@ def final_state(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in loaded.state.items() if key != "seconds"}
 
 
-LOOPED = settings("Rotate", "Cutout", "Invert", levels=1, every=2, from_epoch=1, validation_batches=2)
-TRIED = replace(LOOPED, searcher=replace(LOOPED.searcher, trial_steps=4))
-Undisturbed = tuple[Path, dict[str, Any], TableSearch]
+OPS = ("Rotate", "Cutout", "Invert")
+LOOPED = table(*OPS, levels=1, every=2, from_epoch=1, validation_batches=2)
+TRIED = trials(*OPS, levels=1, trial_steps=4, validation_batches=2)
+Undisturbed = tuple[Path, dict[str, Any], Table | Trials]
 
 
 @pytest.fixture(scope="module", params=[LOOPED, TRIED], ids=["one_step", "many_steps"])
@@ -80,7 +78,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_interrupted_and_resumed_it_ends_on_the_same_bits(place: int, tmp_path: Path, undisturbed: Undisturbed) -> None:
     folder, expected, looped = undisturbed
     # While the weights are trained, and with trials of 4 rows x 4 steps, in the first, after it and in the second.
-    stop_at = ((12, 21, 30) if looped.searcher.trial_steps else (4, 5, 8))[place]
+    stop_at = ((12, 21, 30) if looped is TRIED else (4, 5, 8))[place]
     with pytest.raises(Interrupted):
         searched(tmp_path, looped, stop_at)
     result = searched(tmp_path, looped)
@@ -89,10 +87,10 @@ def test_interrupted_and_resumed_it_ends_on_the_same_bits(place: int, tmp_path: 
 
 
 def test_measuring_leaves_no_trace_in_what_is_trained(tmp_path: Path, undisturbed: Undisturbed) -> None:
-    searched(tmp_path, replace(LOOPED, searcher=replace(LOOPED.searcher, from_epoch=100)))
+    searched(tmp_path, replace(LOOPED, from_epoch=100))
     unmeasured, measured = final_state(tmp_path), final_state(undisturbed[0])
     assert len(unmeasured["searcher"]["gains"]) == 0
-    assert len(measured["searcher"]["gains"]) == 3
+    assert len(measured["searcher"]["gains"]) == (3 if undisturbed[2] is LOOPED else 2)
     assert encode_state(unmeasured["generators"]) == encode_state(measured["generators"])
     assert encode_state(unmeasured["trainer"]["optimizer"]) == encode_state(measured["trainer"]["optimizer"])
     for name, weight in measured["trainer"]["network"].items():
@@ -104,6 +102,7 @@ def test_measuring_leaves_no_trace_in_what_is_trained(tmp_path: Path, undisturbe
 def test_the_cost_counts_every_step_and_every_measurement(undisturbed: Undisturbed) -> None:
     _, result, looped = undisturbed
     # Of 2 validation batches and 4 rows: gradient and rewards, or 4 training steps and the validation loss of each.
-    measurement = 3 * 2 + 2 * 4 if looped is LOOPED else 4 * (3 * 4 + 2)
-    assert result["forward_equivalents"] == 9 * 3 + 3 * measurement  # 9 steps, of which 4, 6 and 8 are measured
-    assert result["images_measured"] == 16 + 8 + 16
+    # 9 steps, of which the table measures 4, 6 and 8, and trials the first of the last two epochs.
+    measurements, cost = (3, 3 * 2 + 2 * 4) if looped is LOOPED else (2, 4 * (3 * 4 + 2))
+    assert result["forward_equivalents"] == 9 * 3 + measurements * cost
+    assert result["images_measured"] == (16 + 8 + 16 if looped is LOOPED else 16 + 16)

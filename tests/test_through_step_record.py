@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.trainer import Trainer
 from jointsearch.networks.create import create_network
 from jointsearch.randomness import own_global_randomness
 from jointsearch.through_step.finite_difference import finite_difference

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from jointsearch.track import Tracker, read_metrics
+from jointsearch.runs.track import Tracker, read_metrics
 from search_spaces.errors import InputError
 
 

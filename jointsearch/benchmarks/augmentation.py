@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 from jointsearch.benchmarks.timing import time_in_turn
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment
-from jointsearch.loops.recipe import Recipe, Trainer
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.trainer import Trainer
 from jointsearch.networks.create import create_network
 from search_spaces.augment.apply import apply_policy
 from search_spaces.controls import named_policy

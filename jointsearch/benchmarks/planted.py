@@ -6,21 +6,50 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from jointsearch.data.planted import COUNTS, PLANTED_ANSWER, planted
 from jointsearch.data.standard import Standard
+from jointsearch.loops.grid import CELLS
+from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
-from jointsearch.loops.trial import Trial
-from jointsearch.searchers.make import AnySearch, new_searcher
-from jointsearch.searchers.table_settings import TableSearch
+from jointsearch.networks.supernet import SUPERNET
+from jointsearch.protocols import Context, SearcherSettings, StepSearcher, TrainStep
+from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
+from jointsearch.search_kinds import SupernetSettings
+from jointsearch.searchers.cell_learner import ArchitectureSettings, CellLearner
+from jointsearch.searchers.spaces import Pairs
+from jointsearch.searchers.table_entries import table_entries
 from jointsearch.settings import as_plain
+from jointsearch.soft.network import SuperNet
+from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
 NETWORK = "tiny_mlp"
 STANDARD = Standard()
 STEPS = 320  # as many as DADA takes on CIFAR-10
-RECIPE = Recipe(batch_size=128, learning_rate=0.01, weight_decay=0.0, schedule="none", precision="float32")
+RECIPE = Recipe(
+    batch_size=128, learning_rate=0.01, weight_decay=0.0, schedule="none", precision="float32", evaluate_every=1
+)
+
+# With cells: large batches, because few images meet the planted op and a step of a supernet costs most of its time
+# whatever its images.
+CHANNELS, LAYERS = 4, 3
+CELL_RECIPE = Recipe(
+    epochs=80,
+    batch_size=500,
+    optimizer="momentum",
+    learning_rate=0.2,
+    weight_decay=3e-4,
+    schedule="none",
+    clip_gradient=5.0,
+    precision="float32",
+    evaluate_every=80,
+)
+CELL_STEPS = CELL_RECIPE.epochs * CELL_RECIPE.check_steps(COUNTS["train"])
 
 
 @dataclass(frozen=True)
@@ -35,16 +64,24 @@ class PlantedOutcome:
     seconds: float
 
 
-def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
-    """Search on the planted data, train with what was found, and score both."""
+def planted_outcome(
+    settings: SearcherSettings, seed: int, architecture: ArchitectureSettings | None = None
+) -> PlantedOutcome:
+    """Search on the planted data, train with what was found, and score both; `architecture` searches cells too."""
     with tempfile.TemporaryDirectory() as scratch:
-        found, policy = planted_search(settings, seed, Path(scratch) / "search")
-        trained = retrain(_trial(policy, seed, Path(scratch) / "training"), planted(seed))
-    space = settings.entries() if isinstance(settings, TableSearch) else settings.policy_space.policy()
+        folder = Path(scratch) / "search"
+        found, policy = planted_search(settings, seed, folder, architecture)
+        plan = _plan(policy, seed, Path(scratch) / "training")
+        if architecture is not None:
+            options = {"genotype": Genotype.load(folder / GENOTYPE_FILE), "channels": CHANNELS, "layers": LAYERS}
+            plan = replace(plan, network=CELLS, recipe=CELL_RECIPE, network_options=options)
+        trained = retrain(plan, planted(seed))
+    space = getattr(settings, "policy_space", Pairs()).policy()
     shares, recover = found.get("sub_policy_shares"), PLANTED_ANSWER["recover"]
     scores, positive = shares, holding(space, recover)
     if table := found.get("table"):  # all that it keeps is as likely as before; it ranks by what they gain
         scores, positive = [row["gain"] for row in table], [row["op"] in recover for row in table]
+        space = table_entries(getattr(settings, "policy_space"), getattr(settings, "levels"))  # noqa: B009
     return PlantedOutcome(
         None if scores is None else auc(scores, positive),
         "-" if scores is None else f"{len(scores)} {'rows' if table else 'sub-policies'}",
@@ -55,16 +92,33 @@ def planted_outcome(settings: AnySearch, seed: int) -> PlantedOutcome:
     )
 
 
-def planted_search(settings: AnySearch, seed: int, folder: Path) -> tuple[dict[str, Any], Policy]:
+def planted_search(
+    settings: SearcherSettings, seed: int, folder: Path, architecture: ArchitectureSettings | None = None
+) -> tuple[dict[str, Any], Policy]:
     """The result of a search on the planted data, and the policy it found."""
-    trial = replace(_trial(settings.policy_space.policy(), seed, folder), search=as_plain(settings))
-    found = search(trial, planted(seed), new_searcher(settings, STANDARD, seed, trial.recipe.epochs))
-    return found, Policy.load(folder / "found.json")
+    plan = replace(_plan(None, seed, folder), search={"searcher": as_plain(settings)})
+    if architecture is not None:
+        options = SupernetSettings("small", CHANNELS, LAYERS).options()
+        plan = replace(plan, network=SUPERNET, recipe=CELL_RECIPE, network_options=options)
+    found = search(plan, planted(seed), started(settings, plan, architecture))
+    return found, Policy.load(folder / POLICY_FILE)
 
 
-def _trial(policy: Policy, seed: int, folder: Path) -> Trial:
+def started(
+    settings: SearcherSettings, plan: Plan, architecture: ArchitectureSettings | None = None
+) -> NewStepSearcher:
+    """Builds the searcher of a policy, and of cells where `architecture` says how they learn."""
+
+    def start(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> StepSearcher:
+        cells = CellLearner(architecture, network) if architecture and isinstance(network, SuperNet) else None
+        return settings.start(Context(network, train_step, plan.standard, noise, plan.recipe.epochs, plan.seed, cells))
+
+    return start
+
+
+def _plan(policy: Policy | None, seed: int, folder: Path) -> Plan:
     steps = RECIPE.check_steps(COUNTS["train"])
-    return Trial(folder, policy, NETWORK, replace(RECIPE, epochs=STEPS // steps), STANDARD, seed, dataset={})
+    return Plan(folder, NETWORK, replace(RECIPE, epochs=STEPS // steps), STANDARD, seed, policy)
 
 
 def holding(space: Policy, ops: tuple[str, ...]) -> list[bool]:

@@ -5,19 +5,22 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from jointsearch.data.load import DataSettings, load_search_splits, load_splits
+from jointsearch.benchmarks.planted import started
+from jointsearch.data.datasets import DataSettings
+from jointsearch.data.load import Loaded
 from jointsearch.data.shapes import SHAPES_ANSWER
+from jointsearch.loops.plan import Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
-from jointsearch.loops.trial import Trial
-from jointsearch.searchers.make import AnySearch, new_searcher
+from jointsearch.protocols import SearcherSettings
+from jointsearch.runs.run_folder import POLICY_FILE
 from jointsearch.settings import as_plain
 from search_spaces.augment.table import DADA_OPS
 from search_spaces.policy import Policy
 
 NETWORK = "tiny_cnn"
-RECIPE = Recipe(epochs=60, batch_size=128, clip_gradient=5.0, precision="float32")
+RECIPE = Recipe(epochs=60, batch_size=128, clip_gradient=5.0, precision="float32", evaluate_every=1)
 OPS = (*DADA_OPS, "HorizontalFlip")
 
 
@@ -38,17 +41,17 @@ class ShapesOutcome:
         return recovered and all(self.over_uniform[op] < 1 for op in SHAPES_ANSWER["avoid"])
 
 
-def shapes_outcome(settings: AnySearch, seed: int, data: DataSettings) -> ShapesOutcome:
+def shapes_outcome(settings: SearcherSettings, seed: int, data: DataSettings) -> ShapesOutcome:
     """Search on the shapes, and train with what was found and with what it started from."""
-    start = settings.policy_space.policy()
+    start: Policy = settings.policy_space.policy()  # type: ignore[attr-defined]
+    loaded = Loaded(data)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "search"
-        trial = Trial(folder, start, NETWORK, RECIPE, data.standard, seed, {}, as_plain(settings))
-        splits = load_search_splits(data, seed)
-        found = search(trial, splits, new_searcher(settings, data.standard, seed, RECIPE.epochs))
-        policy = Policy.load(folder / "found.json")
+        plan = Plan(folder, NETWORK, RECIPE, data.standard, seed, search={"searcher": as_plain(settings)})
+        found = search(plan, loaded.search_splits(seed), started(settings, plan))
+        policy = Policy.load(folder / POLICY_FILE)
         accuracies = [
-            retrain(Trial(Path(scratch) / name, one, NETWORK, RECIPE, data.standard, seed, {}), load_splits(data, seed))
+            retrain(Plan(Path(scratch) / name, NETWORK, RECIPE, data.standard, seed, one), loaded.splits(seed))
             for name, one in (("found", policy), ("start", start))
         ]
     shares = op_shares(policy)

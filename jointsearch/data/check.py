@@ -10,17 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from jointsearch.data.datasets import FILES, DataSettings, form_of
 from jointsearch.data.decode import FORMATS, ORIENTATION, Form, image_shape
 from jointsearch.data.files import Finding, shown
-from jointsearch.data.load import (
-    FILES,
-    DataSettings,
-    check_fields_are_read,
-    divided,
-    find_files,
-    form_of,
-    published,
-)
+from jointsearch.data.load import divided
 from jointsearch.data.sets import FoundSplits, ImageSet
 from jointsearch.data.sources import FoundFiles, mixed_shapes, streamed
 from search_spaces.errors import InputError
@@ -47,15 +40,14 @@ def check_data(settings: DataSettings) -> list[Finding]:
     """All findings about the data set, errors first; each names the file and the remedy."""
     findings: list[Finding] = []
     try:
-        check_fields_are_read(settings)
-        if settings.name in FILES:
-            files, problems = find_files(settings)
+        if isinstance(settings, FILES):
+            files, problems = settings.files()
             seen, unreadable = _read_files(files, form_of(settings))
             findings += [*problems, *unreadable, *_shape_findings(seen), *_copies(seen)]
             if not _has_error(findings):
                 findings += _split_findings(streamed(files, form_of(settings), 0), settings)
         else:
-            found = published(settings)
+            found = settings.find()
             findings += [*_copies(_read_pixels(found)), *_split_findings(found, settings)]
     except InputError as error:
         findings.append(Finding("error", f"dataset={shown(settings.name)}:", str(error)))

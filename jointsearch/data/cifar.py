@@ -22,6 +22,7 @@ class Cifar:
     """The layout of one of the two sets: its files, the place of the labels, and the place of the class names."""
 
     name: str
+    megabytes: int
     url: str
     md5: str
     train: tuple[str, ...]
@@ -36,6 +37,7 @@ class Cifar:
 CIFARS = {
     "cifar10": Cifar(
         "cifar10",
+        170,
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
         "c58f30108f718f92721af3b95e74349a",
         tuple(f"data_batch_{number}" for number in range(1, 6)),
@@ -48,6 +50,7 @@ CIFARS = {
     ),
     "cifar100": Cifar(
         "cifar100",
+        169,
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
         "eb9058c3a382ffc7106e4002c42a8d85",
         ("train",),
@@ -67,12 +70,12 @@ def read_cifar(name: str, path: Path | None, download: bool) -> FoundSplits:
     place = path or Path("data") / name
     if download and not _files(cifar, place):
         archive = place / cifar.url.rsplit("/", 1)[1]
-        fetch(cifar.url, cifar.md5, archive)
+        fetch(cifar.url, cifar.md5, archive, cifar.megabytes)
     files = _files(cifar, place)
     if not files:
         raise InputError(
-            f"{shown(str(place))} holds no {name}; set dataset.download=true to fetch it from {cifar.url}, "
-            f"or dataset.path to its archive or to the folder with its batches"
+            f"{shown(str(place))} holds no {name}; leave dataset.download=false out to fetch it from {cifar.url}, "
+            "or set dataset.path to its archive or to the folder with its batches"
         )
     classes = _classes(cifar, files)
     return FoundSplits(

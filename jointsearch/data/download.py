@@ -1,6 +1,7 @@
 """Downloads a published data file and verifies its checksum. A failed download leaves no file."""
 
 import hashlib
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -11,24 +12,32 @@ from search_spaces.errors import InputError
 
 MAX_DOWNLOAD_BYTES = 2**31  # the largest file, the extra images of SVHN, has 1.3 GB
 
+logger = logging.getLogger(__name__)
 
-def fetch(url: str, md5: str, target: Path) -> None:
-    """Download to a temporary name, compare the checksum, then give the file its name."""
+
+def fetch(url: str, md5: str, target: Path, megabytes: int) -> None:
+    """Download to a temporary name, compare the checksum, then rename. A failed download leaves nothing behind."""
     if not url.startswith(("https://", "http://")):
         raise InputError(f"{shown(url)} is no web address; give one that starts with https://")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    logger.warning("Downloading %s (%d MB) to %s; dataset.download=false forbids it", url, megabytes, target.parent)
+    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         digest = _stream(url, partial)
         if digest != md5:
             raise InputError(f"{url} has the MD5 checksum {digest}, but {md5} is published; try again later")
         partial.replace(target)
     except (urllib.error.URLError, OSError) as error:
         raise InputError(
-            f"{url} cannot be downloaded ({shown(str(error))}); put the file at {target} yourself"
+            f"{url} cannot be downloaded ({shown(str(error))}); put the file at {target} yourself, or set dataset.path "
+            "to where it is"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _stream(url: str, partial: Path) -> str:

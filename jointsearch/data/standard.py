@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from jointsearch.settings import check_fields, choice
+from jointsearch.settings import bounded, check_fields, choice, setting
 from search_spaces.errors import InputError
 
 # The policies of Fast AutoAugment and DADA were trained behind crop and flip and retrained before them.
@@ -17,19 +17,15 @@ ORDERS = ("crop_flip, policy, cutout", "policy, crop_flip, cutout")
 class Standard:
     """Always-on augmentation and normalization of a data set; a mean and std of one number serve every channel."""
 
-    crop_padding: int = 0
-    flip: bool = False
-    cutout: int = 0
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.25,)
-    order: str = choice(ORDERS[0], *ORDERS)  # where the policy acts; normalization comes just before cutout
+    crop_padding: int = bounded(0, 0, 4096, help="random crops shift an image by up to so many pixels; 0: no crop")
+    flip: bool = setting(False, help="mirror half of the images")
+    cutout: int = bounded(0, 0, 4096, help="pixels of a side of the square that is erased; 0: none")
+    mean: tuple[float, ...] = setting((0.5,), help="of the pixels: one number, or one per channel")
+    std: tuple[float, ...] = setting((0.25,), help="of the pixels: one number, or one per channel")
+    order: str = choice(ORDERS[0], *ORDERS, help="where the policy acts; normalization comes just before cutout")
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if min(self.crop_padding, self.cutout) < 0:
-            raise InputError(
-                f"dataset.standard has crop_padding {self.crop_padding} and cutout {self.cutout}; give 0 or more pixels"
-            )
         if len(self.mean) != len(self.std) or not self.mean:
             raise InputError(
                 f"dataset.standard has {len(self.mean)} means and {len(self.std)} stds; give one of each per channel"

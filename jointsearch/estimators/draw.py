@@ -1,14 +1,18 @@
 """A draw from a policy: one of N sub-policies, then for each of its K ops a bit that says whether it acts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 # Noise keeps this distance from 0 and 1, so that its logarithms stay finite in float32 (its last step below 1 is 6e-8).
 EDGE = 1e-6
+SCORINGS = ("hierarchical", "joint")
+SCORING_HELP = "hierarchical: bits of the drawn sub-policy are drawn and scored; joint: those of all, as published"
+DRAWS = ("image", "batch")
+DRAWS_HELP = "image: every image draws for itself; batch: one draw for all images of a step"
 
 
 class PolicyLogits(NamedTuple):
@@ -41,6 +45,17 @@ class Draw:
     all_acts: Tensor | None = None  # (D, N, K) differentiable, of every sub-policy, Gumbel with joint noise only
 
 
+class EstimatorSettings(Protocol):
+    """Settings of an estimator: a frozen dataclass."""
+
+    @property
+    def draws(self) -> str:
+        """One draw for every "image", or one for the "batch"."""
+
+    def build(self, sub_policies: int, stages: int) -> "Estimator":
+        """The estimator for a space of this size."""
+
+
 class Estimator(Protocol):
     """Interface of an estimator: a small module that keeps all its state in its state_dict."""
 
@@ -54,6 +69,12 @@ class Estimator(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained to minimize `Draw.variance`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Continue from a state."""
 
 
 def draw_noise(logits: PolicyLogits, draws: int, scoring: str, generator: torch.Generator) -> Noise:
@@ -84,7 +105,7 @@ def per_draw(logits: PolicyLogits, noise: Noise, scoring: str) -> PolicyLogits:
 
 def check_scoring(scoring: str) -> None:
     """Refuse any scoring but hierarchical and joint, the two consistent sets of scored bits."""
-    if scoring not in ("hierarchical", "joint"):
+    if scoring not in SCORINGS:
         raise ValueError(
             f"scoring={scoring!r} is unknown; use hierarchical (score the K bits of the drawn sub-policy) or "
             "joint (score all N * K bits, as published)."

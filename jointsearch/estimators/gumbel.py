@@ -1,11 +1,40 @@
 """Gumbel-softmax: differentiate through a relaxed draw. A lower temperature gives less bias and more variance."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from jointsearch.estimators.draw import Draw, Noise, PolicyLogits, check_scoring, check_temperature
+from jointsearch.estimators.draw import (
+    DRAWS,
+    DRAWS_HELP,
+    Draw,
+    Noise,
+    PolicyLogits,
+    check_scoring,
+    check_temperature,
+)
 from jointsearch.estimators.sample import draw_sample, rows
+from jointsearch.settings import bounded, check_fields, choice
+
+
+@dataclass(frozen=True)
+class GumbelSettings:
+    """Straight-through Gumbel-softmax. It applies every sub-policy to every image, and so draws the ops of all."""
+
+    uses_rewards: ClassVar[bool] = False  # it differentiates through the images
+
+    temperature: float = bounded(0.5, 1e-3, 100.0, help="of the relaxed draws")
+    draws: str = choice("image", *DRAWS, help=DRAWS_HELP)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def build(self, sub_policies: int, stages: int) -> "Gumbel":
+        """The estimator."""
+        return Gumbel(self.temperature, hard=True, scoring="joint")
 
 
 class Gumbel(nn.Module):

@@ -1,10 +1,47 @@
 """REINFORCE: (reward - baseline) times the gradient of the draw's log probability. Each baseline is unbiased."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-from jointsearch.estimators.draw import Draw, Noise, PolicyLogits, check_rewards, check_scoring
+from jointsearch.estimators.draw import (
+    DRAWS,
+    DRAWS_HELP,
+    SCORING_HELP,
+    SCORINGS,
+    Draw,
+    Noise,
+    PolicyLogits,
+    check_rewards,
+    check_scoring,
+)
 from jointsearch.estimators.running_mean import RunningMean
 from jointsearch.estimators.sample import draw_sample
+from jointsearch.settings import check_fields, choice
+from search_spaces.errors import InputError
+
+BASELINES = ("leave_one_out", "ema", "none")
+
+
+@dataclass(frozen=True)
+class ReinforceSettings:
+    """REINFORCE: every reward is compared with a baseline."""
+
+    scoring: str = choice("hierarchical", *SCORINGS, help=SCORING_HELP)
+    baseline: str = choice("leave_one_out", *BASELINES, help="the other draws of the step, a running mean, or none")
+    draws: str = choice("image", *DRAWS, help=DRAWS_HELP)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.baseline == "leave_one_out" and self.draws == "batch":
+            raise InputError(
+                "estimator.baseline=leave_one_out compares a draw with the others of its batch, and "
+                "estimator.draws=batch makes only one; use estimator.baseline=ema or estimator.draws=image"
+            )
+
+    def build(self, sub_policies: int, stages: int) -> "Reinforce":
+        """The estimator."""
+        return Reinforce(self.baseline, self.scoring)
 
 
 class Reinforce(nn.Module):
@@ -13,7 +50,7 @@ class Reinforce(nn.Module):
     def __init__(self, baseline: str = "leave_one_out", scoring: str = "hierarchical") -> None:
         super().__init__()
         check_scoring(scoring)
-        if baseline not in ("leave_one_out", "ema", "none"):
+        if baseline not in BASELINES:
             raise ValueError(f"baseline={baseline!r} is unknown; use leave_one_out, ema (one draw a step) or none.")
         self.baseline = baseline
         self.scoring = scoring

@@ -6,6 +6,7 @@ training step: subtracting the RELAX estimates of two losses that share their no
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,10 @@ from torch.func import functional_call
 from torch.nn.functional import one_hot
 
 from jointsearch.estimators.draw import (
+    DRAWS,
+    DRAWS_HELP,
+    SCORING_HELP,
+    SCORINGS,
     Draw,
     Noise,
     PolicyLogits,
@@ -24,8 +29,25 @@ from jointsearch.estimators.draw import (
 from jointsearch.estimators.reinforce import leave_one_out
 from jointsearch.estimators.running_mean import RunningMean
 from jointsearch.estimators.sample import Sample, draw_sample, relaxed_acts_given, relaxed_sub_policy_given
+from jointsearch.settings import bounded, check_fields, choice
 
 Surrogates = list[Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """RELAX: a learned control variate."""
+
+    scoring: str = choice("hierarchical", *SCORINGS, help=SCORING_HELP)
+    temperature: float = bounded(0.5, 1e-3, 100.0, help="of the relaxed draws")
+    draws: str = choice("image", *DRAWS, help=DRAWS_HELP)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def build(self, sub_policies: int, stages: int) -> "Relax":
+        """The estimator for a space of this size; draws its first weights from the global generator."""
+        return Relax(sub_policies, stages, self.scoring, self.temperature)
 
 
 class Surrogate(nn.Module):

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 T = TypeVar("T")
 
 LEFT_OUT = "left out, because it mixes in another image of a batch"
+OF_USER = "left out, because the other library has no such op"
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,24 @@ class Differences:
         )
 
 
-def drawable(policy: Policy, differences: Differences, leave_out: bool) -> tuple[SubPolicy, ...]:
-    """The sub-policies of positive weight, each with its ops that can act and that need one image only."""
+def drawable(
+    policy: Policy, differences: Differences, leave_out: bool, known: Container[str] | None = None
+) -> tuple[SubPolicy, ...]:
+    """The sub-policies of positive weight, each with its ops that can act, need one image only and are known there.
+
+    `known` are the ops that the other library has; None: any op can be wrapped.
+    """
+
+    def fits(op: str) -> bool:
+        return OPS[op].uses != "partner" and (known is None or op in known)
+
     found = []
     for sub_policy in (one for one in policy.sub_policies if one.weight > 0):
         ops = [choice for choice in sub_policy.ops if choice.probability > 0 and not _is_idle(choice)]
         for choice in ops:
-            if OPS[choice.op].uses == "partner":
+            if not fits(choice.op):
                 _leave_out(choice.op, differences, leave_out)
-        kept = tuple(choice for choice in ops if OPS[choice.op].uses != "partner")
+        kept = tuple(choice for choice in ops if fits(choice.op))
         found.append(SubPolicy(kept, sub_policy.weight))
     return tuple(found)
 
@@ -86,9 +97,12 @@ def _is_idle(choice: OpChoice) -> bool:
 
 
 def _leave_out(op: str, differences: Differences, leave_out: bool) -> None:
+    mixes = OPS[op].uses == "partner"
     if not leave_out:
-        raise InputError(
-            f"{op} mixes in another image of a batch, but exported policies see one image at a time; give "
-            "leave_out=true to export without it, or use search_spaces.apply_policy"
+        reason = (
+            "mixes in another image of a batch, but exported policies see one image at a time"
+            if mixes
+            else "has no counterpart in the other library"
         )
-    differences.note(op, LEFT_OUT)
+        raise InputError(f"{op} {reason}; give leave_out=true to export without it, or use search_spaces.apply_policy")
+    differences.note(op, LEFT_OUT if mixes else OF_USER)

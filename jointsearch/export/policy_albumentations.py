@@ -56,7 +56,7 @@ def albumentations_policy(policy: Policy, leave_out: bool = False) -> Exported[A
     """An albumentations.Compose that draws one sub-policy; `leave_out` drops ops that need a batch."""
     library = _albumentations()
     differences = Differences()
-    rows = drawable(policy, differences, leave_out)
+    rows = drawable(policy, differences, leave_out, THEIR_OPS)
     total = math.fsum(row.weight for row in rows)
     branches = [_branch(library, row, row.weight / total, differences) for row in rows]
     lines = (*differences.lines(), SEEDED) if any(row.ops for row in rows) else ()

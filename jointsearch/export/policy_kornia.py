@@ -100,7 +100,7 @@ class KorniaOperations(nn.Module):
 def kornia_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[KorniaOperations]:
     """A module for batches; `leave_out` drops SamplePairing, whose partner kornia's mixing draws otherwise."""
     differences = Differences()
-    rows = drawable(policy, differences, leave_out)
+    rows = drawable(policy, differences, leave_out, THEIR_OPS)
     sub_policies = [PolicySequential(*(_operation(choice) for choice in row.ops)) for row in rows]
     return Exported(KorniaOperations(sub_policies, [row.weight for row in rows]), differences.lines())
 

@@ -3,6 +3,7 @@
 import importlib.resources
 
 from jointsearch.export.common import Differences, Exported, amounts, drawable, posterize_bits
+from jointsearch.export.torchvision_template import OPS as THEIR_OPS
 from search_spaces.augment.quantized import TIE
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
@@ -13,7 +14,7 @@ TABLE_START, TABLE_END = "# fmt: off\n", "# fmt: on\n"
 def torchvision_policy(policy: Policy, leave_out: bool = False) -> Exported[str]:
     """The text of a file with the policy's table and `PolicyTransform`; `leave_out` drops ops that need a batch."""
     differences = Differences()
-    rows = drawable(policy, differences, leave_out)
+    rows = drawable(policy, differences, leave_out, THEIR_OPS)
     for choice in (choice for row in rows for choice in row.ops):
         if choice.op in ("Contrast", "Color"):
             differences.note(choice.op, LUMINANCE)

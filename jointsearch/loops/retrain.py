@@ -1,159 +1,138 @@
-"""Train one network under one finished policy, from scratch to its test accuracy; resumed, it ends on the same bits."""
+"""Train one network under one finished policy, from scratch to its test scores; resumed, it ends on the same bits."""
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from jointsearch.data.sets import AnySet, DataSplits
-from jointsearch.front_end import augment
-from jointsearch.loops.evaluate import evaluate
-from jointsearch.loops.resumable import Journal, carry_out
-from jointsearch.loops.trial import Trial, new_trainer
+from jointsearch.augmenters.with_policy import WithPolicy
+from jointsearch.data.sets import Batch, DataSplits
+from jointsearch.loops.journal import Journal, carry_out
+from jointsearch.loops.plan import NewStepSearcher, Plan, plain_options
+from jointsearch.loops.training import Training
+from jointsearch.networks.trained import save_network
+from jointsearch.protocols import Augmenter, Found, Moment, Needs, Scores, State, StepReport, TrainStep
 from jointsearch.settings import as_plain
+from search_spaces.controls import named_policy
 
 
-@dataclass
-class Progress:
-    """Where a training stands: everything of a checkpoint that is not the network's own."""
+class PlainSteps:
+    """Steps of a training that searches nothing: augment, and train."""
 
-    epoch: int = 0
-    step: int = 0  # steps done in this epoch
-    order: Tensor | None = None  # this epoch's images
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # over the images of this epoch so far
-    selected_epoch: int = 0
-    selected_accuracy: float = -1.0
-    selected_weights: dict[str, Tensor] | None = None
+    needs = Needs(batches=0)
+
+    def __init__(self, augmenter: Augmenter, network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> None:
+        self.augmenter, self.network, self.train_step, self.noise = augmenter, network, train_step, noise
+
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
+        """Train on a batch."""
+        batch = self.augmenter(train, self.network, at, self.noise)
+        return StepReport(self.train_step(batch.images, batch.labels))
+
+    def found(self) -> Found:
+        """Nothing is searched."""
+        return Found()
+
+    def state(self) -> State:
+        """Nothing is learned."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Nothing is learned."""
 
 
-def retrain(trial: Trial, splits: DataSplits) -> dict[str, Any]:
-    """Train, or go on, or return the result that is there already; `check_trial` is the caller's to call first.
+class BestWeights:
+    """Keeps the weights of the epoch with the best validation score; of equal epochs the first."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.score: float | None = None
+        self.weights: dict[str, Tensor] | None = None
+
+    def consider(self, training: Training, scores: Scores | None) -> Mapping[str, float | str]:
+        """Keep the weights if this epoch is better; later equal epochs had more chances to be lucky."""
+        if scores is not None and scores.better_than(self.score):
+            self.epoch, self.score = training.progress.epoch, scores.decisive
+            weights = training.trainer.network().state_dict()
+            self.weights = {name: value.detach().clone() for name, value in weights.items()}
+        return {}
+
+    def state(self) -> State:
+        """What a checkpoint has to hold."""
+        return dict(vars(self))
+
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+        vars(self).update(state)
+
+
+def plain_steps(plan: Plan) -> NewStepSearcher:
+    """Builds what does the steps of a training under the policy of a plan."""
+    augmenter = WithPolicy(plan.policy or named_policy("none"), plan.standard)
+
+    def start(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> PlainSteps:
+        return PlainSteps(augmenter, network, train_step, noise)
+
+    return start
+
+
+def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
+    """Train, or continue, or return the result that is there already; `try_plan` is the caller's to call first.
 
     Raises Interrupted after a signal.
     """
 
     def train(journal: Journal) -> dict[str, Any]:
-        run = _Run(trial, splits, journal)
-        result = run.to_the_end()
+        kept = BestWeights()
+        training = Training(plan, splits, plain_steps(plan), kept, journal)
+        training.advance(plan.recipe.epochs)
+        write_network(training, splits)
+        result = tested(training, kept)
         scores = {key: value for key, value in result.items() if key.startswith("test_acc")}
-        journal.tracker.log(run.total_steps(), scores)
+        journal.tracker.log(training.total_steps(), scores)
         return result
 
-    return carry_out(trial, splits, as_plain(trial.recipe), train)
+    return carry_out(plan, splits, as_plain(plan.recipe), train)
 
 
-class _Run:
-    """The moving parts of one training."""
+def write_network(training: Training, splits: DataSplits) -> None:
+    """Leave the network of the last epoch in the folder, for `load_network`."""
+    plan, (channels, height, width) = training.plan, splits.train.image_shape
+    save_network(
+        plan.folder,
+        training.trainer.network(),
+        {
+            "network": plan.network,
+            "options": plain_options(plan.network_options),
+            "classes": list(splits.train.classes),
+            "channels": channels,
+            "image_size": min(height, width),
+            "mean": list(plan.standard.mean),
+            "std": list(plan.standard.std),
+        },
+    )
 
-    def __init__(self, trial: Trial, splits: DataSplits, journal: Journal) -> None:
-        self.trial, self.journal = trial, journal
-        self.splits = DataSplits(*(part.to(trial.device) for part in (splits.train, splits.validation, splits.test)))
-        self.steps = trial.recipe.check_steps(len(splits.train))
-        self.trainer = new_trainer(trial, splits, trial.device)
-        self.progress = Progress()
-        if journal.state is not None:
-            self.progress = Progress(**journal.state["progress"])
-            self.trainer.restore(journal.state["trainer"], self.total_steps())
-        journal.resume()
 
-    def save(self) -> None:
-        """Write a checkpoint of the whole run."""
-        self.journal.save(self.total_steps(), {"progress": vars(self.progress), "trainer": self.trainer.state()})
-
-    def total_steps(self) -> int:
-        """Optimizer steps done since the beginning."""
-        return self.progress.epoch * self.steps + self.progress.step
-
-    def to_the_end(self) -> dict[str, Any]:
-        """All epochs that are left, then the test set, once."""
-        epochs = self.trial.recipe.epochs
-        bar = tqdm(
-            total=epochs,
-            initial=self.progress.epoch,
-            desc=self.trial.name,
-            unit="epoch",
-            disable=None if self.trial.show_progress else True,
-            leave=False,
-        )
-        with bar:
-            while self.progress.epoch < epochs:
-                self.one_epoch()
-                bar.update()
-        self.save()
-        return self.result()
-
-    def one_epoch(self) -> None:
-        """The steps of an epoch that are left, and its evaluation when it is due."""
-        trial, progress = self.trial, self.progress
-        if progress.order is None:
-            progress.order = torch.randperm(len(self.splits.train), generator=self.journal.generators["order"])
-            progress.loss_sum = torch.zeros((), device=trial.device)
-        policy = trial.policy_at(progress.epoch)
-        batch_size = trial.recipe.batch_size
-        left = progress.order[progress.step * batch_size : self.steps * batch_size]
-        self.trainer.task.train()
-        for batch in self.splits.train.batches(left, batch_size):
-            images = augment(batch.images, policy, trial.standard, self.journal.generators["noise"])
-            loss = self.trainer.step(images, batch.labels, self.total_steps())
-            progress.loss_sum = progress.loss_sum + loss * len(images)
-            progress.step += 1
-            if self.journal.is_due():
-                self.check_loss()
-                self.save()
-                self.journal.give_way()
-        self.finish_epoch()
-
-    def finish_epoch(self) -> None:
-        """Evaluate when it is due, and keep the weights that validation likes best."""
-        progress, recipe = self.progress, self.trial.recipe
-        train_loss = self.check_loss()
-        progress.epoch += 1
-        progress.step, progress.order = 0, None
-        metrics = {"epoch": progress.epoch, "train_loss": train_loss}
-        due = progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs
-        if due and len(self.splits.validation):
-            scores = self.evaluate(self.splits.validation)
-            metrics |= {f"validation_{name}": value for name, value in scores.items()}
-            # Of equal epochs the first: later ones had more chances to be lucky.
-            if scores["accuracy"] > progress.selected_accuracy:
-                progress.selected_accuracy, progress.selected_epoch = scores["accuracy"], progress.epoch
-                weights = self.trainer.network().state_dict()
-                progress.selected_weights = {name: value.detach().clone() for name, value in weights.items()}
-        self.journal.tracker.log(progress.epoch * self.steps, metrics)
-
-    def check_loss(self) -> float:
-        """The mean training loss of this epoch so far; a training that diverged ends here."""
-        progress = self.progress
-        seen = min(progress.step * self.trial.recipe.batch_size, len(self.splits.train))
-        loss = float(progress.loss_sum) / max(seen, 1)
-        if not math.isfinite(loss):
-            raise self.trial.diverged(f"the training loss is {loss} in epoch {progress.epoch + 1}")
-        return loss
-
-    def evaluate(self, images: AnySet) -> dict[str, float]:
-        """Mean loss and accuracy in percent, images as they are."""
-        return evaluate(self.trainer, images, self.trial.standard)
-
-    def result(self) -> dict[str, Any]:
-        """The result of the run. Here the test set is looked at, and nowhere else."""
-        progress, seconds = self.progress, self.journal.seconds()
-        result: dict[str, Any] = {
-            "epochs": progress.epoch,
-            "images_trained": progress.epoch * min(self.steps * self.trial.recipe.batch_size, len(self.splits.train)),
-            "seconds": round(seconds, 1),
-            "test_images": len(self.splits.test),
-        }
-        if not len(self.splits.test):
-            return result
-        result["test_accuracy_last"] = self.evaluate(self.splits.test)["accuracy"]
-        if progress.selected_weights is not None:
-            self.trainer.network().load_state_dict(progress.selected_weights)
-            result |= {
-                "test_accuracy_selected": self.evaluate(self.splits.test)["accuracy"],
-                "selected_epoch": progress.selected_epoch,
-                "validation_accuracy_selected": progress.selected_accuracy,
-            }
+def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
+    """The result of a finished training. Here the test images are looked at, and nowhere else."""
+    epochs, size = training.progress.epoch, training.plan.recipe.batch_size
+    result: dict[str, Any] = {
+        "epochs": epochs,
+        "images_trained": epochs * min(training.steps * size, len(training.train)),
+        "seconds": round(training.journal.seconds(), 1),
+        "test_images": len(training.test_images),
+    }
+    if (last := training.test()) is None:
         return result
+    result["metric"] = {"name": last.main, "unit": last.unit, "higher_is_better": last.higher_is_better}
+    result[f"test_{last.main}_last"] = last.decisive
+    if kept.weights is None:
+        return result
+    training.trainer.network().load_state_dict(kept.weights)
+    selected = training.test()
+    return result | {
+        f"test_{last.main}_selected": None if selected is None else selected.decisive,
+        "selected_epoch": kept.epoch,
+        f"validation_{last.main}_selected": kept.score,
+    }

@@ -9,9 +9,9 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from jointsearch.loops.trial import COMPARED, DRAWN, differences
+from jointsearch.loops.plan import COMPARED, DRAWN, differences
 from jointsearch.report.results_file import Record, read_results
-from jointsearch.run_folder import SETTINGS_FILE, replace_file, write_json
+from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, replace_file, write_json
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
@@ -167,7 +167,7 @@ def _trainings(source: Path) -> list[Record]:
         return [record for record in read_results(source) if not record.is_search]
     trainings = []
     for path in sorted(source.glob(f"*/seed*/{SETTINGS_FILE}")):
-        settings, result = read_json(path, "trial"), path.with_name("result.json")
+        settings, result = read_json(path, "settings"), path.with_name(RESULT_FILE)
         trainings.append(
             Record(
                 row=path.parents[1].name,

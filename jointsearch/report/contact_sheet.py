@@ -196,7 +196,12 @@ def _write_title(axes: "Axes", policy: Policy, rows: int) -> None:
         "1 sub-policy" if count == 1 else f"{count} sub-policies, " + ("weighted" if weighted else "all equally likely")
     )
     if rows < count:
-        text += f": the {rows} heaviest, equals spread evenly, and {count - rows} more that are not shown"
+        chosen = (
+            f"the {rows} heaviest of {count}, evenly spaced among equals"
+            if weighted
+            else f"{rows} of {count}, evenly spaced"
+        )
+        text += f": {chosen}"
     name = policy.name if len(policy.name) <= MAX_NAME else policy.name[:MAX_NAME] + "..."
     _write(axes, MARGIN, 30, name, fontsize=19 * POINTS, weight="bold")
     _write(axes, MARGIN, 54, text, color=FAINT)

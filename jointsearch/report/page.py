@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jointsearch.data.load import DataSettings
+from jointsearch.data.datasets import DataSettings
+from jointsearch.data.load import Loaded
 from jointsearch.report.comparison import Comparison, Row, compare
 from jointsearch.report.page_charts import dot_strip
-from jointsearch.report.page_courses import policy_colors, search_course, training_course
 from jointsearch.report.page_gallery import gallery
+from jointsearch.report.page_history import policy_colors, search_history, training_history
 from jointsearch.report.page_html import (
     DASH,
     Html,
@@ -23,20 +24,20 @@ from jointsearch.report.page_html import (
 )
 from jointsearch.report.page_run import Part, Run, number, read_run
 from jointsearch.report.searches import agreement_between_seeds
-from jointsearch.run_folder import replace_file
+from jointsearch.runs.run_folder import replace_file
 from search_spaces.errors import InputError
 from search_spaces.plain_json import shown_path
 
 NAME = "report.html"
-KEPT = {
+SELECTED = {
     "last": "of the last epoch",
     "best": "of the epoch in which the searched network had its highest validation accuracy; of equal ones the later",
 }
 CERTIFICATE = ("command", "commit", "hardware", "threads", "python", "torch", "torchvision")
 
 
-def write_report(folder: Path | str, dataset: DataSettings | None = None) -> Path:
-    """Write report.html into a run folder; `dataset` says where its images lie, which a run does not remember."""
+def write_report(folder: Path | str, dataset: DataSettings | Loaded | None = None) -> Path:
+    """Write report.html into a run folder; `dataset` says where its images lie, which a run does not record."""
     run = read_run(folder)
     path = run.folder / NAME
     page = document(_title(run), _head(run), *_sections(run, dataset))
@@ -48,13 +49,13 @@ def write_report(folder: Path | str, dataset: DataSettings | None = None) -> Pat
     return path
 
 
-def _sections(run: Run, dataset: DataSettings | None) -> list[Html]:
+def _sections(run: Run, dataset: DataSettings | Loaded | None) -> list[Html]:
     sections = {
         "What was searched": _searches(run),
         "Beside its controls": _comparison(run),
         "What it looks like": gallery(run, dataset),
-        "How the search went": [part for step in run.steps for part in _course(step)],
-        "How the trainings went": training_course(run),
+        "How the search went": [part for step in run.steps for part in _history(step)],
+        "How the trainings went": training_history(run),
         "Where it comes from": _origin(run),
     }
     return [tag("section", tag("h2", name), *parts) for name, parts in sections.items() if parts]
@@ -81,8 +82,8 @@ def _head(run: Run) -> Html:
     told = f"Run {run.folder.resolve().name}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     lines = [tag("h1", _title(run)), tag("p", told, class_="faint")]
     if open_parts:
-        said = f"Not finished: {', '.join(open_parts)}. The command below goes on with it when run= names this folder."
-        lines.append(tag("p", said, class_="note"))
+        said = "To continue, repeat the command below with run= set to this folder."
+        lines.append(tag("p", f"Not finished: {', '.join(open_parts)}. {said}", class_="note"))
     return tag("header", *lines)
 
 
@@ -93,33 +94,38 @@ def _progress(part: Part) -> str:
 
 def _searches(run: Run) -> list[Html]:
     parts = [part for step in run.steps for part in (facts(_facts(step)), _by_seed(step), *_agreement(step))]
-    said = "A forward-equivalent is one forward pass of a batch; a backward pass counts as two, or one without weights."
+    said = (
+        "A forward-equivalent is one forward pass of a batch. A backward pass counts as two, or as one where weights "
+        "need no gradient."
+    )
     return [*parts, tag("p", said, class_="faint")] if parts else []
 
 
 def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
     part = step[0]
-    ways = [part.setting("search", "searcher", "name")]
-    if ways == ["differentiable"] and part.searched != "architecture":
-        ways += [part.setting("search", "searcher", "through_step"), part.setting("search", "estimator", "name")]
+    ways = [part.setting("search", "searcher", "is"), part.setting("search", "searcher", "through_step")]
+    ways.append(str(part.setting("search", "searcher", "estimator", "is") or "").removesuffix("Settings"))
     if trial_steps := part.setting("search", "searcher", "trial_steps"):
-        ways.append(f"trials of {trial_steps} steps")
-    if part.setting("search", "searcher", "rewards") == "shuffled":
+        ways.append(f"{trial_steps} steps with each op")
+    if part.setting("search", "searcher", "shuffled"):
         ways.append("rewards shuffled (the control)")
-    if part.searched != "policy":
+    if part.finds_cells:
         ways.append(f"cells by the {part.setting('search', 'architecture', 'order')} order")
     options = part.setting("network_options")
     measures = [f"{name} {value}" for name, value in options.items() if value] if isinstance(options, dict) else []
-    train, judges = part.setting("data", "train"), part.setting("data", "validation")
-    keep = str(part.setting("search", "keep"))
+    train, validation = part.setting("data", "train"), part.setting("data", "validation")
+    rule = str(part.setting("search", "select_epoch"))
     done = sum(one.result is not None for one in step)
     passes = sum(one.figure("forward_equivalents") or 0 for one in step)
     return [
         ("searched", part.outcome),
         ("by", ", ".join(str(way) for way in ways if way)),
-        ("data", f"{_data(part)}: {train} images train the weights, {judges} others judge; no test image is seen"),
+        (
+            "data",
+            f"{_data(part)}: {train} images train the weights, {validation} others validate; no test image is seen",
+        ),
         ("network", ", ".join([str(part.setting("network")), *measures])),
-        ("kept", f"{part.outcome} {KEPT[keep]} (keep={keep})" if keep in KEPT else ""),
+        ("selected", f"{part.outcome} {SELECTED[rule]} (select_epoch={rule})" if rule in SELECTED else ""),
         (f"cost of {done} finished of {len(step)} seeds", f"{_seconds(step)}, {passes:,.0f} forward-equivalents"),
     ]
 
@@ -127,14 +133,14 @@ def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
 def _by_seed(parts: Sequence[Part]) -> Html:
     columns: dict[str, Callable[[Part], str]] = {
         "seed": lambda part: str(part.seed),
-        "kept epoch": _kept,
-        "validation accuracy": lambda part: amount(number(part.kept.get("validation_accuracy")), ".2f"),
+        "selected epoch": _selected,
+        "validation accuracy": lambda part: amount(number(part.selected.get("validation_accuracy")), ".2f"),
         "time": lambda part: duration(part.figure("seconds")),
         "forward-equivalents": lambda part: amount(part.figure("forward_equivalents")),
-        "sub-policies in use": lambda part: amount(number(part.kept.get("effective_sub_policies")), ".1f"),
-        "images left as they are": lambda part: percent(number(part.kept.get("idle_share"))),
-        "candidates in use": lambda part: amount(number(part.kept.get("effective_candidates")), ".2f"),
-        "skips in the normal cell": lambda part: amount(number(part.kept.get("normal_skips"))),
+        "sub-policies in use": lambda part: amount(number(part.selected.get("effective_sub_policies")), ".1f"),
+        "images left as they are": lambda part: percent(number(part.selected.get("idle_share"))),
+        "candidates in use": lambda part: amount(number(part.selected.get("effective_candidates")), ".2f"),
+        "skips in the normal cell": lambda part: amount(number(part.selected.get("normal_skips"))),
         "steps skipped": lambda part: amount(part.figure("skipped_steps")),
     }
     cells = {name: [told(part) for part in parts] for name, told in columns.items()}
@@ -142,10 +148,10 @@ def _by_seed(parts: Sequence[Part]) -> Html:
     return table(list(used), zip(*used.values(), strict=True))
 
 
-def _kept(part: Part) -> str:
+def _selected(part: Part) -> str:
     if part.result is None:
         return f"not finished, {_progress(part)}"
-    return f"{amount(part.figure('kept_epoch'))} of {amount(part.figure('epochs'))}"
+    return f"{amount(part.figure('selected_epoch'))} of {amount(part.figure('epochs'))}"
 
 
 def _agreement(parts: Sequence[Part]) -> list[Html]:
@@ -170,8 +176,10 @@ def _comparison(run: Run) -> list[Html]:
     said = [_equal_budget(run), _verdicts(comparison)]
     if run.searches:
         said.append(f"These trainings took {_seconds(run.trainings)}; searching took {_seconds(run.searches)}, on top.")
-    if run.searches and run.searches[-1].searched != "policy":
-        said.append("Rows without @ all have the cells that were found: they tell policies apart, a row with @ cells.")
+    if run.searches and run.searches[-1].finds_cells:
+        said.append(
+            "Rows without @ share the cells that were found, so they compare policies. Rows with @ have other cells."
+        )
     return [*parts, tag("p", " ".join(said), class_="faint")]
 
 
@@ -216,8 +224,8 @@ def _comparison_table(run: Run, comparison: Comparison) -> Html:
     return table(head, map(line, comparison.rows), words=(0, 4, 5))
 
 
-def _course(step: Sequence[Part]) -> list[Html]:
-    shown = search_course(step)
+def _history(step: Sequence[Part]) -> list[Html]:
+    shown = search_history(step)
     several = any(part.group for part in step)
     return [tag("h3", step[0].outcome), *shown] if shown and several else shown
 

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from jointsearch.data.load import DataSettings
+from jointsearch.data.datasets import DataSettings
+from jointsearch.data.load import Loaded
 from jointsearch.report.contact_sheet import CELL, amount_text, heaviest, photo_images
 from jointsearch.report.genotype_drawing import SHARPNESS, genotype_drawing
 from jointsearch.report.page_html import Html, drawing, percent, photographs, tag
 from jointsearch.report.page_run import Part, Run, training_images
+from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
 from search_spaces.augment.apply import apply_policy
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -34,7 +36,7 @@ class Finding:
     genotype: Genotype | None
 
 
-def gallery(run: Run, dataset: DataSettings | None) -> list[Html]:
+def gallery(run: Run, dataset: DataSettings | Loaded | None) -> list[Html]:
     """Pictures of all that was found, of the first seed at once and of the others when they are opened."""
     findings = [finding for finding in _findings(run) if finding.policy or finding.genotype]
     said: list[str] = []
@@ -52,16 +54,16 @@ def gallery(run: Run, dataset: DataSettings | None) -> list[Html]:
 def _findings(run: Run) -> Iterator[Finding]:
     for part in run.searches:
         # Cells alone are searched under a policy that was there before.
-        policy = None if part.searched == "architecture" else _policy(part, "found.json")
+        policy = _policy(part) if part.finds_policy else None
         yield Finding(f"{part.outcome}, seed {part.seed}", policy, _genotype(part))
     if not run.searches:
         for part in {part.group: part for part in reversed(run.trainings)}.values():
-            yield Finding(f"{part.group}, seed {part.seed}", _policy(part, "policy.json"), _genotype(part))
+            yield Finding(f"{part.group}, seed {part.seed}", _policy(part), _genotype(part))
 
 
-def _policy(part: Part, name: str) -> Policy | None:
+def _policy(part: Part) -> Policy | None:
     """The policy of a file, of a schedule the last; None where there is none, or it does nothing."""
-    path = part.folder / name
+    path = part.folder / POLICY_FILE
     if not path.is_file():
         return None
     found = load_policy_or_schedule(path)
@@ -70,11 +72,11 @@ def _policy(part: Part, name: str) -> Policy | None:
 
 
 def _genotype(part: Part) -> Genotype | None:
-    path = part.folder / "genotype.json"
+    path = part.folder / GENOTYPE_FILE
     return Genotype.load(path) if path.is_file() else None
 
 
-def _images(run: Run, dataset: DataSettings | None) -> tuple[Tensor, str]:
+def _images(run: Run, dataset: DataSettings | Loaded | None) -> tuple[Tensor, str]:
     name = run.first.setting("dataset", "name")
     if dataset is not None:
         return training_images(run.first, dataset), f"On training images of {name}."

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointsearch.data.load import FILES, DataSettings, load_search_splits, load_splits
+from jointsearch.data.datasets import DATASETS, FILES, DataSettings
+from jointsearch.data.load import Loaded
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
-from jointsearch.run_folder import SETTINGS_FILE
+from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
+from jointsearch.runs.track import read_metrics
 from jointsearch.settings import build
-from jointsearch.track import read_metrics
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, shown_path
-
-OUTCOMES = {"joint": "Policy and cells", "architecture": "Cells", "policy": "Policy"}
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,24 @@ class Part:
         return f"{self.group}/{self.folder.name}" if self.group else self.folder.name
 
     @property
-    def searched(self) -> str:
-        """Of a search, what it looked for: joint, architecture or policy."""
-        return str(self.setting("search", "search") or "policy")
-
-    @property
     def outcome(self) -> str:
         """Of a search, what it finds, in words."""
-        return OUTCOMES.get(self.searched, self.searched)
+        return str(self.setting("search", "outcome") or "Policy")
 
     @property
-    def kept(self) -> dict[str, Any]:
+    def finds_cells(self) -> bool:
+        """Of a search, whether cells are among what it finds."""
+        return self.setting("search", "architecture") is not None
+
+    @property
+    def finds_policy(self) -> bool:
+        """Of a search, whether a policy is among what it finds."""
+        return self.setting("search", "searcher") is not None
+
+    @property
+    def selected(self) -> dict[str, Any]:
         """The record of the epoch whose policy and cells are the outcome; where none is named, the last."""
-        named = (self.result or {}).get("kept_epoch")
+        named = (self.result or {}).get("selected_epoch") if "search" in self.settings else None
         last = self.epochs[-1] if self.epochs else {}
         return next((record for record in self.epochs if record["epoch"] == named), last)
 
@@ -112,36 +116,52 @@ def number(value: Any) -> float | None:
     return value
 
 
-def training_images(part: Part, dataset: DataSettings | None = None) -> Tensor:
+def training_images(part: Part, dataset: DataSettings | Loaded | None = None) -> Tensor:
     """Some of the images (M, C, H, W) that trained the weights of a part; InputError if they are not found again.
 
-    A run keeps the name of a file or folder and not its place, so it is not looked for: `dataset` may tell.
+    A run keeps the name of a file or folder and not its place, so it is not looked for: `dataset` says where it lies,
+    or holds its images.
     """
-    settings = dataset or build(DataSettings, part.setting("dataset") or {}, "dataset")
-    if dataset is None and settings.path is not None:
-        raise InputError(f"the run does not tell where its {settings.name} lies; give dataset= and dataset.path")
-    settings = replace(settings, download=False)
-    if settings.name in FILES:
-        # A few images are looked at, not all of them decoded.
-        settings = replace(settings, in_memory="never", workers=0)
-    load = load_search_splits if "search" in part.settings else load_splits
-    train = load(settings, part.seed).train
+    loaded = dataset if isinstance(dataset, Loaded) else _load(part, dataset)
+    splits = loaded.search_splits if "search" in part.settings else loaded.splits
+    train = splits(part.seed).train
     if len(train) != part.setting("data", "train"):
         raise InputError(
-            f"dataset {settings.name} has {len(train)} training images and the run had {part.setting('data', 'train')}"
-            "; give the data set of the run"
+            f"dataset {loaded.settings.name} has {len(train)} training images and the run had "
+            f"{part.setting('data', 'train')}; give the data set of the run"
         )
     order = torch.tensor(evenly_spread(len(train), IMAGES))
     return next(iter(train.batches(order, IMAGES))).images
 
 
+def _load(part: Part, dataset: DataSettings | None) -> Loaded:
+    settings = dataset or _recorded_dataset(part.setting("dataset"))
+    if dataset is None and getattr(settings, "path", None) is not None:
+        raise InputError(f"the run does not say where its {settings.name} lies; give dataset= and dataset.path")
+    changes: dict[str, Any] = {"download": False} if hasattr(settings, "download") else {}
+    if isinstance(settings, FILES):
+        # A few images are looked at, not all of them decoded.
+        changes |= {"in_memory": "never", "workers": 0}
+    return Loaded(replace(settings, **changes))  # type: ignore[type-var]
+
+
+def _recorded_dataset(recorded: Any) -> DataSettings:
+    """The data set that a run recorded; only its settings are data, the class is one of ours."""
+    name = recorded.get("name") if isinstance(recorded, dict) else None
+    if name not in DATASETS:
+        raise InputError(f"the run was on a data set that is not ours ({name}); give dataset=")
+    plain = {key: value for key, value in recorded.items() if key != "name"}
+    plain["standard"] = {key: value for key, value in plain.get("standard", {}).items() if key != "is"}
+    return build(DATASETS[name], plain, "dataset")
+
+
 def read_part(path: Path, group: str) -> Part:
     """Read the search or training whose settings file this is."""
-    settings = _record(path, "trial")
+    settings = _record(path, "settings")
     seed = settings.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"{shown_path(path)} has no seed as runs have; restore the file or move its folder away")
-    birth, result, metrics = (path.with_name(name) for name in ("birth.json", "result.json", "metrics.jsonl"))
+    birth, result, metrics = (path.with_name(name) for name in ("birth.json", RESULT_FILE, "metrics.jsonl"))
     records = read_metrics(metrics) if metrics.is_file() else []
     return Part(
         folder=path.parent,

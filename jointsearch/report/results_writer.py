@@ -9,14 +9,12 @@ from typing import Any
 from jointsearch.report.page_run import Part, read_part
 from jointsearch.report.results_file import FORMAT, VERSION, Record, check_once, read_results
 from jointsearch.report.results_policy import pack_policy
-from jointsearch.run_folder import SETTINGS_FILE, replace_file
+from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, SETTINGS_FILE, replace_file
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import shown_path
 from search_spaces.schedule import load_policy_or_schedule
 
-POLICY_FILES = ("found.json", "policy.json")  # the first that is there: what a search found, what a training used
-GENOTYPE_FILE = "genotype.json"
 FEWEST_EQUAL = 3  # neighbors that are worth a {"times", "value"}
 
 
@@ -65,15 +63,14 @@ def records_of(source: Path | str, curves: Collection[tuple[str, int]] = ()) -> 
 
 
 def _record(part: Part, curves: Collection[tuple[str, int]]) -> Record:
-    policy = next((part.folder / name for name in POLICY_FILES if (part.folder / name).is_file()), None)
-    genotype = part.folder / GENOTYPE_FILE
+    policy, genotype = part.folder / POLICY_FILE, part.folder / GENOTYPE_FILE
     return Record(
         row=part.group,
         seed=part.seed,
         settings=part.settings,
         birth=part.birth,
         result=part.result,
-        packed_policy=None if policy is None else pack_policy(load_policy_or_schedule(policy)),
+        packed_policy=pack_policy(load_policy_or_schedule(policy)) if policy.is_file() else None,
         darts=Genotype.load(genotype).to_darts() if genotype.is_file() else None,
         curve=part.epochs if (part.group, part.seed) in curves else (),
         place=shown_path(part.folder),

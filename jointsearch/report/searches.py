@@ -55,8 +55,8 @@ def agreement_between_seeds(compared: str, values: Sequence[Sequence[float]]) ->
     # of seeds are uncorrelated.
     chance = min(1.0, 1.96 / math.sqrt((len(values[0]) - 1) * math.comb(len(values), 2)))
     return (
-        f"Rank correlation of the {compared} between seeds: {mean:+.2f} on average (1: the same order in each); by "
-        f"chance within ±{chance:.2f}, or more where several share what they learn."
+        f"Rank correlation of the {compared} between seeds: {mean:+.2f} on average (1: the same order in each). Random "
+        f"orders give a value within ±{chance:.2f} in 95 of 100 cases, or a wider range where several share one logit."
     )
 
 

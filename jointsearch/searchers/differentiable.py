@@ -2,29 +2,131 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jointsearch.data.sets import Batch
-from jointsearch.data.standard import Standard, normalize
-from jointsearch.searchers.architecture_learner import ArchitectureLearner
+from jointsearch.data.standard import normalize
+from jointsearch.estimators.draw import EstimatorSettings
+from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.estimators.relax import RelaxSettings
+from jointsearch.protocols import PLAIN_STEP, About, Context, Found, Moment, Needs, State, StepReport
+from jointsearch.searchers.drawn_policy import Augmented, DrawnPolicy
 from jointsearch.searchers.gradients import all_finite
-from jointsearch.searchers.policy_learner import Augmented, PolicyLearner
-from jointsearch.searchers.settings import DifferentiableSearch
-from jointsearch.soft.network import SuperNet
+from jointsearch.searchers.policy_learner import PolicyLearner, policy_facts
+from jointsearch.searchers.spaces import Pairs, Start
+from jointsearch.settings import bounded, check_fields, choice, group, setting
+from jointsearch.soft.policy import SoftPolicy
 from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.jvp import jvp
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.sides import Sides, losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
-from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError
-from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
 Gradient = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stabilize:
+    """Options against noisy rewards. None of them improved the default search where they were measured."""
+
+    start_share: float = bounded(
+        0.0, 0.0, 0.99, help="share of the draws that come from the start, whatever is learned"
+    )
+    entropy_bonus: float = bounded(0.0, 0.0, 1000.0, help="pulls the shares of sub-policies towards the start's")
+    reward_scale: str = choice("none", "none", "loss", "rank", help="divide by each image's loss, or take ranks")
+    draws_per_validation: int = bounded(1, 1, 1000, help="draws of a batch for each validation gradient")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """Gradient-based search: the reward of an image is what training on it does to the validation loss."""
+
+    BETAS: ClassVar[tuple[float, float]] = (0.5, 0.999)  # of Adam
+    about: ClassVar[About] = About(searches_cells=True, rewards_are_steps=True)
+
+    learning_rate: float = bounded(0.02, 1e-8, 10.0, help="of the policy, with Adam")
+    policy_space: Pairs | Start = group(Pairs, help="which policies may be chosen: pairs, trivialaugment")
+    estimator: EstimatorSettings = group(RelaxSettings, help="gradient of a draw: relax, reinforce or gumbel")
+    through_step: str = choice(
+        "finite_difference", "finite_difference", "jvp", help="how rewards are computed; jvp is exact and slower"
+    )
+    magnitude_gradient: str = choice(
+        "pathwise", "pathwise", "none", help="pathwise: magnitudes learn through the op; none: they stay"
+    )
+    published: str = choice(
+        "no", "no", "paper", "code", help="paper: as in DADA's paper; code: also one fixed validation batch"
+    )
+    shuffled: bool = setting(False, help="the control: rewards are permuted among the images of a batch")
+    validation_batches: int = bounded(
+        1, 1, 1000, help="number of batches that are averaged into one validation gradient"
+    )
+    from_epoch: int = bounded(0, 0, 100_000, help="epochs under the starting policy before the policy learns")
+    stabilize: Stabilize | None = setting(
+        None, help="options against noisy rewards, as in searcher.stabilize.reward_scale=rank"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        changes_rewards = self.shuffled or self.stabilizers.reward_scale != "none"
+        uses_rewards = getattr(self.estimator, "uses_rewards", True) and self.estimator.draws == "image"
+        if changes_rewards and (self.as_published or not uses_rewards):
+            raise InputError(
+                "searcher.shuffled and searcher.stabilize.reward_scale change the reward of each image; "
+                "searcher.published, estimator=gumbel and estimator.draws=batch have no such reward; leave one of the "
+                "two out (their control is searcher=random)"
+            )
+        needs_sides = self.as_published or self.stabilizers.reward_scale == "loss"
+        if self.through_step == "jvp" and needs_sides:
+            raise InputError(
+                "searcher.through_step=jvp computes no losses, which searcher.published and reward_scale=loss need; "
+                "use searcher.through_step=finite_difference"
+            )
+        if self.as_published and getattr(self.estimator, "baseline", None) == "ema":
+            raise InputError(
+                "searcher.published estimates both sides of a difference, where estimator.baseline=ema cancels; use "
+                "estimator.baseline=none or searcher.published=no"
+            )
+
+    @property
+    def as_published(self) -> bool:
+        """Whether DADA's choices are taken: estimates on both sides of the difference, magnitudes that pixels copy."""
+        return self.published != "no"
+
+    @property
+    def stabilizers(self) -> Stabilize:
+        """Those that are chosen, else all switched off."""
+        return self.stabilize or Stabilize()
+
+    @property
+    def learns_magnitude(self) -> bool:
+        """Whether magnitudes move: the space lets them and the searcher has a gradient for them."""
+        return self.policy_space.learn_magnitude and self.magnitude_gradient != "none"
+
+    def check(self, epochs: int, steps: int, epochs_from: str) -> None:
+        """Refuse a policy in which nothing can learn, at the full cost of learning."""
+        likely = [sub_policy for sub_policy in self.policy_space.policy().sub_policies if sub_policy.weight]
+        choices = [choice for sub_policy in likely for choice in sub_policy.ops]
+        probability = any(0 < choice.probability < 1 for choice in choices)
+        magnitude = self.learns_magnitude and any(choice.magnitude is not None for choice in choices)
+        if len(likely) < 2 and not probability and not magnitude:
+            raise InputError(
+                "policy_space has one sub-policy, and nothing in it that learns: the policy would stay as it is; use "
+                "policy_space=trivialaugment or pairs, or search=architecture"
+            )
+
+    def start(self, context: Context) -> "DifferentiableSearcher":
+        """Begin a search of a policy, and of cells where the network has them to choose."""
+        policy = PolicyLearner(self, context.standard, context.noise)
+        return DifferentiableSearcher(context, policy.drawn, policy, self)
 
 
 class DifferentiableSearcher:
@@ -40,163 +142,137 @@ class DifferentiableSearcher:
 
     def __init__(
         self,
-        settings: DifferentiableSearch,
-        network: nn.Module,
-        train_step: TrainStep,
-        standard: Standard,
-        noise: torch.Generator,
-        epochs: int = 1,
-        start: Policy | None = None,
+        context: Context,
+        drawn: DrawnPolicy,
+        policy: PolicyLearner | None = None,
+        settings: Differentiable | None = None,
     ) -> None:
-        self.settings, self.standard, self.train_step, self.epochs = settings, standard, train_step, epochs
-        self.network = network
-        self.policies = PolicyLearner(settings, standard, noise, start)
-        self.cells = ArchitectureLearner(settings.architecture, network) if isinstance(network, SuperNet) else None
-        if self.cells is None and settings.search != "policy":
-            raise InputError(
-                f"search={settings.search} needs the cells of a supernet, and {type(network).__name__} has none; use "
-                "search=policy for this network"
-            )
-        self.validation_batches = settings.searcher.validation_batches
-        self.first_batch_only = settings.searcher.first_validation_batch_only
-        self.learns_from = settings.learns_from
-        self.judge: tuple[Tensor, Tensor] | None = None  # the last one, for the monitor
+        self.context, self.network, self.drawn = context, context.network, drawn
+        self.policy, self.cells = policy, context.cells
+        self.settings = settings or Differentiable()
+        begins = [] if policy is None else [self.settings.from_epoch]
+        begins += [] if self.cells is None else [self.cells.settings.from_epoch]
+        self.needs = Needs(
+            self.settings.validation_batches, min(begins), max(begins), fixed=self.settings.published == "code"
+        )
+        self.last_validation: tuple[Tensor, Tensor] | None = None  # for the monitor
 
-    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
-        """Every step once something learns, none before."""
-        return [self.learns(epoch)] * steps
-
-    def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
         """Train the weights on augmented images, and move policy and cells by what that did to the validation loss."""
-        first = self.policies.augmented(train)
+        first = self.drawn.augmented(train)
         if self.cells is not None:
-            self.cells.prepare(epoch / self.epochs, self.policies.noise)
-        policy_learns, cells_learn, measures = self.learns_policy(epoch), self.learns_cells(epoch), self.measures(epoch)
+            self.cells.prepare(at.progress, self.context.noise)
+        policy = self.policy if self.policy is not None and self.policy.learns(at) else None
+        cells = self.cells if self.cells is not None and self.cells.learns(at) else None
+        measures = policy is not None or (cells is not None and cells.through_step)
         with record_step(self.network) if measures else nullcontext() as record:
-            train_loss = self.train_step(first.images.detach(), train.labels)
-        if not self.learns(epoch):
-            return {"train_loss": train_loss, "skipped": torch.tensor(False)}
-        leaves = self.cells.leaves() if self.cells and cells_learn else {}
-        judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
-        gradient = validation_gradient(self.network, judges, leaves, of_weights=measures)
-        self.judge = judges[0] if leaves and self.settings.architecture.hessian_monitor else None
-        objective = self.direct(gradient, leaves, epoch)
+            train_loss = self.context.train_step(first.images.detach(), train.labels)
+        if policy is None and cells is None:
+            return StepReport(train_loss, skipped=False)
+        leaves = {} if cells is None else cells.leaves()
+        judged = [(normalize(batch.images, self.context.standard), batch.labels) for batch in validation]
+        gradient = validation_gradient(self.network, judged, leaves, of_weights=measures)
+        self.last_validation = judged[0] if cells is not None and cells.remedies.hessian_monitor else None
+        objective = self.direct(gradient, leaves, at)
         measured: list[tuple[Augmented, Tensor]] = []
+        cost = PLAIN_STEP + (3 if measures else 2) * len(validation)
         if record is not None:
             frozen, v = record.frozen(), {name: part for name, part in gradient.items() if name not in leaves}
-            more = [self.policies.augmented(train) for _ in range(self.settings.searcher.draws_per_validation - 1)]
-            outcomes = [self.outcome(frozen, v, batch, step_size, leaves) for batch in (first, *more)]
-            objective = objective + torch.stack([one for one, _ in outcomes]).mean()
-            measured = [(batch, credits) for batch, (_, credits) in zip((first, *more), outcomes, strict=True)]
-        learned = self.descend(objective, leaves, measured if policy_learns else [])
-        return {"train_loss": train_loss, "skipped": torch.tensor(not learned)}
+            more = [self.drawn.augmented(train) for _ in range(self.settings.stabilizers.draws_per_validation - 1)]
+            outcomes = [self.outcome(frozen, v, batch, at, leaves) for batch in (first, *more)]
+            objective = objective + torch.stack([one for one, _, _ in outcomes]).mean()
+            measured = [(batch, credits) for batch, (_, credits, _) in zip((first, *more), outcomes, strict=True)]
+            cost += sum(passes for _, _, passes in outcomes)
+        learned = self.descend(objective, leaves, measured, policy)
+        return StepReport(train_loss, skipped=not learned, forward_equivalents=cost)
 
-    def learns_policy(self, epoch: int) -> bool:
-        """Whether the policy moves in this epoch."""
-        return self.settings.search != "architecture" and epoch >= self.settings.searcher.from_epoch
-
-    def learns_cells(self, epoch: int) -> bool:
-        """Whether the cells do."""
-        searched = self.cells is not None and self.settings.search != "policy"
-        return searched and epoch >= self.settings.architecture.from_epoch
-
-    def learns(self, epoch: int) -> bool:
-        """Whether anything but the weights does."""
-        return self.learns_policy(epoch) or self.learns_cells(epoch)
-
-    def measures(self, epoch: int) -> bool:
-        """Whether the step needs rewards: for the policy, and for cells through the step."""
-        second = self.settings.architecture.order == "second"
-        return self.learns_policy(epoch) or (self.learns_cells(epoch) and second)
-
-    def direct(self, gradient: Gradient, leaves: Mapping[str, Tensor], epoch: int) -> Tensor:
+    def direct(self, gradient: Gradient, leaves: Mapping[str, Tensor], at: Moment) -> Tensor:
         """The part of the objective that cells reach without the training step, by its gradient."""
         if self.cells is None or not leaves:
             return torch.zeros(())
         validation = sum((gradient[name] * leaf).sum() for name, leaf in leaves.items())
-        return (validation + self.cells.penalty(leaves, epoch / self.epochs)).cpu()
+        return (validation + self.cells.penalty(leaves, at.progress)).cpu()
 
     def outcome(
-        self, frozen: FrozenNetwork, v: Gradient, batch: Augmented, step_size: float, leaves: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The part of the objective that goes through the step, and the reward of each draw."""
+        self, frozen: FrozenNetwork, v: Gradient, batch: Augmented, at: Moment, leaves: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, int]:
+        """The part of the objective that goes through the step, the reward of each draw, and the cost of both.
+
+        Two losses cost 2 forward passes, and 2 more where they carry a gradient. A jvp has two tangents: 3, and 3 more.
+        """
         sides: Sides | None = None
-        if self.settings.searcher.through_step == "jvp":
-            rewards = jvp(frozen, v, batch.images, batch.labels, step_size)  # (B,)
+        if self.settings.through_step == "jvp":
+            rewards = jvp(frozen, v, batch.images, batch.labels, at.step_size)  # (B,)
         else:
-            through = leaves if self.settings.architecture.order == "second" else {}
+            through = leaves if self.cells is not None and self.cells.through_step else {}
             sides = losses_on_both_sides(frozen, v, batch.images, batch.labels, architecture=through)
-            rewards = sides.rewards(step_size)
-        if self.settings.search == "architecture":
-            return rewards.mean().cpu(), rewards.detach()
-        return self.policies.objective(rewards, sides, batch, step_size)
+            rewards = sides.rewards(at.step_size)
+        cost = (2 if sides is not None else 3) * (2 if rewards.requires_grad else 1)
+        if self.policy is None:
+            return rewards.mean().cpu(), rewards.detach(), cost
+        return *self.policy.objective(rewards, sides, batch, at.step_size), cost
 
     def descend(
-        self, objective: Tensor, leaves: Mapping[str, Tensor], measured: Sequence[tuple[Augmented, Tensor]]
+        self,
+        objective: Tensor,
+        leaves: Mapping[str, Tensor],
+        measured: Sequence[tuple[Augmented, Tensor]],
+        policy: PolicyLearner | None,
     ) -> bool:
-        """One backward pass, and a step of all that learns. Where a gradient is no number nothing moves: False."""
-        for batch, _ in measured:
-            self.policies.count(batch.draw)
-        self.policies.optimizer.zero_grad()
+        """One backward pass, and a step of all that learns. Where a gradient is not a number nothing moves: False."""
+        if policy is not None:
+            for batch, _ in measured:
+                policy.count(batch.draw)
+        self.drawn.soft.zero_grad()
         objective.backward()
-        learned = [*leaves.values(), *self.policies.soft.parameters()]
-        if not all_finite(learned):
+        if not all_finite([*leaves.values(), *self.drawn.soft.parameters()]):
             return False
-        # No reward anywhere, as when v is 0: Adam would still move the policy on its momentum.
-        if measured and (self.settings.searcher.entropy_bonus or any(bool(one.any()) for _, one in measured)):
-            self.policies.descend(measured)
+        if policy is not None:
+            policy.descend(measured)
         if self.cells is not None and leaves:
             self.cells.descend(leaves)
         return True
 
-    def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs: training 3, each validation batch 3, or 2 where cells alone want a gradient.
-
-        Each draw costs 2, or 4 where rewards carry a gradient; by jvp, whose products have two tangents, 3 and 6.
-        """
-        settings = self.settings.searcher
-        if not self.learns(epoch):
-            return 3
-        if not self.measures(epoch):
-            return 3 + 2 * settings.validation_batches
-        through_pixels = self.settings.learns_magnitude or self.settings.estimator.name == "gumbel"
-        through_cells = self.learns_cells(epoch) and self.settings.architecture.order == "second"
-        carries = through_cells or (through_pixels and self.settings.search != "architecture")
-        passes = 3 if settings.through_step == "jvp" else 2
-        return 3 + 3 * settings.validation_batches + passes * (2 if carries else 1) * settings.draws_per_validation
-
-    def metrics(self) -> dict[str, float | str]:
-        """Where policy and cells stand."""
-        metrics = self.policies.metrics() | ({} if self.cells is None else self.cells.metrics())
-        if self.cells is not None and self.judge is not None:
-            noise = torch.Generator().manual_seed(0)  # its own, and the same: the search goes on as if unwatched
+    def found(self) -> Found:
+        """Policy and cells as things stand, and what describes them."""
+        soft = self.drawn.soft
+        facts = policy_facts(soft)
+        genotype = None
+        if self.cells is not None:
+            facts |= self.cells.facts()
+            genotype = self.cells.genotype()
+        if self.cells is not None and self.last_validation is not None:
+            noise = torch.Generator().manual_seed(0)  # its own, and the same: the search continues as if unwatched
             was_training = self.network.training
             self.network.train()  # batch statistics, as the search has them, and not those of the evaluation before
-            metrics["hessian_largest"] = float(largest_eigenvalue(self.network, self.judge, self.cells.logits, noise))
+            sharpness = largest_eigenvalue(self.network, self.last_validation, self.cells.logits, noise)
+            facts["hessian_largest"] = float(sharpness)
             self.network.train(was_training)
-        return metrics
+        return Found(soft.start if self.policy is None else self.policy.policy(), genotype, facts)
 
-    def found(self) -> dict[str, Any]:
-        """The share of every sub-policy, and the weights of every candidate, in the order of their spaces."""
-        return self.policies.found() | ({} if self.cells is None else self.cells.found())
-
-    def policy(self) -> Policy:
-        """The finished policy as things stand."""
-        return self.policies.policy()
-
-    def genotype(self) -> Genotype | None:
-        """The finished cells as things stand; None for a network without any to choose."""
-        return None if self.cells is None else self.cells.genotype()
-
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that a checkpoint has to hold beside the network."""
-        cells = None if self.cells is None else self.cells.state()
-        return {"policies": self.policies.state(), "cells": cells, "judge": self.judge}
+        learners = {"policy": self.policy, "cells": self.cells}
+        states = {name: None if learner is None else learner.state() for name, learner in learners.items()}
+        return {**states, "last_validation": self.last_validation}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.policies.restore(state["policies"])
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+        if self.policy is not None:
+            self.policy.restore(state["policy"])
         if self.cells is not None:
             self.cells.restore(state["cells"])
         device = next(self.network.parameters()).device
-        self.judge = state["judge"] and tuple(part.to(device) for part in state["judge"])
+        self.last_validation = state["last_validation"] and tuple(part.to(device) for part in state["last_validation"])
+
+
+@dataclass(frozen=True)
+class CellsOnly:
+    """DARTS: cells learn, under a policy that stays as it is."""
+
+    policy: Policy
+
+    def start(self, context: Context) -> DifferentiableSearcher:
+        """Begin a search of cells."""
+        soft = SoftPolicy(self.policy, learn_probability=False, learn_magnitude=False)
+        return DifferentiableSearcher(context, DrawnPolicy(soft, ReinforceSettings(), context.standard, context.noise))

@@ -8,8 +8,8 @@ of 8x8 pixels and its negative scored 0.4 apart after 150 steps, and 30 with fix
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,83 +20,45 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
+from jointsearch.protocols import Context, Found, Moment, Needs, State, StepReport
 from jointsearch.searchers.gradients import all_finite
-from jointsearch.searchers.settings import EstimatorSettings, check_betas
-from jointsearch.settings import bounded, check_fields, choice
-from jointsearch.soft.stages import FASTER_AA_OPS, SoftStages
+from jointsearch.searchers.spaces import Stages
+from jointsearch.settings import bounded, check_fields, choice, group
+from jointsearch.soft.stages import SoftStages
 from search_spaces.augment.op import per_image
-from search_spaces.augment.table import OPS, check_op_names
 from search_spaces.errors import InputError
-from search_spaces.policy import MAX_STAGES, OpChoice, Policy, SubPolicy
 
 
 @dataclass(frozen=True)
-class StageSpace:
-    """L sub-policies of K stages; any op may come at any stage."""
+class FasterAA:
+    """Faster AutoAugment: a critic learns to tell augmented images from real ones, the policy to deceive it.
 
-    ops: tuple[str, ...] | None = None  # null takes the sixteen of the paper
-    sub_policies: int = bounded(10, 1, 1000)
-    stages: int = bounded(2, 1, MAX_STAGES)
+    The searched network is the critic. It has its own Adam: of search_recipe only epochs and batch_size count.
+    """
+
+    BETAS: ClassVar[tuple[float, float]] = (0.0, 0.999)  # of Adam, for policy and critic
+
+    learning_rate: float = bounded(1e-3, 1e-8, 10.0, help="of the policy")
+    critic_learning_rate: float = bounded(1e-3, 1e-8, 10.0, help="of the network and its second head")
+    policy_space: Stages = group(Stages, help="the only space that it searches: stages")
+    temperature: float = bounded(0.05, 1e-3, 100.0, help="of the softmax that weighs the ops of a stage")
+    act_temperature: float = bounded(0.1, 1e-3, 100.0, help="of the relaxed probabilities")
+    mixing: str = choice(
+        "weighted",
+        "weighted",
+        "sampled",
+        help="weighted: the mean of all ops; sampled: one op, with the gradient of the mean",
+    )
+    chunk: int = bounded(8, 1, 65_536, help="neighbouring images that share a sub-policy")
+    classification_weight: float = bounded(0.1, 0.0, 1000.0, help="of the cross entropy, for the critic and the policy")
+    penalty_weight: float = bounded(10.0, 1e-3, 10_000.0, help="of the gradient penalty")
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.stages > (count := len(self.names())):
-            raise InputError(
-                f"policy_space.stages={self.stages} is more than the {count} ops to choose from, so that some would "
-                "have to act twice; lower it, or name more policy_space.ops"
-            )
 
-    def names(self) -> tuple[str, ...]:
-        """The ops to choose from."""
-        return FASTER_AA_OPS if self.ops is None else check_op_names(self.ops, "policy_space.ops")
-
-    def policy(self) -> Policy:
-        """What a stage does on average over all its random beginnings: any op, at probability and magnitude .5."""
-        choices = (OpChoice(name, 0.5, 0.5 if OPS[name].has_magnitude else None) for name in self.names())
-        return Policy(tuple(SubPolicy((one,)) for one in choices), name="a stage's average beginning")
-
-
-@dataclass(frozen=True)
-class CriticSettings:
-    """How policy and critic learn. The defaults are the paper's."""
-
-    name: str = choice("faster_aa", "faster_aa")
-    learning_rate: float = bounded(1e-3, 1e-8, 10.0)  # of the policy
-    critic_learning_rate: float = bounded(1e-3, 1e-8, 10.0)  # of the network and its second head
-    betas: tuple[float, ...] = bounded((0.0, 0.999), 0.0, 0.999999)  # of Adam, for both
-    temperature: float = bounded(0.05, 1e-3, 100.0)  # of the weights of a stage
-    act_temperature: float = bounded(0.1, 1e-3, 100.0)  # of the relaxed probabilities
-    # weighted: a stage gives the mean of all ops. sampled: the image of one, with the gradient of that mean.
-    mixing: str = choice("weighted", "weighted", "sampled")
-    acts: str = choice("relaxed", "relaxed", "straight_through")
-    chunk: int = bounded(8, 1, 65_536)  # neighbouring images that share a sub-policy
-    classification_weight: float = bounded(0.1, 0.0, 1000.0)
-    penalty_weight: float = bounded(10.0, 0.0, 10_000.0)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_betas("searcher", self.betas, "[0.0,0.999]")
-        if not self.penalty_weight:
-            raise InputError(
-                "searcher.penalty_weight=0 lets the critic's scores grow without bound, and they no longer measure a "
-                "distance; use searcher.penalty_weight=10"
-            )
-
-
-@dataclass(frozen=True)
-class FasterSearch:
-    """Faster AutoAugment: what to search in, and how."""
-
-    searcher: CriticSettings = field(default_factory=CriticSettings)
-    policy_space: StageSpace = field(default_factory=StageSpace)
-    estimator: EstimatorSettings = field(default_factory=EstimatorSettings)  # not read: nothing is estimated
-
-    def __post_init__(self) -> None:
-        if self.searcher.mixing == "sampled" and self.searcher.acts == "relaxed":
-            raise InputError(
-                "searcher.mixing=sampled shows the critic single ops and searcher.acts=relaxed half-applied ones; use "
-                "searcher.acts=straight_through, or searcher.mixing=weighted"
-            )
+    def start(self, context: Context) -> "FasterSearcher":
+        """Begin a search of a policy."""
+        return FasterSearcher(self, context.network, context.standard, context.noise)
 
 
 class Critic(nn.Module):
@@ -137,35 +99,31 @@ class FasterSearcher:
     not the training step of the loop.
     """
 
-    validation_batches = 1
-    first_batch_only = False
-    learns_from = 0
+    needs = Needs()
 
-    def __init__(self, settings: FasterSearch, network: nn.Module, standard: Standard, noise: torch.Generator) -> None:
+    def __init__(self, settings: FasterAA, network: nn.Module, standard: Standard, noise: torch.Generator) -> None:
         self.settings, self.standard, self.noise = settings, standard, noise
-        space, learned = settings.policy_space, settings.searcher
+        space = settings.policy_space
         self.stages = SoftStages(
-            space.names(), space.sub_policies, space.stages, noise, learned.temperature, learned.act_temperature
+            space.names(), space.sub_policies, space.stages, noise, settings.temperature, settings.act_temperature
         )
         device = next(network.parameters()).device
         self.critic = Critic(network).to(device)
-        first, second = learned.betas
-        self.optimizer = torch.optim.Adam(self.stages.parameters(), learned.learning_rate, betas=(first, second))
+        self.optimizer = torch.optim.Adam(self.stages.parameters(), settings.learning_rate, betas=settings.BETAS)
         self.critic_optimizer = torch.optim.Adam(
-            self.critic.parameters(), learned.critic_learning_rate, betas=(first, second)
+            self.critic.parameters(), settings.critic_learning_rate, betas=settings.BETAS
         )
         self.distance = torch.zeros((), device=device)  # E[D(real)] - E[D(augmented)] of the last step
 
-    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
-        """Every step."""
-        return [True] * steps
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
+        """Train the critic on real images and on other ones augmented, and move the policy by its scores.
 
-    def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
-        """Train the critic on real images and on other ones augmented, and move the policy by what it then says."""
+        Real images cost 3 passes, augmented ones 3, the policy 2, the penalty 2, and its own gradient 4.
+        """
         others = validation[0]
         train_loss = self.train_critic(train, others)
         learned = self.train_policy(others)
-        return {"train_loss": train_loss, "skipped": torch.tensor(not learned)}
+        return StepReport(train_loss, skipped=not learned, forward_equivalents=14)
 
     def train_critic(self, real: Batch, others: Batch) -> Tensor:
         """One step of the network and its second head; gives the cross-entropy of the real images."""
@@ -178,12 +136,12 @@ class FasterSearcher:
         penalty = gradient_penalty(lambda between: self.judged(between)[1], images[:count], changed[:count], share)
         distance = scores.mean() - self.judged(changed)[1].mean()
         loss = cross_entropy(logits, real.labels)
-        weighted = self.settings.searcher.classification_weight * loss
-        objective = weighted - distance + self.settings.searcher.penalty_weight * penalty
+        weighted = self.settings.classification_weight * loss
+        objective = weighted - distance + self.settings.penalty_weight * penalty
         if not bool(objective.isfinite()):
             raise InputError(
                 f"the critic's objective is {objective.item()}: it diverged; lower searcher.critic_learning_rate (now "
-                f"{self.settings.searcher.critic_learning_rate:g})"
+                f"{self.settings.critic_learning_rate:g})"
             )
         self.critic_optimizer.zero_grad()
         try:
@@ -203,7 +161,7 @@ class FasterSearcher:
         """One step of the policy. A gradient that is no number leaves it where it is and gives False."""
         logits, scores = self.judged(self.augmented(others))
         loss = cross_entropy(logits, others.labels)
-        objective = self.settings.searcher.classification_weight * loss - scores.mean()
+        objective = self.settings.classification_weight * loss - scores.mean()
         learned = list(self.stages.parameters())
         self.optimizer.zero_grad()
         objective.backward(inputs=learned)
@@ -214,11 +172,11 @@ class FasterSearcher:
 
     def augmented(self, batch: Batch) -> Tensor:
         """Images (B, C, H, W) as the critic sees them, with a graph to everything that the policy learns."""
-        searcher = self.settings.searcher
+        sampled = self.settings.mixing == "sampled"
 
         def transform(pixels: Tensor) -> Tensor:
-            draw = self.stages.draw(len(pixels), searcher.chunk, self.noise)
-            return self.stages.mixed(pixels, draw, searcher.mixing == "sampled", searcher.acts == "straight_through")
+            draw = self.stages.draw(len(pixels), self.settings.chunk, self.noise)
+            return self.stages.mixed(pixels, draw, sampled, sampled)
 
         return augment_with(transform, batch.images, self.standard, self.noise)
 
@@ -228,26 +186,11 @@ class FasterSearcher:
         logits, scores = functional_call(self.critic, buffers, (images,))
         return logits, scores
 
-    def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs: 3 real, 3 augmented, 2 for the policy; the penalty 2, and 4 to differentiate it again."""
-        return 14
+    def found(self) -> Found:
+        """The policy, and how far the critic tells its images from real ones."""
+        return Found(self.stages.harden(), facts={"critic_distance": float(self.distance), **self.stages.metrics()})
 
-    def metrics(self) -> dict[str, float]:
-        """Where the policy stands, and how far the critic tells its images from real ones."""
-        return {"critic_distance": float(self.distance), **self.stages.metrics()}
-
-    def found(self) -> dict[str, Any]:
-        """Nothing: sub-policies of different seeds are no counterparts whose shares could be compared."""
-        return {}
-
-    def genotype(self) -> None:
-        """No cells are searched."""
-
-    def policy(self) -> Policy:
-        """The finished policy as things stand."""
-        return self.stages.harden()
-
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that a checkpoint has to hold; the loop keeps the network itself."""
         return {
             "stages": self.stages.state_dict(),
@@ -257,8 +200,8 @@ class FasterSearcher:
             "distance": self.distance,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
         self.stages.load_state_dict(state["stages"])
         self.critic.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])

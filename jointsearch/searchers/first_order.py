@@ -5,135 +5,99 @@ pass of that loss gives the gradients of policy and architecture; then the weigh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from jointsearch.data.sets import Batch
-from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
-from jointsearch.searchers.architecture_learner import ArchitectureLearner
-from jointsearch.searchers.faster_aa import StageSpace
+from jointsearch.protocols import PLAIN_STEP, About, Context, Found, Moment, Needs, State, StepReport
 from jointsearch.searchers.gradients import all_finite
-from jointsearch.searchers.settings import ArchitectureSettings, EstimatorSettings, check_betas
-from jointsearch.settings import bounded, check_fields, choice
-from jointsearch.soft.network import SuperNet
+from jointsearch.searchers.spaces import Stages
+from jointsearch.settings import bounded, check_fields, group
 from jointsearch.soft.stages import SoftStages
 from jointsearch.through_step.validation import judging
-from jointsearch.train_step import TrainStep
 from search_spaces.errors import InputError
-from search_spaces.genotype import Genotype
-from search_spaces.policy import Policy
 
 
 @dataclass(frozen=True)
-class FirstOrderSettings:
-    """How the stages learn. The defaults are Faster AutoAugment's, which the paper takes over."""
+class FirstOrder:
+    """First-order search under augmented validation images. The defaults are Faster AutoAugment's, as in the paper."""
 
-    name: str = choice("first_order", "first_order")
-    learning_rate: float = bounded(1e-3, 1e-8, 10.0)
-    betas: tuple[float, ...] = bounded((0.0, 0.999), 0.0, 0.999999)  # of Adam
-    temperature: float = bounded(0.05, 1e-3, 100.0)  # of the weights of a stage
-    act_temperature: float = bounded(0.1, 1e-3, 100.0)  # of the relaxed probabilities
-    chunk: int = bounded(8, 1, 65_536)  # neighbouring images that share a sub-policy
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_betas("searcher", self.betas, "[0.0,0.999]")
-
-
-@dataclass(frozen=True)
-class FirstOrderSearch:
-    """First-order search under augmented validation images, of a policy alone or of policy and cells."""
-
-    warning: ClassVar[str] = (
-        "searcher=first_order augments the images that judge: it rewards whatever makes images easier, whether or not "
-        "training on them helps (watch idle_share and the shares of ops); for results use searcher=differentiable, "
-        "the default, with search=joint"
+    BETAS: ClassVar[tuple[float, float]] = (0.0, 0.999)  # of Adam
+    about: ClassVar[About] = About(
+        searches_cells=True,
+        warning="searcher=first_order augments the validation images: it rewards whatever makes images easier, whether "
+        "or not training on them helps (watch idle_share and the shares of ops); for results use "
+        "searcher=differentiable, the default, with search=joint",
     )
 
-    searcher: FirstOrderSettings = field(default_factory=FirstOrderSettings)
-    policy_space: StageSpace = field(default_factory=StageSpace)
-    estimator: EstimatorSettings = field(default_factory=EstimatorSettings)  # not read: nothing is estimated
-    architecture: ArchitectureSettings = field(default_factory=ArchitectureSettings)
-    search: str = choice("policy", "policy", "joint")
+    learning_rate: float = bounded(1e-3, 1e-8, 10.0, help="of the policy, with Adam")
+    policy_space: Stages = group(Stages, help="the only space that it searches: stages")
+    temperature: float = bounded(0.05, 1e-3, 100.0, help="of the softmax that weighs the ops of a stage")
+    act_temperature: float = bounded(0.1, 1e-3, 100.0, help="of the relaxed probabilities")
+    chunk: int = bounded(8, 1, 65_536, help="neighbouring images that share a sub-policy")
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.architecture.order == "second":
+
+    def start(self, context: Context) -> "FirstOrderSearcher":
+        """Begin a search of a policy, and of cells where the network has them to choose."""
+        if context.cells is not None and context.cells.remedies.hessian_monitor:
             raise InputError(
-                "architecture.order=second differentiates through the training step, and searcher=first_order never "
-                "does; use architecture.order=first, or searcher=differentiable"
+                "architecture.against_collapse.hessian_monitor watches the loss of plain validation images, and "
+                "searcher=first_order has none; set it to false, or use searcher=differentiable"
             )
-        if self.architecture.hessian_monitor:
-            raise InputError(
-                "architecture.hessian_monitor watches the loss of plain validation images, and searcher=first_order "
-                "has none; set it to false, or use searcher=differentiable"
-            )
+        return FirstOrderSearcher(self, context)
 
 
 class FirstOrderSearcher:
     """Soft stages, and the cells of a supernet where they are searched, that descend one validation loss.
 
-    Images that judge go the same way as those that train: crop and flip, policy, cutout. DARTS's released search
+    Validation images are augmented as training images are: crop and flip, policy, cutout. DARTS's released search
     crops and flips both as well.
     """
 
-    validation_batches = 1
-    first_batch_only = False
-
-    def __init__(
-        self,
-        settings: FirstOrderSearch,
-        network: nn.Module,
-        train_step: TrainStep,
-        standard: Standard,
-        noise: torch.Generator,
-        epochs: int = 1,
-    ) -> None:
-        self.settings, self.standard, self.noise, self.epochs = settings, standard, noise, epochs
-        self.network, self.train_step = network, train_step
-        self.learns_from = settings.architecture.from_epoch if settings.search == "joint" else 0
-        self.cells: ArchitectureLearner | None = None
-        if settings.search == "joint":
-            if not isinstance(network, SuperNet):
-                raise InputError(
-                    f"search=joint needs the cells of a supernet, and {type(network).__name__} has none; use "
-                    "search=policy for this network"
-                )
-            self.cells = ArchitectureLearner(settings.architecture, network)
-        space, learned = settings.policy_space, settings.searcher
+    def __init__(self, settings: FirstOrder, context: Context) -> None:
+        self.settings, self.context, self.cells, self.network = settings, context, context.cells, context.network
+        self.needs = Needs(everything_from=0 if self.cells is None else self.cells.settings.from_epoch)
+        space = settings.policy_space
         self.stages = SoftStages(
-            space.names(), space.sub_policies, space.stages, noise, learned.temperature, learned.act_temperature
+            space.names(),
+            space.sub_policies,
+            space.stages,
+            context.noise,
+            settings.temperature,
+            settings.act_temperature,
         )
-        first, second = learned.betas
-        self.optimizer = torch.optim.Adam(self.stages.parameters(), learned.learning_rate, betas=(first, second))
+        self.optimizer = torch.optim.Adam(self.stages.parameters(), settings.learning_rate, betas=settings.BETAS)
 
-    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
-        """Every step."""
-        return [True] * steps
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
+        """Move policy and cells at the weights as they are, and then the weights on images augmented anew.
 
-    def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
-        """Move policy and cells at the weights as they are, and then the weights on images augmented anew."""
+        2 passes for validation images, from which weights get no gradient, 3 for training images.
+        """
         if self.cells is not None:
-            self.cells.prepare(epoch / self.epochs, self.noise)
-        learned = self.learn(validation[0], epoch)
+            self.cells.prepare(at.progress, self.context.noise)
+        learned = self.learn(validation[0], at)
         with torch.no_grad():
             images = self.augmented(train)
-        return {"train_loss": self.train_step(images, train.labels), "skipped": torch.tensor(not learned)}
+        return StepReport(
+            self.context.train_step(images, train.labels), skipped=not learned, forward_equivalents=2 + PLAIN_STEP
+        )
 
-    def learn(self, judges: Batch, epoch: int) -> bool:
-        """One step of policy and cells. Where a gradient is no number neither moves: False."""
+    def learn(self, validation: Batch, at: Moment) -> bool:
+        """One step of policy and cells. Where a gradient is not a number neither moves: False."""
         leaves: dict[str, Tensor] = {}
-        if self.cells is not None and epoch >= self.settings.architecture.from_epoch:
+        if self.cells is not None and self.cells.learns(at):
             leaves = self.cells.leaves()
-        objective = self.loss(judges, leaves)
+        objective = self.loss(validation, leaves)
         if self.cells is not None and leaves:
-            objective = objective + self.cells.penalty(leaves, epoch / self.epochs)
+            objective = objective + self.cells.penalty(leaves, at.progress)
         learned = [*leaves.values(), *self.stages.parameters()]
         self.optimizer.zero_grad()
         objective.backward(inputs=learned)
@@ -159,32 +123,18 @@ class FirstOrderSearcher:
         """Images (B, C, H, W) as the network sees them, with a graph to everything that the policy learns."""
 
         def transform(pixels: Tensor) -> Tensor:
-            draw = self.stages.draw(len(pixels), self.settings.searcher.chunk, self.noise)
+            draw = self.stages.draw(len(pixels), self.settings.chunk, self.context.noise)
             return self.stages.mixed(pixels, draw)
 
-        return augment_with(transform, batch.images, self.standard, self.noise)
+        return augment_with(transform, batch.images, self.context.standard, self.context.noise)
 
-    def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs: 2 for validation images, from which weights get no gradient, 3 for training images."""
-        return 5
+    def found(self) -> Found:
+        """Policy and cells as things stand."""
+        cells = self.cells
+        facts = {**self.stages.metrics(), **({} if cells is None else cells.facts())}
+        return Found(self.stages.harden(), None if cells is None else cells.genotype(), facts)
 
-    def metrics(self) -> dict[str, float | str]:
-        """Where policy and cells stand."""
-        return {**self.stages.metrics(), **({} if self.cells is None else self.cells.metrics())}
-
-    def found(self) -> dict[str, Any]:
-        """The weights of every candidate; sub-policies of different seeds are no counterparts to be compared."""
-        return {} if self.cells is None else self.cells.found()
-
-    def policy(self) -> Policy:
-        """The finished policy as things stand."""
-        return self.stages.harden()
-
-    def genotype(self) -> Genotype | None:
-        """The finished cells as things stand; None where none are searched."""
-        return None if self.cells is None else self.cells.genotype()
-
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that a checkpoint has to hold; the loop keeps the network, and in it the architecture."""
         return {
             "stages": self.stages.state_dict(),
@@ -192,8 +142,8 @@ class FirstOrderSearcher:
             "cells": None if self.cells is None else self.cells.state(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
         self.stages.load_state_dict(state["stages"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.cells is not None:

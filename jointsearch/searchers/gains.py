@@ -1,6 +1,6 @@
-"""How much the rows of a table gain: by the reward of one training step, or by training on with each for many steps.
+"""Measures how much each op helps: by the reward of one training step, or by continuing training for many steps.
 
-Either way the weights are trained as if nothing were measured, and all rows meet the same noise.
+Either way the weights are trained as if nothing were measured, and all ops are measured with the same noise.
 """
 
 from collections import deque
@@ -16,26 +16,26 @@ from torch import Tensor, nn
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
+from jointsearch.protocols import TrainStep
 from jointsearch.searchers.credit import scaled
 from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.record import FrozenNetwork, record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
-from jointsearch.train_step import TrainStep
 from search_spaces.augment.apply import apply_draw, apply_policy, draw_of
 from search_spaces.policy import Policy
 
-TRIED = 0.5  # share of the images of a trial that are under its op
-Judges = Sequence[tuple[Tensor, Tensor]]  # validation images as the network sees them, and their labels
+TRIED = 0.5  # share of the images of a short training that are under its op
+Judged = Sequence[tuple[Tensor, Tensor]]  # validation images as the network sees them, and their labels
 
 
 @dataclass(frozen=True)
-class Table:
-    """What is measured: rows of a policy's entries, the first of them the plain image, and how images meet a row."""
+class Rows:
+    """What is measured: rows of a policy's entries, the first of them the plain image, and how they are applied."""
 
     start: Policy  # under which the weights are trained
     entries: Policy
-    rows: tuple[Tensor, ...]  # of each row the entries, drawn by their weights
+    members: tuple[Tensor, ...]  # of each row the entries, drawn by their weights
     standard: Standard
 
     def images(self, row: int, share: float, train: Batch, noise: torch.Generator) -> Tensor:
@@ -46,7 +46,7 @@ class Table:
         batch, tables = len(train.labels), self.entries.tables
         cumulative = self.cumulative[row]
         place = torch.searchsorted(cumulative, cumulative[-1] * torch.rand(batch, generator=noise), right=True)
-        rows = self.rows[row][place.clamp_(max=len(cumulative) - 1)]
+        rows = self.members[row][place.clamp_(max=len(cumulative) - 1)]
         tried = torch.rand(batch, generator=noise) < share
         acts = (torch.rand(batch, generator=noise) < tables.probability[rows, 0]).unsqueeze(1)
         op = torch.where(acts, tables.op[rows], -1)
@@ -65,7 +65,7 @@ class Table:
     def cumulative(self) -> tuple[Tensor, ...]:
         """The running weights of the entries of each row."""
         weights = torch.tensor([entry.weight for entry in self.entries.sub_policies], dtype=torch.float64)
-        return tuple(weights[members].cumsum(0) for members in self.rows)
+        return tuple(weights[members].cumsum(0) for members in self.members)
 
 
 class Gauge(Protocol):
@@ -77,7 +77,7 @@ class Gauge(Protocol):
         """Take note of a batch that is trained on."""
 
     def measure(
-        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+        self, images: Tensor, train: Batch, validation: Judged, step_size: float, noise: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Train on `images`, and measure: the training loss, and what each row takes off loss or error, (R,)."""
 
@@ -91,20 +91,22 @@ class Gauge(Protocol):
 class OneStep:
     """The gain of an image is what the training step on it takes off the validation loss: the reward f_i, negated."""
 
-    def __init__(self, table: Table, network: nn.Module, train_step: TrainStep, scale: str, judges: int) -> None:
+    def __init__(
+        self, table: Rows, network: nn.Module, train_step: TrainStep, scale: str, validation_batches: int
+    ) -> None:
         self.table, self.network, self.train_step, self.scale = table, network, train_step, scale
-        self.cost = 3 * judges + 2 * len(table.rows)
+        self.cost = 3 * validation_batches + 2 * len(table.members)
 
     def remember(self, train: Batch) -> None:
         """Nothing is needed."""
 
     def measure(
-        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+        self, images: Tensor, train: Batch, validation: Judged, step_size: float, noise: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """The training loss, and the mean gain of each row over the images of the step."""
         with record_step(self.network) as record:
             train_loss = self.train_step(images, train.labels)
-        direction = validation_gradient(self.network, judges)
+        direction = validation_gradient(self.network, validation)
         return train_loss, self.of_images(record.frozen(), direction, train, step_size, noise).mean(1)
 
     def of_images(
@@ -119,7 +121,7 @@ class OneStep:
         # Row by row and not in one large batch, so that all of them meet the same dropout noise.
         sides = [
             losses_on_both_sides(frozen, direction, self.images(row, train, noise), train.labels)
-            for row in range(len(self.table.rows))
+            for row in range(len(self.table.members))
         ]
         rewards = torch.stack([side.rewards(step_size) for side in sides])  # (R, B)
         losses = torch.stack([side.losses() for side in sides])
@@ -137,42 +139,42 @@ class OneStep:
 
 
 class ManySteps:
-    """Training goes on from where it stands, with each row, over the last batches, a share of each under the row.
+    """Continues training with each row, over the last batches, a share of each under the row.
 
-    The gain of a row is the validation error after going on with plain images, less that after going on with the row.
-    The reward of one step knows only which images help the next step most.
+    The gain of a row is the validation error after continuing with plain images, minus that after continuing with the
+    row. The reward of one step shows only which images help the next step most.
     """
 
     def __init__(
-        self, table: Table, network: nn.Module, train_step: TrainStep, steps: int, judges: int, share: float = TRIED
+        self, table: Rows, network: nn.Module, train_step: TrainStep, steps: int, batches: int, share: float = TRIED
     ) -> None:
         self.table, self.network, self.train_step = table, network, train_step
         self.steps, self.share = steps, share
         self.recent: deque[Batch] = deque(maxlen=steps)
-        self.cost = len(table.rows) * (3 * steps + judges)
+        self.cost = len(table.members) * (3 * steps + batches)
 
     def remember(self, train: Batch) -> None:
         """Keep the last batches."""
         self.recent.append(train)
 
     def measure(
-        self, images: Tensor, train: Batch, judges: Judges, step_size: float, noise: torch.Generator
+        self, images: Tensor, train: Batch, validation: Judged, step_size: float, noise: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """The training loss, and the gain of each row; that of the first, the plain image, is 0."""
         train_loss = self.train_step(images, train.labels)
         resumed = [Batch(*(part.to(images.device) for part in vars(batch).values())) for batch in self.recent]
         self.recent = deque(resumed, maxlen=self.steps)
-        errors = torch.stack([self.error_after(row, judges, noise) for row in range(len(self.table.rows))]).cpu()
+        errors = torch.stack([self.error_after(row, validation, noise) for row in range(len(self.table.members))]).cpu()
         errors[1:] = errors[1:].nan_to_num(nan=1.0)  # an op that makes training diverge has lost all there is
         return train_loss, errors[0] - errors
 
-    def error_after(self, row: int, judges: Judges, noise: torch.Generator) -> Tensor:
-        """The validation error after training on with a row; nothing of it remains."""
+    def error_after(self, row: int, validation: Judged, noise: torch.Generator) -> Tensor:
+        """The validation error after continuing with a row; everything is put back afterwards."""
         noise = noise.clone_state()
         with self.train_step.undone():
             for batch in islice(cycle(self.recent), self.steps):
                 self.train_step(self.table.images(row, self.share, batch, noise), batch.labels)
-            return validation_error(self.network, judges)
+            return validation_error(self.network, validation)
 
     def state(self) -> list[dict[str, Tensor]]:
         """The batches."""
@@ -184,11 +186,13 @@ class ManySteps:
 
 
 @torch.no_grad()
-def validation_error(network: nn.Module, judges: Judges) -> Tensor:
+def validation_error(network: nn.Module, validation: Judged) -> Tensor:
     """The mean of 1 - p(true class), double, in evaluation mode; the network is left in training mode."""
     # A cross entropy is ruled by the few images that are wrong for sure. On shapes, five trials of 30 steps put
     # TranslateY at +0.6 and HorizontalFlip at -4.7 standard errors by it, and at +7.0 and -15.1 by this.
     network.eval()
-    errors = torch.cat([-torch.expm1(-per_image_loss(network(images).double(), labels)) for images, labels in judges])
+    errors = torch.cat(
+        [-torch.expm1(-per_image_loss(network(images).double(), labels)) for images, labels in validation]
+    )
     network.train()
     return errors.mean()

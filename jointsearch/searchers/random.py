@@ -1,90 +1,54 @@
-"""The control of every search: a policy of the same form, drawn blindly, at no cost."""
+"""The control of every search: a random policy of the same form, at no cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from jointsearch.data.sets import Batch
-from jointsearch.searchers.settings import EstimatorSettings, SpaceSettings
-from jointsearch.settings import changed, check_fields, choice, refuse_unread
+from jointsearch.protocols import Context, Found, Moment, Needs, State, StepReport
+from jointsearch.settings import check_fields, setting
+from search_spaces.augment.table import check_op_names
 from search_spaces.controls import random_policy
-from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.spaces import DADA_OPS
 
 
 @dataclass(frozen=True)
-class RandomSettings:
-    """Nothing to set."""
+class RandomSearch:
+    """25 random pairs of ops with random numbers."""
 
-    name: str = choice("random", "random")
+    ops: tuple[str, ...] | None = setting(None, help="ops to draw from; null for DADA's fifteen")
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.ops is not None:
+            check_op_names(self.ops, "searcher.ops")
 
-
-@dataclass(frozen=True)
-class RandomSearch:
-    """A search that searches nothing; only the ops of its space are read."""
-
-    searcher: RandomSettings = field(default_factory=RandomSettings)
-    policy_space: SpaceSettings = field(default_factory=SpaceSettings)
-    estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
-
-    def __post_init__(self) -> None:
-        if self.policy_space.start != "pairs":
-            raise InputError(
-                f"searcher=random draws pairs of ops, and policy_space.start is {self.policy_space.start}; "
-                "use policy_space=pairs, or name the policy itself in controls"
-            )
-        unread = [name for name in changed(self.policy_space, "policy_space") if name != "policy_space.ops"]
-        refuse_unread(unread, "searcher=random draws 25 pairs of ops and any numbers", "leave it out")
+    def start(self, context: Context) -> "RandomSearcher":
+        """Begin a search that draws its outcome from the seed."""
+        return RandomSearcher(random_policy(DADA_OPS if self.ops is None else self.ops, context.seed))
 
 
 class RandomSearcher:
-    """Leaves the weights alone, and returns a random policy."""
+    """Does not train, and returns a random policy."""
 
-    validation_batches = 0
-    first_batch_only = False
-    learns_from = 0
+    needs = Needs(batches=0)
 
-    def __init__(self, settings: RandomSearch, seed: int) -> None:
-        ops = settings.policy_space.ops
-        self.drawn = random_policy(DADA_OPS if ops is None else ops, seed)
+    def __init__(self, drawn: Policy) -> None:
+        self.drawn = drawn
 
-    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
-        """No step."""
-        return [False] * steps
-
-    def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
         """Nothing."""
-        return {"train_loss": torch.zeros((), device=train.labels.device), "skipped": torch.tensor(False)}
+        return StepReport(torch.zeros((), device=train.labels.device), skipped=False, forward_equivalents=0)
 
-    def forward_equivalents(self, epoch: int) -> int:
-        """Nothing is computed."""
-        return 0
+    def found(self) -> Found:
+        """The random policy."""
+        return Found(self.drawn)
 
-    def metrics(self) -> dict[str, float]:
-        """Nothing is learned."""
-        return {}
-
-    def found(self) -> dict[str, Any]:
-        """Nothing is learned."""
-        return {}
-
-    def genotype(self) -> None:
-        """No cells are searched."""
-
-    def policy(self) -> Policy:
-        """Drawn from the seed."""
-        return self.drawn
-
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """There is none."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """There is none."""

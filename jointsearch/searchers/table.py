@@ -1,103 +1,163 @@
-"""Policy search without an estimator: every op is tried on the same images, at a few moments of one training.
+"""Policy search without an estimator: every op is measured on the same images, at a few moments of one training.
 
-A gain is what training with an op takes off the validation loss, or its error, as `gains` says: more is better.
+A gain is what training with an op takes off the validation loss, or off the validation error: more is better.
 """
 
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from scipy.stats import t as student
-from torch import Tensor, nn
+from torch import Tensor
 
 from jointsearch.data.sets import Batch
-from jointsearch.data.standard import Standard, normalize
+from jointsearch.data.standard import normalize
 from jointsearch.front_end import augment
-from jointsearch.searchers.gains import Gauge, ManySteps, OneStep, Table
-from jointsearch.searchers.table_settings import TableSearch, epochs_due
+from jointsearch.protocols import PLAIN_STEP, About, Context, Found, Moment, Needs, State, StepReport
+from jointsearch.searchers.gains import Gauge, ManySteps, OneStep, Rows
+from jointsearch.searchers.spaces import Measured
+from jointsearch.searchers.table_entries import check_size, table_entries, table_rows
+from jointsearch.settings import bounded, check_fields, choice, group, setting
 from jointsearch.soft.policy import SoftPolicy
-from jointsearch.train_step import TrainStep
+from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-STATE = ("steps", "epoch", "cost", "gains", "images", "owner")  # of a searcher
+FEWEST = 2  # measurements: a single one has no standard error, and is no evidence
 QUANTILE = 0.975  # what is called sure is so at the 5% level, on both sides
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measures the reward of one training step, of every op at every level."""
+
+    about: ClassVar[About] = About(rewards_are_steps=True, surer_with_time=True)
+
+    policy_space: Measured = group(Measured, help="the only space that it reads: start")
+    from_epoch: int = bounded(0, 0, 100_000, help="epochs under the starting policy before anything is measured")
+    every: int = bounded(20, 1, 1_000_000, help="steps from one measurement to the next")
+    validation_batches: int = bounded(
+        4, 1, 1000, help="number of batches that are averaged into one validation gradient"
+    )
+    levels: int | None = bounded(
+        3, 1, 100, help="number of magnitudes of an op: 3 takes 1/3, 2/3 and 1; null: those of the start"
+    )
+    reward_scale: str = choice("none", "none", "loss", "rank", help="divide by each image's loss, or take ranks")
+    margin: float = bounded(0.0, 0.0, 1000.0, help="smaller differences from the plain image are ignored")
+    stages: int = choice(1, 1, 2, help="number of ops of a sub-policy, drawn independently")
+    shuffled: bool = setting(False, help="the control: gains are randomly permuted across ops")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_size(table_entries(self.policy_space, self.levels), self.stages, self.levels)
+
+    def check(self, epochs: int, steps: int, epochs_from: str) -> None:
+        """Refuse a search that measures too seldom to say anything."""
+        measured = max(0, epochs - self.from_epoch) * steps
+        if math.ceil(measured / self.every) < FEWEST:
+            raise InputError(
+                f"searcher.every={self.every} makes fewer than {FEWEST} measurements in the {measured} steps from "
+                "searcher.from_epoch on, and one is no evidence; lower it or searcher.from_epoch, or raise "
+                f"{epochs_from} or budget"
+            )
+
+    def start(self, context: Context) -> "TableSearcher":
+        """Begin a search of a policy."""
+        entries = table_entries(self.policy_space, self.levels)
+        rows = Rows(self.policy_space.policy(), entries, table_rows(entries, by_op=False), context.standard)
+        gauge = OneStep(rows, context.network, context.train_step, self.reward_scale, self.validation_batches)
+        needs = Needs(self.validation_batches, self.from_epoch, self.from_epoch, every=self.every)
+        return TableSearcher(self, context, rows, gauge, needs)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Continues training for some steps with each op, compares the validation errors, and takes the steps back."""
+
+    about: ClassVar[About] = About(
+        surer_with_time=True,
+        measures_rarely=True,
+        warning="searcher=trials looks few steps ahead; on 1,000 photographs of CIFAR-10 whole trainings needed "
+        "the ops that it dropped, and lost 2.3 to 3.6 points (docs/results.md): compare the trainings with the control "
+        "trivialaugment",
+    )
+
+    policy_space: Measured = group(Measured, help="the only space that it reads: start")
+    measurements: int = bounded(7, FEWEST, 1000, help="how many, spread evenly over the second half of the epochs")
+    trial_steps: int = bounded(20, 1, 1000, help="training steps with each op; half of the images are under it")
+    validation_batches: int = bounded(4, 1, 1000, help="number of batches on which errors are compared")
+    levels: int | None = bounded(None, 1, 100, help="number of magnitudes of an op; null: those of the start")
+    margin: float = bounded(0.015, 0.0, 1.0, help="smaller differences of the validation error are ignored")
+    stages: int = choice(1, 1, 2, help="number of ops of a sub-policy, drawn independently")
+    shuffled: bool = setting(False, help="the control: gains are randomly permuted across ops")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_size(table_entries(self.policy_space, self.levels), self.stages, self.levels)
+
+    def scaled(self, budget: float) -> "Trials":
+        """The same search with fewer measurements, where a budget leaves fewer epochs."""
+        return replace(self, measurements=max(FEWEST, round(self.measurements * min(budget, 1.0))))
+
+    def check(self, epochs: int, steps: int, epochs_from: str) -> None:
+        """Refuse a search with fewer epochs than measurements."""
+        self.epochs_due(epochs, epochs_from)
+
+    def epochs_due(self, epochs: int, epochs_from: str = "search_recipe.epochs") -> tuple[int, ...]:
+        """The epochs that begin with a measurement."""
+        begin = epochs // 2
+        left, count = epochs - begin, self.measurements
+        if left < count:
+            fewer = f", or searcher.measurements={left}" if left >= FEWEST else ""
+            raise InputError(
+                f"searcher.measurements={count} take an epoch each in the second half of {epochs} epochs; set "
+                f"{epochs_from}={2 * count - 1} with budget=1{fewer}"
+            )
+        return tuple(begin + place * left // count for place in range(count))
+
+    def start(self, context: Context) -> "TableSearcher":
+        """Begin a search of a policy."""
+        entries = table_entries(self.policy_space, self.levels)
+        rows = Rows(self.policy_space.policy(), entries, table_rows(entries, by_op=True), context.standard)
+        gauge = ManySteps(rows, context.network, context.train_step, self.trial_steps, self.validation_batches)
+        due = self.epochs_due(context.epochs)
+        return TableSearcher(self, context, rows, gauge, Needs(self.validation_batches, due[0], due[0], epochs=due))
 
 
 class TableSearcher:
     """Trains the weights under the starting policy, and now and then measures the gain of every row of a table.
 
-    A row is an entry, or where many steps are tried, an op at all its levels. A measurement follows a training step,
-    and all rows meet the same images, crops and judges: they differ by nothing but their op.
+    A row is an entry, or all entries of an op. A measurement follows a training step. All rows are measured on the same
+    images, crops and validation images, and so differ by their op alone.
     """
 
-    first_batch_only = False
-    learns_from = 0
-
-    def __init__(
-        self,
-        settings: TableSearch,
-        network: nn.Module,
-        train_step: TrainStep,
-        standard: Standard,
-        noise: torch.Generator,
-        epochs: int = 1,
-    ) -> None:
-        self.settings, self.standard, self.noise, self.train_step = settings.searcher, standard, noise, train_step
-        self.from_epoch = self.settings.first_epoch(epochs)
-        self.epochs_due = epochs_due(self.settings, epochs)
-        if not self.settings.trial_steps:
-            self.epochs_due += (epochs,)  # which comes in the check before a search only, and is cheap enough there
-        self.start, self.entries, self.rows = settings.policy_space.policy(), settings.entries(), settings.rows()
-        self.validation_batches = judges = settings.searcher.validation_batches
-        table = Table(self.start, self.entries, self.rows, standard)
-        self.gauge: Gauge = (
-            ManySteps(table, network, train_step, self.settings.trial_steps, judges)
-            if self.settings.trial_steps
-            else OneStep(table, network, train_step, self.settings.reward_scale, judges)
-        )
-        # Whose gain each row gets. In the control the policy is as uneven as the real one, and knows as much as dice:
-        # the plain image, which the others are compared with, keeps its own.
-        self.owner = torch.arange(len(self.rows))
-        if self.settings.rewards == "shuffled":
-            self.owner[1:] = 1 + torch.randperm(len(self.rows) - 1, generator=noise.clone_state())
-        self.steps = 0  # since from_epoch
-        self.epoch = -1  # of the last step
-        self.cost = 0  # forward-equivalents
-        self.gains = torch.empty(0, len(self.rows), dtype=torch.float64)  # (M, R) means over images
+    def __init__(self, settings: Table | Trials, context: Context, rows: Rows, gauge: Gauge, needs: Needs) -> None:
+        self.settings, self.context, self.rows, self.gauge, self.needs = settings, context, rows, gauge, needs
+        # Whose gain each row gets. In the control it is another row's, so that the policy is as uneven as the real one
+        # and random; the plain image, which the others are compared with, keeps its own.
+        self.owner = torch.arange(len(rows.members))
+        if settings.shuffled:
+            self.owner[1:] = 1 + torch.randperm(len(rows.members) - 1, generator=context.noise.clone_state())
+        self.gains = torch.empty(0, len(rows.members), dtype=torch.float64)  # (M, R) means over images
         self.images = torch.empty(0, dtype=torch.float64)  # (M,) how many
 
-    def step(self, train: Batch, validation: Sequence[Batch], step_size: float, epoch: int) -> dict[str, Tensor]:
-        """Train the weights on augmented images, and measure where a measurement is due."""
-        images = augment(train.images, self.start, self.standard, self.noise)
-        self.cost += 3
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
+        """Train the weights on augmented images, and measure where there are validation images."""
+        standard, noise = self.context.standard, self.context.noise
+        images = augment(train.images, self.rows.start, standard, noise)
         self.gauge.remember(train)
-        if not self.is_due(epoch):
-            return {"train_loss": self.train_step(images, train.labels)}
-        judges = [(normalize(batch.images, self.standard), batch.labels) for batch in validation]
-        train_loss, gains = self.gauge.measure(images, train, judges, step_size, self.noise)
-        self.cost += self.gauge.cost
+        if not validation:
+            return StepReport(self.context.train_step(images, train.labels))
+        judged = [(normalize(batch.images, standard), batch.labels) for batch in validation]
+        train_loss, gains = self.gauge.measure(images, train, judged, at.step_size, noise)
         usable = bool(gains.isfinite().all())
         if usable:
             self.gains = torch.cat([self.gains, gains[self.owner].unsqueeze(0)])
             self.images = torch.cat([self.images, torch.tensor([len(train.labels)], dtype=torch.float64)])
-        return {"train_loss": train_loss, "skipped": torch.tensor(not usable)}
-
-    def is_due(self, epoch: int) -> bool:
-        """Whether this step is measured; counts it."""
-        (due,) = self.wants_validation(epoch, 1)
-        self.epoch, self.steps = epoch, self.steps + (epoch >= self.from_epoch)
-        return due
-
-    def wants_validation(self, epoch: int, steps: int) -> list[bool]:
-        """Which of the next steps of an epoch are followed by a measurement."""
-        if self.settings.every is None:
-            begins = epoch != self.epoch and epoch in self.epochs_due
-            return [begins and place == 0 for place in range(steps)]
-        learns = epoch >= self.from_epoch
-        return [learns and (self.steps + place) % self.settings.every == 0 for place in range(steps)]
+        return StepReport(train_loss, skipped=not usable, forward_equivalents=PLAIN_STEP + self.gauge.cost)
 
     def means(self) -> Tensor:
         """The mean gain of every row over all images that were measured, (R,)."""
@@ -123,21 +183,17 @@ class TableSearcher:
         return (mean > reach).int() - (mean < -reach).int()
 
     def shares(self) -> Tensor:
-        """How likely every entry is in the finished policy, (E,); where nothing gains all ops stay alike."""
-        weights = torch.tensor([entry.weight for entry in self.entries.sub_policies], dtype=torch.float64)
-        significant = self.settings.form == "significant"
-        worth = (self.verdicts() >= 0).double() if significant else self.means().clamp(min=0)  # (R,)
+        """How likely every entry is in the finished policy, (E,): all but what is surely worse than the plain image."""
+        weights = torch.tensor([entry.weight for entry in self.rows.entries.sub_policies], dtype=torch.float64)
+        worth = (self.verdicts() >= 0).double()  # (R,)
         kept = weights.clone()
-        for row, members in enumerate(self.rows):
+        for row, members in enumerate(self.rows.members):
             kept[members] *= worth[row]
         return kept / kept.sum() if kept.any() else weights / weights.sum()
 
-    def genotype(self) -> None:
-        """No cells are searched."""
-
-    def policy(self) -> Policy:
+    def policy(self, shares: Tensor) -> Policy:
         """The finished policy as things stand: entries, or independent pairs of them."""
-        rows = zip(self.entries.sub_policies, self.shares().tolist(), strict=True)
+        rows = zip(self.rows.entries.sub_policies, shares.tolist(), strict=True)
         likely = [(entry.ops, share) for entry, share in rows if share > 0]
         weights: defaultdict[tuple[OpChoice, ...], float] = defaultdict(float)
         for sequence in itertools.product(likely, repeat=self.settings.stages):
@@ -146,33 +202,33 @@ class TableSearcher:
             weights[ops] += math.prod(share for _, share in sequence)
         return Policy(tuple(SubPolicy(ops, weight) for ops, weight in weights.items()), name="found")
 
-    def forward_equivalents(self, epoch: int) -> int:
-        """What a step costs, on average and rounded where that is known; the exact sum of all steps is in `found`."""
-        every = self.settings.every
-        return 3 if epoch < self.from_epoch or every is None else 3 + round(self.gauge.cost / every)
-
     @torch.no_grad()
-    def metrics(self) -> dict[str, float]:
-        """How much was measured, what surely differs from the identity, and how wide the policy is."""
-        verdicts = self.verdicts()
-        soft = SoftPolicy(self.policy(), learn_probability=False)
+    def found(self) -> Found:
+        """The policy, how much was measured, what surely differs from the identity, and the table, best row first."""
+        verdicts, shares = self.verdicts(), self.shares()
+        policy, entries = self.policy(shares), self.rows.entries.sub_policies
+        soft = SoftPolicy(policy, learn_probability=False)
         of_ops: defaultdict[str, float] = defaultdict(float)
-        for entry, share in zip(self.entries.sub_policies, self.shares().tolist(), strict=True):
+        for entry, share in zip(entries, shares.tolist(), strict=True):
             for acting in entry.ops:
                 of_ops[acting.op] += share
-        return {
+        facts = {
             "measurements": float(len(self.gains)),
             "entries_above_identity": float((verdicts > 0).sum()),
             "entries_below_identity": float((verdicts < 0).sum()),
             "effective_sub_policies": float(soft.entropy().exp()),
             "idle_share": float(soft.idle_share()),
             **{f"share/{op}": share for op, share in of_ops.items()},
+            "images_measured": int(self.images.sum()),
+            "sub_policy_shares": shares.tolist(),
+            "table": self.table(shares),
         }
+        return Found(policy, facts=facts)
 
-    def found(self) -> dict[str, Any]:
-        """The table, largest gain first, and the exact cost, which is not the same for every step."""
-        shares, entries = self.shares(), self.entries.sub_policies
-        columns = zip(self.rows, self.means(), *self.differences(), strict=True)
+    def table(self, shares: Tensor) -> list[dict[str, Any]]:
+        """The rows as plain data, largest gain first."""
+        entries = self.rows.entries.sub_policies
+        columns = zip(self.rows.members, self.means(), *self.differences(), strict=True)
         rows = [
             {
                 **named([entries[member] for member in members.tolist()]),
@@ -183,23 +239,15 @@ class TableSearcher:
             }
             for members, gain, beyond, error in columns
         ]
-        return {
-            "table": sorted(rows, key=lambda row: -row["gain"]),
-            "measurements": len(self.gains),
-            "images_measured": int(self.images.sum()),
-            "sub_policy_shares": shares.tolist(),
-            "forward_equivalents": self.cost,
-        }
+        return sorted(rows, key=lambda row: -row["gain"])
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that a checkpoint has to hold."""
-        kept = {name: getattr(self, name) for name in STATE}
-        return {**kept, "gauge": self.gauge.state()}
+        return {"gains": self.gains, "images": self.images, "owner": self.owner, "gauge": self.gauge.state()}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        for name in STATE:
-            setattr(self, name, state[name])
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+        self.gains, self.images, self.owner = state["gains"], state["images"], state["owner"]
         self.gauge.restore(state["gauge"])
 
 

@@ -5,14 +5,13 @@ from torch import Tensor, nn
 
 from jointsearch.estimators.draw import PolicyLogits
 from search_spaces.augment.apply import PolicyDraw, draw_of
-from search_spaces.augment.table import OPS
+from search_spaces.augment.table import OPS, op_tables
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 # The noise of a draw stays inside (1e-6, 1 - 1e-6), so that an op of logit 20 always acts and one of -20 never.
 ALWAYS = 20.0
 # Learned probabilities and magnitudes start this far from 0 and 1, where their logits would not move.
 SMALLEST_SHARE = 0.01
-HAS_MAGNITUDE = torch.tensor([*[op.has_magnitude for op in OPS.values()], False])  # the last row serves op -1
 FINEST = 4  # decimals of an exported number
 
 
@@ -20,7 +19,7 @@ class SoftPolicy(nn.Module):
     """The trainable form of a starting policy: N sub-policies of K stages. It stays on the CPU, where draws are made.
 
     With `share` "none" each sub-policy has its own logit. With "ops" each op of each stage has one, and a sub-policy's
-    logit is the sum over its ops. `keep` is the fixed share of draws from the starting policy. Probabilities and
+    logit is the sum over its ops. `start_share` is the fixed share of draws from the starting policy. Probabilities and
     magnitudes are sigmoid(steepness * parameter); with steepness 4 the slope at one half is 1.
     """
 
@@ -36,14 +35,14 @@ class SoftPolicy(nn.Module):
         learn_probability: bool = True,
         learn_magnitude: bool = True,
         share: str = "none",
-        keep: float = 0.0,
+        start_share: float = 0.0,
         steepness: float = 1.0,
     ) -> None:
         super().__init__()
         # A sub-policy of weight 0 is not in the space: log 0 cannot be trained, and the hard policy must not hold it.
         start = Policy(tuple(one for one in start.sub_policies if one.weight), name=start.name)
         tables = start.tables
-        self.start, self.keep, self.steepness = start, keep, steepness
+        self.start, self.start_share, self.steepness = start, start_share, steepness
         self.learn_probability, self.learn_magnitude = learn_probability, learn_magnitude
         shares = tables.cumulative.diff(prepend=torch.zeros(1, dtype=torch.float64)).clamp(min=1e-12)
         self.register_buffer("op", tables.op)
@@ -65,10 +64,10 @@ class SoftPolicy(nn.Module):
         """The log probability of each sub-policy, (N,)."""
         preference = self.preference if self.preference.dim() == 1 else self._preference_by_ops()
         learned = (self.start_logits + preference).log_softmax(0)
-        if not self.keep:
+        if not self.start_share:
             return learned
-        kept = self.start_logits + torch.tensor(self.keep).log()
-        return torch.logaddexp(learned + torch.tensor(1 - self.keep).log(), kept)
+        kept = self.start_logits + torch.tensor(self.start_share).log()
+        return torch.logaddexp(learned + torch.tensor(1 - self.start_share).log(), kept)
 
     def _preference_by_ops(self) -> Tensor:
         return self.preference[torch.arange(self.stages), self.op].sum(1)  # (N,): the last column serves op -1
@@ -85,7 +84,7 @@ class SoftPolicy(nn.Module):
         """The magnitude of every op, (N, K)."""
         if not self.learn_magnitude:
             return self.start_magnitude
-        return torch.where(HAS_MAGNITUDE[self.op], (self.steepness * self.magnitude_logits).sigmoid(), 0.0)
+        return torch.where(op_tables().has_magnitude[self.op], (self.steepness * self.magnitude_logits).sigmoid(), 0.0)
 
     def draw(self, sub_policy: Tensor, acts: Tensor, noise: torch.Generator) -> PolicyDraw:
         """The draw of images with these sub-policies (B,) and acting ops (B, K), differentiable in the magnitudes."""
@@ -107,7 +106,7 @@ class SoftPolicy(nn.Module):
     def idle_share(self) -> Tensor:
         """The share of draws that leave an image unchanged, or nearly unchanged (every magnitude below .05)."""
         logits, magnitudes = self.logits(), self.magnitudes()
-        nearly = (self.op < 0) | (HAS_MAGNITUDE[self.op] & (magnitudes < 0.05))
+        nearly = (self.op < 0) | (op_tables().has_magnitude[self.op] & (magnitudes < 0.05))
         rests = torch.where(nearly, 1.0, 1 - logits.act.sigmoid()).prod(1)  # (N,)
         return (logits.sub_policy.exp() * rests).sum()
 

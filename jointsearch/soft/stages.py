@@ -8,10 +8,10 @@ from torch.nn.functional import one_hot
 
 from jointsearch.estimators.draw import EDGE
 from jointsearch.estimators.gumbel import straight_through
-from jointsearch.soft.policy import FINEST, HAS_MAGNITUDE, SMALLEST_SHARE
+from jointsearch.soft.policy import FINEST, SMALLEST_SHARE
 from search_spaces.augment.apply import PolicyDraw
 from search_spaces.augment.op import OpNoise, partner_from, per_image, sign_from
-from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
+from search_spaces.augment.table import DADA_OPS, OPS, check_op_names, op_tables
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 # The ops of Faster AutoAugment: DADA's without Cutout, which its authors found unstable, and two more.
@@ -152,7 +152,7 @@ class SoftStages(nn.Module):
     def metrics(self) -> dict[str, float]:
         """How concentrated the weights are, how often an image stays nearly unchanged, and how often each op acts."""
         weights, probabilities = self.weights(), self.probabilities()
-        nearly = HAS_MAGNITUDE[self.op] & (self.magnitudes() < 0.05)  # (L, K, O)
+        nearly = op_tables().has_magnitude[self.op] & (self.magnitudes() < 0.05)  # (L, K, O)
         rests = (weights * torch.where(nearly, 1.0, 1 - probabilities)).sum(-1).prod(-1)  # (L,)
         acting = (weights * probabilities).sum(1).mean(0)  # (O,)
         entropy = torch.special.entr(weights).sum(-1).mean()

@@ -8,20 +8,11 @@ from torch import Tensor
 
 from search_spaces.augment.geometry import warp
 from search_spaces.augment.op import AugOp, exactly_at_zero, partner_from, sign_from
-from search_spaces.augment.table import OPS
+from search_spaces.augment.table import op_tables
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 
-OP_LIST = tuple(OPS.values())
 CHUNK_ELEMENTS = 2**20  # 4 MB of float32
-# (3, ops + 1): identity, strongest - identity, signed; the last row serves op -1.
-SCALES = torch.tensor(
-    [
-        *[(op.identity or 0.0, (op.strongest or 0.0) - (op.identity or 0.0), float(op.signed)) for op in OP_LIST],
-        (0.0, 0.0, 0.0),
-    ]
-).T
-IDLE_AT_ZERO = torch.tensor([*[op.has_magnitude for op in OP_LIST], False])
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ def apply_draw(images: Tensor, draw: PolicyDraw, pool: Tensor | None = None) -> 
         return images
     if not draw.magnitude.requires_grad:
         # At magnitude 0 pixels must stay identical, but a warp by the unit matrix rounds in the last bit.
-        idle = (draw.magnitude.cpu() == 0) & IDLE_AT_ZERO[draw.op]
+        idle = (draw.magnitude.cpu() == 0) & op_tables().has_magnitude[draw.op]
         draw = replace(draw, op=torch.where(idle, -1, draw.op))
     pool = images if pool is None else pool
     draw = draw.to(images.device)
@@ -178,7 +169,7 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor
 
 def _amounts(draw: PolicyDraw) -> Tensor:
     # AugOp.amount for all images and stages at once: one column of the table for each.
-    identity, span, signed = SCALES[:, draw.op].to(draw.magnitude.device, non_blocking=True)
+    identity, span, signed = op_tables().scales[:, draw.op].to(draw.magnitude.device, non_blocking=True)
     return identity + torch.where(signed > 0, draw.sign, 1.0) * draw.magnitude * span  # (B, K)
 
 
@@ -192,4 +183,4 @@ def _slices(op: Tensor) -> Iterator[tuple[AugOp, slice]]:
     for place, count in enumerate(torch.bincount(op + 1).tolist()):
         start, end = end, end + count
         if place and count:
-            yield OP_LIST[place - 1], slice(start, end)
+            yield op_tables().ops[place - 1], slice(start, end)

@@ -1,6 +1,11 @@
 """OPS, the table of all augmentation ops by name."""
 
+import functools
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from search_spaces.augment.color import COLOR_OPS
 from search_spaces.augment.erase import ERASING_OPS
@@ -12,7 +17,38 @@ from search_spaces.errors import InputError, nearest
 
 OPS: dict[str, AugOp] = {op.name: op for op in (*GEOMETRIC_OPS, *QUANTIZED_OPS, *COLOR_OPS, *ERASING_OPS, *MIXING_OPS)}
 
-# DADA's fifteen ops, in DADA's order.
+
+@dataclass(frozen=True)
+class OpTables:
+    """What all ops say of themselves, by their place in OPS; the last entry of a tensor serves place -1, no op."""
+
+    ops: tuple[AugOp, ...]
+    scales: Tensor  # (3, ops + 1): identity, strongest - identity, signed
+    has_magnitude: Tensor  # (ops + 1,)
+
+
+def op_tables() -> OpTables:
+    """The tables of all ops that are known now."""
+    return _op_tables(len(OPS))
+
+
+@functools.cache
+def _op_tables(count: int) -> OpTables:
+    ops = tuple(OPS.values())[:count]
+    scales = [(op.identity or 0.0, (op.strongest or 0.0) - (op.identity or 0.0), float(op.signed)) for op in ops]
+    has_magnitude = [*(op.has_magnitude for op in ops), False]
+    return OpTables(ops, torch.tensor([*scales, (0.0, 0.0, 0.0)]).T, torch.tensor(has_magnitude))
+
+
+def register_op(op: AugOp) -> AugOp:
+    """Make an op of user code known to policies, searches and exports, under its name."""
+    if OPS.get(op.name, op) is not op:
+        raise InputError(f"an op named {op.name} is known already; give yours another name")
+    OPS[op.name] = op
+    return op
+
+
+# DADA's fifteen (mission P1), in its order.
 DADA_OPS = (
     "ShearX",
     "ShearY",

@@ -1,0 +1,245 @@
+"""Measure on this machine: augment, ops, search_step, planted, levers, shapes."""
+
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from jointsearch.benchmarks.augmentation import compare_libraries, share_of_step
+from jointsearch.benchmarks.ops import ops_table
+from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
+from jointsearch.benchmarks.search_step import step_costs
+from jointsearch.benchmarks.shapes import OPS, shapes_outcome
+from jointsearch.compose import compose_study
+from jointsearch.data.datasets import Shapes
+from jointsearch.data.planted import PLANTED_ANSWER
+from jointsearch.data.shapes import SHAPES_ANSWER
+from jointsearch.device import choose_device
+from jointsearch.networks.supernet import SUPERNET
+from jointsearch.protocols import SearcherSettings
+from jointsearch.runs.provenance import birth_certificate
+from jointsearch.search_kinds import Stage
+from jointsearch.settings import bounded, choice, setting
+from search_spaces.errors import InputError
+
+SUBJECT = "task"
+MOST_USED = ()
+TASKS = ("augment", "ops", "search_step", "planted", "levers", "shapes")
+# What is measured, and what has to be written after joint_search.py to get it.
+GRADIENTS = ["search=policy", "searcher=differentiable", "estimator=reinforce"]
+SHUFFLED = ["search=policy", "searcher=shuffled_reward", "estimator=reinforce"]
+SEARCHES = {
+    "gradients, ours": GRADIENTS,
+    "gradients, ours, sampled or fixed magnitudes": [*GRADIENTS, "searcher.magnitude_gradient=none"],
+    "shuffled_reward": SHUFFLED,
+    "dada2020_relax": ["preset=dada2020_relax"],
+    "dada2020_gumbel": ["preset=dada2020_gumbel"],
+    "faster_aa2020": ["preset=faster_aa2020"],
+}
+
+# Of a supernet; measured with network=supernet batch_size=64.
+CELL_SEARCHES = {
+    "joint, default": ["search=joint"],
+    "joint, architecture second order": ["search=joint", "architecture.order=second"],
+    "DARTS, first order": ["search=architecture"],
+    "DARTS, second order": ["search=architecture", "architecture.order=second"],
+    "kashima2021": ["preset=kashima2021"],
+}
+
+PLANTED = {
+    "gradients, ours": GRADIENTS,
+    "gradients, ours, estimator=relax": [*GRADIENTS, "estimator=relax"],
+    "dada2020_relax": ["preset=dada2020_relax"],
+    "dada2020_relax, always the same validation batch": [
+        "preset=dada2020_relax", "searcher.published=code"
+    ],
+    "shuffled_reward": SHUFFLED,
+    "random": ["search=policy", "searcher=random"],
+    "default, by trials": ["search=policy"],
+    "joint, relax": ["search=joint", "estimator=relax"],
+    "joint, gumbel": ["search=joint", "estimator=gumbel"],
+    "joint, reinforce": ["search=joint", "estimator=reinforce"],
+}  # fmt: skip
+
+# On the same planted data: each by itself beside "gradients, ours", and another search without gradients.
+LEVERS = {
+    "from the second half of the steps on": [*GRADIENTS, "searcher.from_epoch=20"],
+    "four draws for each validation gradient": [*GRADIENTS, "searcher.stabilize.draws_per_validation=4"],
+    "four validation batches": [*GRADIENTS, "searcher.validation_batches=4"],
+    "rewards over losses": [*GRADIENTS, "searcher.stabilize.reward_scale=loss"],
+    "ranks of rewards": [*GRADIENTS, "searcher.stabilize.reward_scale=rank"],
+    "one logit for each op": [*GRADIENTS, "policy_space.share=ops"],
+    "entropy bonus": [*GRADIENTS, "searcher.stabilize.entropy_bonus=0.01"],
+    "half of the draws stay": [*GRADIENTS, "searcher.stabilize.start_share=0.5"],
+    "from TrivialAugment on": [*GRADIENTS, "policy_space=trivialaugment"],
+    "table of rewards of one step": ["search=policy", "searcher=table"],
+}
+
+# With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
+ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
+TRIALS = ["searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
+SHAPES = {
+    "default": [],
+    "the same, longer": TRIALS,
+    "longer, shuffled": [*TRIALS, "searcher.shuffled=true"],
+    "table, rewards of one step": ["searcher=table", "searcher.from_epoch=30", "searcher.every=4"],
+    "gradients": ["searcher=differentiable", "estimator=reinforce"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured."""
+
+    task: str = choice(
+        "augment", *TASKS, help="augment: speed; search_step: cost; planted, levers, shapes: known answers"
+    )
+    device: str = setting("auto", help="where training steps run: auto, cpu, cuda, ...")
+    network: str = setting("wide_resnet40_2", help="of search_step, and of augment beside a training step")
+    batch_size: int = bounded(128, 2, 65_536, help="images of a batch, of the same two tasks")
+    rounds: int = bounded(7, 1, 1000, help="repetitions of augment, ops and search_step, of which the median counts")
+    seeds: int = bounded(10, 1, 1000, help="number of seeds of planted, levers and shapes")
+    first_seed: int = bounded(0, 0, 1_000_000, help="the first of these seeds")
+
+    def range_of_seeds(self) -> range:
+        """The seeds of planted, levers and shapes."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+def main(settings: Settings) -> None:
+    """Print the tables of a task as Markdown, under their birth certificate."""
+    device = choose_device(settings.device)
+    if settings.task in ("planted", "levers", "shapes") and device.type != "cpu" and settings.device != "auto":
+        raise InputError(f"device={settings.device}, and task={settings.task} runs on the CPU; leave device out")
+    birth = birth_certificate()
+    print(f"{birth['command']} at {birth['commit']}: {birth['hardware']}, torch {birth['torch']}, {birth['date']}\n")
+    match settings.task:
+        case "ops":
+            print(ops_table(settings.rounds))
+        case "search_step":
+            print_search_steps(settings, device)
+        case "planted":
+            print_planted(settings, PLANTED)
+        case "levers":
+            print_planted(settings, LEVERS)
+        case "shapes":
+            print_shapes(settings)
+        case _:
+            for size, batch in ((32, 128), (224, 64)):
+                print_libraries(size, batch, settings.rounds)
+            print_share(settings, device)
+
+
+def print_libraries(size: int, batch: int, rounds: int) -> None:
+    """The front-end beside other libraries."""
+    timings = compare_libraries(size, batch, rounds)
+    ours = next(iter(timings.values()))
+    print(f"25 sub-policies at {size}x{size}, batch {batch}, one thread:\n")
+    print("| | images/s | jointsearch is |\n|---|---|---|")
+    for name, seconds in timings.items():
+        print(f"| {name} | {batch / seconds:,.0f} | {seconds / ours:.2f} times as fast |")
+    print(flush=True)
+
+
+def print_share(settings: Settings, device: torch.device) -> None:
+    """The front-end's share of a training step."""
+    print(f"{describe(settings, device)}:\n")
+    print("| precision | front-end / training step |\n|---|---|")
+    for precision in ("float32", "bf16"):
+        timings = share_of_step(settings.network, settings.batch_size, precision, device, settings.rounds)
+        print(f"| {precision} | {timings['front-end'] / timings['training step']:.1%} |", flush=True)
+
+
+def print_search_steps(settings: Settings, device: torch.device) -> None:
+    """Search steps beside the plain step of the same network and batch."""
+    print(f"{describe(settings, device)}, float32:\n", flush=True)
+    kinds = CELL_SEARCHES if settings.network == SUPERNET else SEARCHES
+    searches = {name: stage_of(overrides) for name, overrides in kinds.items()}
+    costs = step_costs(searches, settings.network, settings.batch_size, device, settings.rounds)
+    plain = costs["plain"].seconds
+    seconds = " s |" if device.type == "cuda" else ""
+    print(
+        f"| step |{' seconds |' if seconds else ''} / plain step | forward-equivalents | augmentation | peak memory |"
+    )
+    print(f"|---|{'---|' if seconds else ''}---|---|---|---|")
+    for name, cost in costs.items():
+        absolute = f" {cost.seconds:.4f}{seconds}" if seconds else ""
+        augmenting = cost.augmentation_seconds
+        share = "-" if augmenting is None else f"{augmenting / cost.seconds:.1%}"
+        print(
+            f"| {name} |{absolute} {cost.seconds / plain:.2f} | {cost.forward_equivalents:g} | {share} | "
+            f"{cost.peak_gigabytes:.2f} GiB |"
+        )
+
+
+def print_planted(settings: Settings, searches: dict[str, list[str]]) -> None:
+    """Searches where the answer is known."""
+    names = ", ".join(PLANTED_ANSWER["recover"])
+    print(
+        f"{STEPS} steps, or {CELL_STEPS} of four times the images with cells; {settings.seeds} seeds from "
+        f"{settings.first_seed} on; {names} helps, "
+        f"{PLANTED_ANSWER['avoid'][0]} harms:\n"
+    )
+    print(
+        "| search | ranked | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | "
+        "forward-equivalents | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name, overrides in searches.items():
+        stage = stage_of(overrides)
+        searcher = stage.searcher(None, 0)
+        outcomes = [planted_outcome(searcher, seed, stage.architecture) for seed in settings.range_of_seeds()]
+        aucs = [outcome.auc for outcome in outcomes if outcome.auc is not None]
+        poisons = [outcome.poison for outcome in outcomes if outcome.poison is not None]
+        print(
+            f"| {name} | {outcomes[0].ranked} | {f'{fmean(aucs):.3f} ({min(aucs):.3f})' if aucs else '-'} | "
+            f"{f'{fmean(poisons):.2f} ({max(poisons):.2f})' if poisons else '-'} | "
+            f"{fmean(outcome.accuracy for outcome in outcomes):.1f} | {outcomes[0].forward_equivalents:,} | "
+            f"{fmean(outcome.seconds for outcome in outcomes):.1f} |",
+            flush=True,
+        )
+
+
+def print_shapes(settings: Settings) -> None:
+    """Searches on drawn shapes, of which is known what they need and what falsifies their labels."""
+    answer = [op for ops in SHAPES_ANSWER.values() for op in ops]
+    print(
+        f"{settings.seeds} seeds from {settings.first_seed} on; {', '.join(SHAPES_ANSWER['recover'])} should have more "
+        f"than an equal share of the {len(OPS)} ops (1), {', '.join(SHAPES_ANSWER['avoid'])} less; mean over seeds "
+        "(the worst):\n"
+    )
+    print(f"| search | seeds that match | {' | '.join(answer)} | accuracy, % | of the start | forward-equivalents |")
+    print("|---|---|" + "---|" * (len(answer) + 3), flush=True)
+    for name, overrides in SHAPES.items():
+        outcomes = [
+            shapes_outcome(searcher_of([*ON_SHAPES, *overrides]), seed, Shapes()) for seed in settings.range_of_seeds()
+        ]
+        shares = []
+        for op in answer:
+            over = [outcome.over_uniform[op] for outcome in outcomes]
+            worst = min(over) if op in SHAPES_ANSWER["recover"] else max(over)
+            shares.append(f"{fmean(over):.2f} ({worst:.2f})")
+        reached, before = (
+            f"{fmean(values):.1f}"
+            for values in zip(*((outcome.accuracy, outcome.start_accuracy) for outcome in outcomes), strict=True)
+        )
+        print(
+            f"| {name} | {sum(outcome.matches for outcome in outcomes)} of {settings.seeds} | {' | '.join(shares)} | "
+            f"{reached} | {before} | {fmean(outcome.forward_equivalents for outcome in outcomes):,.0f} |",
+            flush=True,
+        )
+
+
+def stage_of(words: list[str]) -> Stage:
+    """The search that joint_search.py would make of these words."""
+    return compose_study(*words).search.stages()[0]
+
+
+def searcher_of(words: list[str]) -> SearcherSettings:
+    """The settings of its searcher."""
+    return stage_of(words).searcher(None, 0)
+
+
+def describe(settings: Settings, device: torch.device) -> str:
+    """What runs where."""
+    return f"{settings.network}, batch {settings.batch_size}, {device}, {torch.get_num_threads()} CPU threads"

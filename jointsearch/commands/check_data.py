@@ -1,0 +1,26 @@
+"""List everything unreadable, odd or missing in a data set."""
+
+from dataclasses import dataclass
+
+from jointsearch.data.check import check_data_report
+from jointsearch.data.datasets import DataSettings, Digits
+from jointsearch.settings import group
+from search_spaces.errors import InputError
+
+SUBJECT = None
+MOST_USED = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is looked at."""
+
+    dataset: DataSettings = group(Digits, help="the images")
+
+
+def main(given: Settings) -> None:
+    """Print every finding; errors among them end with exit code 2."""
+    report, has_errors = check_data_report(given.dataset)
+    print(report)
+    if has_errors:
+        raise InputError("training would refuse this data set; mend what is listed above as error")

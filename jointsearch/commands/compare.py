@@ -1,0 +1,28 @@
+"""Put trainings side by side: mean, spread, and differences paired by seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jointsearch.report.comparison import METRICS, compare
+from jointsearch.settings import choice, setting
+from search_spaces.errors import InputError
+
+SUBJECT = "run"
+MOST_USED = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared."""
+
+    run: str | tuple[str, ...] | None = setting(None, help="a run folder of retrain.py or joint_search.py, or a list")
+    baseline: str | None = setting(None, help="the policy that the others are compared with; null: none, none@random")
+    metric: str = choice(METRICS[0], *METRICS, help="of the last epoch, or of the one that validation selects")
+
+
+def main(given: Settings) -> None:
+    """Print the comparison as a table."""
+    if given.run is None:
+        raise InputError("compare needs run=, a run folder of retrain.py or joint_search.py; give one")
+    folders = [given.run] if isinstance(given.run, str) else given.run
+    print(compare([Path(folder) for folder in folders], given.metric, given.baseline).to_markdown(), end="")

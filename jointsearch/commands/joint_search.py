@@ -1,0 +1,65 @@
+"""Search policy and cells, and train with what is found beside controls."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from jointsearch.compose import Composed, study_of
+from jointsearch.loops.grid import SEED
+from jointsearch.search_kinds import FOUND, FOUND_CELLS
+from jointsearch.settings import bounded, build, group, setting
+from jointsearch.study import Prepared, Study, prepare, run_study
+
+SUBJECT = None
+MOST_USED = (
+    "dataset", "search", "searcher", "estimator", "preset", "network", "budget", "seeds", "run", "device",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A study, and where it goes."""
+
+    run: str | None = setting(None, help="the run folder; give it again to continue. null makes one below runs/search")
+    budget: float = bounded(1.0, 1e-4, 1000.0, help="multiplies the epochs of search and training")
+    plugins: tuple[str, ...] = setting((), help="Python files that add ops, searchers or networks of your own")
+    study: Study = group(Study)
+
+
+def read(composed: Composed) -> Settings:
+    """The settings of a composed configuration."""
+    own: dict[str, Any] = {
+        name: composed.values[name] for name in ("run", "budget", "plugins") if name in composed.values
+    }
+    return replace(build(Settings, own), study=study_of(composed))
+
+
+def main(given: Settings) -> None:
+    """Search for every seed, train with what was found and with the controls, and print them side by side."""
+    study = given.study
+    folder = given.run or f"runs/search/{datetime.now():%Y-%m-%d/%H-%M-%S}"
+    prepared = prepare(study, folder, show_progress=True)
+    announce(prepared)
+    result = run_study(prepared, say=lambda text: print(text, flush=True))
+    if not study.retrain:
+        names = (FOUND, FOUND_CELLS) if study.finds_cells else (FOUND,)
+        print(
+            f"Found: {', '.join(f'{folder}/{name.replace(SEED, str(seed))}' for name in names for seed in study.seeds)}"
+        )
+        print(f"To train with it: python scripts/retrain.py run={folder}, with the settings of data and training above")
+    else:
+        print(f"Written to {folder}/summary.md; each search and training has its own folder.")
+    print(f"On one page, with pictures: {result.report}")
+
+
+def announce(prepared: Prepared) -> None:
+    """Print what begins and where, how long it may take, and what the method is known to do wrong."""
+    study, folder = prepared.study, prepared.folder
+    print(f"Searching with the seeds {', '.join(map(str, study.seeds))} in {folder}")
+    print(f"To continue after an interruption: the same command with run={folder}")
+    for text in prepared.plan_lines():
+        print(text)
+    for stage in prepared.stages:
+        if stage.about.warning:
+            print(f"Warning: {stage.about.warning}")
+    print(end="", flush=True)

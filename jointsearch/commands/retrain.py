@@ -1,0 +1,146 @@
+"""Train a network under a policy and its controls, and print them side by side."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jointsearch.data.datasets import DataSettings, Digits
+from jointsearch.device import choose_device
+from jointsearch.loops.grid import CELLS, SEED, CellsSettings, Grid, plain_dataset, run_grid
+from jointsearch.loops.recipe import Recipe
+from jointsearch.report.comparison import write_summary
+from jointsearch.report.page import write_report
+from jointsearch.report.page_html import duration
+from jointsearch.runs.run_folder import SETTINGS_FILE
+from jointsearch.search_kinds import FOUND, FOUND_CELLS
+from jointsearch.settings import bounded, choice, group, setting
+from jointsearch.study import LONG_SECONDS
+from search_spaces.cells.space import CELL_SPACES
+from search_spaces.errors import InputError
+from search_spaces.plain_json import read_json
+
+SUBJECT = None
+MOST_USED = (
+    "policy",
+    "genotype",
+    "controls",
+    "dataset",
+    "network",
+    "recipe",
+    "seeds",
+    "run",
+    "device",
+    "recipe.epochs",
+)
+DEFAULT_SEEDS = (0, 1, 2, 3, 4)
+RETRAINED = "retrained"  # within the run of a search, the trainings with what it found
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is trained."""
+
+    policy: str | None = setting(None, help="a policy or schedule file, a control, or the run folder of a search")
+    genotype: str | None = setting(None, help="cells: a file, random, DARTS_V2, PC_DARTS_CIFAR, ..., or a run folder")
+    controls: tuple[str, ...] = setting(
+        ("none", "random"), help="rows trained the same way: a policy, or policy@genotype"
+    )
+    dataset: DataSettings = group(Digits, help="the images")
+    network: str = setting("wide_resnet16_1", help="one of ours or any of timm's; not read with a genotype")
+    recipe: Recipe = group(Recipe, help="how every row is trained")
+    seeds: tuple[int, ...] | None = setting(None, help="null: those of the search that is named, or [0,1,2,3,4]")
+    cells: CellsSettings | None = setting(None, help="size of the network of a genotype, as in cells.layers=8")
+    random_space: str = choice("darts", *CELL_SPACES, help="space that genotype=random is drawn from")
+    ops: tuple[str, ...] | None = setting(
+        None, help="ops that random, randaugment and trivialaugment may use; null for all of theirs"
+    )
+    run: str | None = setting(None, help="the run folder; give it again to continue. null makes one below runs/retrain")
+    plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+    threads: int | None = bounded(None, 1, 1024, help="CPU threads; null leaves torch's choice")
+    wandb: str = choice("disabled", "disabled", "offline", "online", help="also write to Weights & Biases")
+    save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
+
+
+def main(given: Settings) -> None:
+    """Train what the configuration asks for, and print it side by side."""
+    named, given = given.run, of_search(given)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    policy, genotype, seeds = sources(given)
+    if genotype is None and given.cells is not None:
+        raise InputError("cells is the size of the network of a genotype, and none is named; name one, or leave it out")
+    grid = Grid(
+        policies=(policy, *given.controls),
+        dataset=given.dataset,
+        seeds=seeds,
+        network=given.network if genotype is None else CELLS,
+        recipe=given.recipe,
+        ops=given.ops,
+        genotype=genotype,
+        cells=given.cells or CellsSettings(),
+        random_space=given.random_space,
+    )
+    folder = Path(given.run or f"runs/retrain/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+
+    def announce(seconds: float) -> None:
+        print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
+        print(f"To continue after an interruption: the same command with run={named or folder}")
+        long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
+        print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
+
+    options: dict[str, Any] = {"wandb_mode": given.wandb, "save_seconds": given.save_seconds, "show_progress": True}
+    run_grid(grid, folder, announce, device=choose_device(given.device), **options)
+    print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+    print(f"On one page: {write_report(folder, given.dataset)}")
+
+
+def of_search(given: Settings) -> Settings:
+    """Where run= alone names a search: its finding, trained in a folder of its own within that run."""
+    folder = given.run
+    if given.policy is not None or given.genotype is not None or folder is None or not found_seeds(folder):
+        return given
+    path = Path(folder, FOUND.replace(SEED, str(found_seeds(folder)[0]))).with_name(SETTINGS_FILE)
+    searched, wanted = read_json(path, "settings")["dataset"], plain_dataset(given.dataset)
+    for name in ("name", "path", "test_path"):
+        if searched.get(name) != wanted.get(name):
+            word = "dataset" if name == "name" else f"dataset.{name}"
+            raise InputError(
+                f"the search in {folder} was on {word}={searched.get(name)}, and {word} is {wanted.get(name)}; add "
+                f"{word}={searched.get(name)}, or write policy={folder} to use what was found on other images"
+            )
+    genotype = folder if found_seeds(folder, FOUND_CELLS) else None
+    return replace(given, policy=folder, genotype=genotype, run=f"{folder}/{RETRAINED}")
+
+
+def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:
+    """Policy, genotype and seeds, each of them as it is given or as a search found it."""
+    named = [folder for folder in (given.policy, given.genotype) if folder is not None and Path(folder).is_dir()]
+    seeds = given.seeds
+    if seeds is None:
+        seeds = next((found_seeds(folder) for folder in named), DEFAULT_SEEDS)
+    policy = "trivialaugment" if given.policy is None else given.policy
+    genotype = None if given.genotype is None else found_in(given.genotype, FOUND_CELLS)
+    return found_in(policy, FOUND), genotype, seeds
+
+
+def found_in(given: str, name: str) -> str:
+    """What is given, or where it lies if that is the run folder of a search."""
+    if not Path(given).is_dir():
+        return given
+    if not found_seeds(given, name):
+        raise InputError(
+            f"{given} is a folder without a finished {name}; give the run folder of a search, a file or a name"
+        )
+    return f"{given}/{name}"
+
+
+def found_seeds(folder: str, name: str = FOUND) -> tuple[int, ...]:
+    """The seeds of the searches that are finished in a run folder."""
+    before, _, after = name.partition(SEED)
+    paths = (path.relative_to(folder).as_posix() for path in Path(folder).glob(f"{before}*{after}"))
+    numbers = (path.removeprefix(before).removesuffix(after) for path in paths)
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))

@@ -1,0 +1,183 @@
+"""A grid of trainings, policies by seeds, each in its own folder: <run folder>/<policy>/seed<seed>.
+
+On a network of cells a row may name a genotype of its own: policy@genotype, as in trivialaugment@random.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jointsearch.data.datasets import DataSettings
+from jointsearch.data.load import Loaded
+from jointsearch.loops.plan import Plan, check_folder, try_plan
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.retrain import plain_steps, retrain
+from jointsearch.networks.supernet import SUPERNET
+from jointsearch.runs.run_folder import POLICY_FILE
+from jointsearch.settings import as_plain, bounded, check_fields
+from search_spaces.cells.random import random_genotype
+from search_spaces.cells.space import CELL_SPACES
+from search_spaces.controls import is_control, resolve_policy
+from search_spaces.errors import InputError
+from search_spaces.genotype import resolve_genotype
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
+
+SEED = "{seed}"  # in the path of a policy or genotype file: every seed has its own
+CELLS = "jointsearch_cells"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class CellsSettings:
+    """The size of a network of cells that is trained from scratch. The defaults are those of DARTS on CIFAR."""
+
+    channels: int = bounded(36, 1, 4096, help="of the first cells")
+    layers: int = bounded(20, 3, 1000, help="cells, one after the other")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is trained: every policy with every seed, all else equal."""
+
+    policies: tuple[str, ...]  # names of controls, or paths of files, where {seed} stands for the seed
+    dataset: DataSettings
+    seeds: tuple[int, ...] = (0, 1, 2)
+    network: str = "wide_resnet16_1"
+    recipe: Recipe = field(default_factory=Recipe)
+    ops: tuple[str, ...] | None = None  # for the controls that draw ops
+    genotype: str | None = None  # a published one, "random", or a file; for a network of cells
+    cells: CellsSettings = field(default_factory=CellsSettings)
+    random_space: str = "darts"  # of the genotype "random"
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        if not self.policies:
+            raise InputError("policies is empty; give at least one policy")
+        if (self.network == CELLS) != (self.genotype is not None):
+            raise InputError(
+                f"genotype is {self.genotype} and network is {self.network}; network={CELLS} needs a genotype, and no "
+                "other network takes one"
+            )
+        if self.network == SUPERNET:
+            raise InputError(
+                f"network={SUPERNET} is what cells are searched in; use joint_search.py to search them, and "
+                f"network={CELLS} to train with the genotype found"
+            )
+        names: dict[str, str] = {}
+        for row in self.policies:
+            for seed in self.seeds if SEED in f"{row}{self.genotype}" else self.seeds[:1]:
+                self.policy(row, seed)
+                self.network_options(row, seed)
+            other = names.setdefault(folder_name(row), row)
+            if other != row:
+                raise InputError(f"policies {other} and {row} would share one folder; rename one of the files")
+
+    def policy(self, row: str, seed: int) -> Policy | PolicySchedule:
+        """The policy of a row."""
+        return resolve_policy(self.parts(row)[0].replace(SEED, str(seed)), self.ops, seed)
+
+    def network_options(self, row: str, seed: int) -> dict[str, Any]:
+        """The genotype of a row with the size of its network; empty for a network without cells."""
+        genotype = self.parts(row)[1]
+        if genotype is None:
+            return {}
+        if genotype == RANDOM:
+            found = random_genotype(CELL_SPACES[self.random_space], seed)
+        else:
+            found = resolve_genotype(genotype.replace(SEED, str(seed)))
+        sizes = {"channels": self.cells.channels, "layers": self.cells.layers}
+        return {"genotype": found, **sizes, "auxiliary": bool(self.recipe.auxiliary_weight)}
+
+    def parts(self, row: str) -> tuple[str, str | None]:
+        """The policy and the genotype that a row names."""
+        policy, genotype = split_row(row) if self.network == CELLS else (row, None)
+        return policy, self.genotype if genotype is None else genotype
+
+    def plan(self, row: str, seed: int, folder: Path, options: dict[str, Any]) -> Plan:
+        """One of its trainings."""
+        return Plan(
+            folder=folder / folder_name(row) / f"seed{seed}",
+            policy=self.policy(row, seed),
+            network=self.network,
+            network_options=self.network_options(row, seed),
+            recipe=self.recipe,
+            standard=self.dataset.standard,
+            seed=seed,
+            dataset=plain_dataset(self.dataset),
+            **options,
+        )
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Refuse what no generator takes."""
+    if not seeds:
+        raise InputError("seeds is empty; give at least one, as in seeds=[0]")
+    if min(seeds) < 0 or max(seeds) >= 2**32:
+        raise InputError(f"seeds is {list(seeds)}; give whole numbers from 0 to {2**32 - 1}")
+
+
+def check_grid(grid: Grid, folder: Path | str, loaded: Loaded, **options: Any) -> float:
+    """Raise InputError for what would go wrong later, before anything is written. Returns the expected seconds."""
+    splits = loaded.splits(grid.seeds[0])
+    plan = grid.plan(grid.policies[0], grid.seeds[0], Path(folder), options)
+    check_folder(plan, splits, Path(folder))
+    steps = grid.recipe.check_steps(len(splits.train)) * grid.recipe.epochs
+    return try_plan(plan, splits, plain_steps(plan)) * steps * len(grid.seeds) * len(grid.policies)
+
+
+def run_grid(
+    grid: Grid,
+    folder: Path | str,
+    checked: Callable[[float], None] = lambda seconds: None,
+    loaded: Loaded | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Train all of a grid, seed by seed: what is finished is read, what was interrupted continues.
+
+    `checked` is called with the expected seconds when nothing was found wrong, before anything is written; a data set
+    that is `loaded` already was checked by the caller. Options are those of Plan: device, wandb_mode, save_seconds and
+    show_progress.
+    """
+    if loaded is None:
+        loaded = Loaded(grid.dataset)
+        checked(check_grid(grid, folder, loaded, **options))
+    results = []
+    for seed in dict.fromkeys(grid.seeds):
+        for policy in dict.fromkeys(grid.policies):
+            plan = grid.plan(policy, seed, Path(folder), options)
+            results.append({"policy": policy, "seed": seed, **retrain(plan, loaded.splits(seed))})
+    return results
+
+
+def plain_dataset(dataset: DataSettings) -> dict[str, Any]:
+    """The settings of a data set as plain data, without the folders it lies in."""
+    # The same data may lie elsewhere when a run is resumed, and a result that is shown around names nobody's folders.
+    plain = {"name": dataset.name, **as_plain(dataset)}
+    return {
+        key: os.path.basename(str(value).rstrip("/")) if key in ("path", "test_path") and value else value
+        for key, value in plain.items()
+    }
+
+
+def split_row(row: str) -> tuple[str, str | None]:
+    """Policy and genotype of policy@genotype: a name or a file stands before the mark, which folders may have too."""
+    for marker in re.finditer("@", row):
+        policy, genotype = row[: marker.start()], row[marker.end() :]
+        if policy.endswith(".json") or is_control(policy):
+            return policy, genotype
+    return row, None
+
+
+def folder_name(policy: str) -> str:
+    """The name of a policy, or of its file, as a folder; policy@genotype where the row names both."""
+    found = f"{SEED}/{POLICY_FILE}"  # what a search of each seed found
+    parts = ("found" if part.endswith(found) else part for part in split_row(policy) if part is not None)
+    stems = (os.path.basename(part).removesuffix(".json") for part in parts)
+    return re.sub(r"[^A-Za-z0-9._@-]+", "_", "@".join(stems))[:100] or "policy"

@@ -1,0 +1,96 @@
+"""What a training keeps in its folder: checkpoints, metrics, generators and the time it took."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from jointsearch.data.sets import DataSplits
+from jointsearch.loops.plan import Plan, check_identity, write_identity
+from jointsearch.protocols import State
+from jointsearch.randomness import own_global_randomness
+from jointsearch.runs.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
+from jointsearch.runs.run_folder import RESULT_FILE, StopSignal, lock_folder, write_json
+from jointsearch.runs.track import Tracker
+from search_spaces.plain_json import read_json
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after a step; its state is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}; the state is saved, the same command with run= goes on")
+        self.exit_code = 128 + signal_number
+
+
+class Journal:
+    """Metrics, named generators and the clock of one training, beside its own state."""
+
+    def __init__(self, plan: Plan, tracker: Tracker, stop: StopSignal, state: State | None) -> None:
+        self.plan, self.tracker, self.stop = plan, tracker, stop
+        self.state = state  # of the training that is resumed; None for a new one
+        self.generators = {
+            name: torch.Generator().manual_seed(plan.seed * 2 + place) for place, name in enumerate(("order", "noise"))
+        }
+        self.began = self.saved = time.monotonic()
+        self.seconds_before = 0.0
+
+    def resume(self) -> None:
+        """Put metrics, clock and generators where the checkpoint left them; called last, when all else is restored."""
+        self.tracker.rewind(0 if self.state is None else self.state["metrics_bytes"])
+        if self.state is not None:
+            self.seconds_before = self.state["seconds"]
+            restore_generator_states(self.state["generators"], self.generators)
+
+    def save(self, step: int, state: State) -> None:
+        """Write a checkpoint of the whole training."""
+        kept = {
+            "metrics_bytes": self.tracker.offset(),
+            "seconds": self.seconds(),
+            "generators": generator_states(self.generators),
+        }
+        try:
+            save_checkpoint(self.plan.folder / "checkpoints", step, state | kept)
+        except FloatingPointError as error:  # a variance may overflow under a loss that is still a number
+            raise self.plan.diverged(f"after {step} steps {error}") from None
+        self.saved = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is to be written now: a signal came, or the last one is old."""
+        return self.stop.received is not None or time.monotonic() - self.saved >= self.plan.save_seconds
+
+    def give_way(self) -> None:
+        """End here if a signal came; the state has been saved."""
+        if self.stop.received is not None:
+            raise Interrupted(self.stop.received)
+
+    def seconds(self) -> float:
+        """Time so far, without pauses."""
+        return self.seconds_before + time.monotonic() - self.began
+
+
+def carry_out(
+    plan: Plan, splits: DataSplits, settings: dict[str, Any] | None, work: Callable[[Journal], dict[str, Any]]
+) -> dict[str, Any]:
+    """The result of `work` in the folder of a plan, or the one that is there already; `settings` are for W&B."""
+    with lock_folder(plan.folder), own_global_randomness(plan.seed):
+        check_identity(plan, splits)
+        result_path = plan.folder / RESULT_FILE
+        if result_path.is_file():
+            return read_json(result_path, "result")
+        loaded = load_checkpoint(plan.folder / "checkpoints")
+        for warning in () if loaded is None else loaded.warnings:
+            logger.warning(warning)
+        # Before anything else is written: W&B may refuse to start.
+        tracker = Tracker(plan.folder, plan.wandb_mode, settings, plan.name)
+        write_identity(plan, splits)
+        with StopSignal() as stop, tracker:
+            journal = Journal(plan, tracker, stop, None if loaded is None else loaded.state)
+            result = work(journal)
+        write_json(result_path, result)
+        journal.give_way()
+        return result

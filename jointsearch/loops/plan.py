@@ -1,0 +1,189 @@
+"""One training to be done: its settings, what must not change when it is resumed, and a first try of it."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from jointsearch.data.sets import Batch, DataSplits
+from jointsearch.data.standard import Standard, normalize
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.trainer import StepOf, Trainer
+from jointsearch.networks.create import create_network
+from jointsearch.protocols import Moment, Objective, StepSearcher, TrainStep
+from jointsearch.randomness import own_global_randomness
+from jointsearch.runs.plain_state import encode_state
+from jointsearch.runs.provenance import birth_certificate
+from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, SETTINGS_FILE, write_json
+from jointsearch.settings import as_plain, called, leaves
+from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
+from search_spaces.plain_json import read_json, shown_path
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
+
+CPU = torch.device("cpu")
+
+COMPARED = ("policy", "network_options.genotype")  # in these the trainings of one table differ
+DRAWN = ("seed", "data.digest")  # and in these where seeds differ
+
+# Builds what does the steps of a training from its network, its training step and the generator of all draws.
+NewStepSearcher = Callable[[nn.Module, TrainStep, torch.Generator], StepSearcher]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, how, and where its files go."""
+
+    folder: Path
+    network: str
+    recipe: Recipe
+    standard: Standard
+    seed: int
+    policy: Policy | PolicySchedule | None = None  # what it is trained under, or what a search starts from
+    dataset: dict[str, Any] = field(default_factory=dict)  # the settings of the data set, as plain data
+    search: dict[str, Any] | None = None  # the settings of a search, as plain data; None where nothing is searched
+    network_options: dict[str, Any] = field(default_factory=dict)  # what only this network knows, as a genotype
+    device: torch.device = CPU
+    wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
+    save_seconds: float = 60.0
+    show_progress: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: policy and seed."""
+        return f"{self.folder.parent.name} {self.folder.name}"
+
+    @property
+    def recipe_group(self) -> str:
+        """The group of settings that its recipe comes from."""
+        return "recipe" if self.search is None else "search_recipe"
+
+    def diverged(self, sign: str) -> InputError:
+        """The error for a training whose numbers ran away; `sign` is what showed it."""
+        # Clipping would help a search too, and shorten the steps by which its rewards are measured.
+        or_clip = " or set recipe.clip_gradient=5" if self.search is None else ""
+        rate = f"{self.recipe_group}.learning_rate (now {self.recipe.learning_rate:g})"
+        return InputError(f"{sign}: training diverged; lower {rate}{or_clip}")
+
+    def identity(self, splits: DataSplits) -> dict[str, Any]:
+        """All that decides the result, as plain data."""
+        searches = {} if self.search is None else {"search": self.search}
+        options = {"network_options": plain_options(self.network_options)} if self.network_options else {}
+        return {
+            **searches,
+            **options,
+            "policy": None if self.policy is None else hashlib.sha256(self.policy.to_json().encode()).hexdigest()[:16],
+            "network": self.network,
+            "recipe": as_plain(self.recipe),
+            "seed": self.seed,
+            "dataset": self.dataset,
+            "data": {"train": len(splits.train), "validation": len(splits.validation), "digest": splits.digest},
+            "precision": "bf16" if self.recipe.autocasts(self.device) else "float32",
+            "device": self.device.type,
+        }
+
+
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a network as plain data; a genotype is written as DARTS writes it."""
+    return {key: value.to_darts() if isinstance(value, Genotype) else value for key, value in options.items()}
+
+
+def new_trainer(plan: Plan, splits: DataSplits, device: torch.device, objective: Objective | None = None) -> Trainer:
+    """Build the network of a plan with fresh weights, and its trainer; draws from the global generator."""
+    channels, height, width = splits.train.image_shape
+    classes = len(splits.train.classes)
+    network = create_network(
+        plan.network, classes, channels, min(height, width), plan.recipe.drop_rate, plan.network_options
+    )
+    return Trainer(network, plan.recipe, device, classes, plan.recipe.check_steps(len(splits.train)), objective)
+
+
+def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> float:
+    """Raise InputError for what would go wrong later, before anything is written. Returns the seconds of a step.
+
+    Two steps are taken on blank images, on the device and in the batches of the plan, and the second is timed.
+    """
+    with own_global_randomness(plan.seed):
+        trainer = new_trainer(plan, splits, plan.device)
+        trainer.trained.train()
+        size = min(plan.recipe.batch_size, len(splits.train))
+        blank = torch.zeros(size, *splits.train.image_shape, dtype=torch.uint8)
+        places = torch.arange(size)
+        batch = Batch(blank, places % len(splits.train.classes), places).to(plan.device)
+        normalize(blank, plan.standard)
+        noise = torch.Generator().manual_seed(plan.seed)
+        searcher = new_searcher(trainer.trained, StepOf(trainer, lambda: 0), noise)
+        # After the last epoch everything learns that learns at all, and a measurement of many steps is not due.
+        needs, epochs = searcher.needs, plan.recipe.epochs
+        at = Moment(epochs, 0, needs.every, epochs, plan.recipe.learning_rate)
+        try:
+            for _ in range(2):
+                began = time.perf_counter()
+                report = searcher.step(batch, [batch] * (needs.batches if needs.wanted(at) else 0), at)
+                float(report.loss)  # waits for the device
+            seconds = time.perf_counter() - began
+            with suppress(FloatingPointError):  # a learning rate that is too large shows in the training itself
+                encode_state(trainer.state())
+        except InputError:
+            raise
+        except Exception as error:  # other people's networks and optimizers raise whatever they like
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise InputError(
+                f"network={plan.network} with {plan.recipe_group}.optimizer={plan.recipe.optimizer} cannot take a "
+                f"{'training' if plan.search is None else 'search'} step on images of "
+                f"{'x'.join(map(str, splits.train.image_shape))} ({reason}); choose another network, optimizer or "
+                "dataset.image_size"
+            ) from None
+    return seconds
+
+
+def check_identity(plan: Plan, splits: DataSplits) -> None:
+    """In a folder that was begun before, compare what decides the result with what was written; name a difference."""
+    path = plan.folder / SETTINGS_FILE
+    if not path.is_file():
+        return
+    changed = differences(read_json(path, "settings"), plan.identity(splits))
+    if plan.search is not None:
+        changed = [called(one, Recipe.GROUP, "search_recipe").removeprefix("search.") for one in changed]
+    if changed:
+        raise InputError(
+            f"{plan.folder} was begun with other settings ({shown_path(', '.join(changed)[:300])}); "
+            "give the same settings, or another run folder"
+        )
+
+
+def check_folder(plan: Plan, splits: DataSplits, folder: Path) -> None:
+    """Refuse a run folder with trainings that could not stand in one table with this one."""
+    begun = sorted(folder.glob(f"*/seed*/{SETTINGS_FILE}"))
+    ours = plan.identity(splits) if begun else {}
+    for path in begun:
+        if changed := differences(read_json(path, "settings"), ours, (*COMPARED, *DRAWN)):
+            raise InputError(
+                f"{path.parent} was not trained alike ({shown_path(', '.join(changed)[:300])}), and all trainings of a "
+                "folder stand in one table; give another run folder, or the same settings"
+            )
+
+
+def differences(was: Any, is_now: Any, but: tuple[str, ...] = ()) -> list[str]:
+    """In which settings one identity differs from another."""
+    before, after = leaves(was), leaves(is_now)
+    names = {name for name, _ in before ^ after} - set(but)
+    return [f"{name} was {dict(before).get(name)}, is {dict(after).get(name)}" for name in sorted(names)]
+
+
+def write_identity(plan: Plan, splits: DataSplits) -> None:
+    """Write down what decides the result, once; the settings come last and say that the rest is there."""
+    if not (plan.folder / SETTINGS_FILE).is_file():
+        if plan.search is None and plan.policy is not None:
+            plan.policy.save(plan.folder / POLICY_FILE)
+        if isinstance(plan.network_options.get("genotype"), Genotype):
+            plan.network_options["genotype"].save(plan.folder / GENOTYPE_FILE)
+        write_json(plan.folder / "birth.json", birth_certificate())
+        write_json(plan.folder / SETTINGS_FILE, plan.identity(splits))

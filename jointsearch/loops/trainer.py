@@ -1,0 +1,166 @@
+"""timm's optimizer, schedule, mixing and averaging for one network under one recipe, and one step with them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from jointsearch.loops.recipe import Recipe
+from jointsearch.objectives.cross_entropy import CrossEntropy
+from jointsearch.protocols import Objective
+from jointsearch.randomness import kept_global_randomness
+from search_spaces.cells.derived import DropPath, set_drop_path
+from search_spaces.errors import InputError
+
+
+class Trainer:
+    """A network with its optimizer. Without an objective of its own it minimizes the recipe's cross entropy."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        device: torch.device,
+        classes: int,
+        steps: int,
+        objective: Objective | None = None,
+    ) -> None:
+        self.recipe, self.device, self.classes, self.steps = recipe, device, classes, steps
+        check_network(network, recipe)
+        self.trained = network.to(device).to(memory_format=torch.channels_last)
+        self.mixing: Mixup | None = None
+        if mixing := recipe.mixing:
+            self.mixing = Mixup(
+                mixing.mixup, mixing.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes
+            )
+        mixes = mixing is not None
+        self.objective = objective or CrossEntropy(recipe.label_smoothing, mixes, recipe.auxiliary_weight)
+        self.optimizer = create_optimizer_v2(
+            network,
+            # torch knows no Nesterov momentum of 0.
+            opt="momentum" if recipe.optimizer == "sgd" and not recipe.momentum else recipe.optimizer,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+        self.schedule, _ = create_scheduler_v2(
+            self.optimizer,
+            sched=recipe.schedule,
+            num_epochs=recipe.epochs,
+            warmup_epochs=recipe.warmup.epochs if recipe.warmup else 0,
+            warmup_lr=recipe.learning_rate * recipe.warmup.start if recipe.warmup else 0.0,
+            decay_epochs=max(1, recipe.epochs // 3),
+            step_on_epochs=False,
+            updates_per_epoch=steps,
+        )
+        self.averaged = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+
+    def step(self, images: Tensor, labels: Tensor, done: int) -> Tensor:
+        """Take one optimizer step after `done` others. Returns the loss, still on the device."""
+        if self.mixing is not None and len(images) % 2 == 0:
+            images, labels = self.mixing(images, labels)
+        elif self.mixing is not None:
+            labels = self.soft(labels)  # timm mixes pairs only
+        if self.recipe.drop_path:
+            set_drop_path(self.trained, self.recipe.drop_path * (done // self.steps) / self.recipe.epochs)
+        with self.recipe.autocast(self.device):
+            loss = self.objective.loss(self.trained, images.contiguous(memory_format=torch.channels_last), labels)
+        loss.backward()
+        if self.recipe.clip_gradient:
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.averaged is not None:
+            self.averaged.update(self.trained, step=done + 1)
+        if self.schedule is not None:
+            self.schedule.step_update(done + 1)
+        return loss.detach()
+
+    def soft(self, labels: Tensor) -> Tensor:
+        """Labels as timm's Mixup writes them, (B, classes), without mixing."""
+        classes, smoothing = self.classes, self.recipe.label_smoothing
+        one_hot = nn.functional.one_hot(labels, classes).to(torch.float32)
+        return one_hot * (1 - smoothing) + smoothing / classes
+
+    def network(self) -> nn.Module:
+        """The network that is evaluated: the averaged one where there is one."""
+        return self.trained if self.averaged is None else self.averaged.module
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Its outputs for normalized images, in the precision of the recipe."""
+        with self.recipe.autocast(self.device):
+            return self.network()(images.contiguous(memory_format=torch.channels_last))
+
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that training changes."""
+        return {
+            "network": self.trained.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state(),
+        }
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Train inside for a while: on leaving, all is as it was on entering, also the global generators."""
+        before = copy.deepcopy(self.state())
+        with kept_global_randomness():
+            try:
+                yield
+            finally:
+                self.load(before)
+
+    def restore(self, state: dict[str, Any], done: int) -> None:
+        """Continue from a state after `done` steps."""
+        self.load(state)
+        if self.schedule is not None:
+            self.schedule.step_update(done)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back everything that training changes."""
+        self.trained.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.restore(state["objective"])
+
+
+@dataclass(frozen=True)
+class StepOf:
+    """The training step of a trainer, as searchers call it."""
+
+    trainer: Trainer
+    done: Callable[[], int]  # optimizer steps since the beginning
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step."""
+        return self.trainer.step(images, labels, self.done())
+
+    def undone(self) -> AbstractContextManager[None]:
+        """Train inside for a while and take it back; the learning rate stays the same inside."""
+        return self.trainer.undone()
+
+
+def check_network(network: nn.Module, recipe: Recipe) -> None:
+    """Refuse a recipe that asks for what the network does not have."""
+    if recipe.drop_path and not any(isinstance(module, DropPath) for module in network.modules()):
+        raise InputError(
+            f"recipe.drop_path is {recipe.drop_path:g}, and {type(network).__name__} has no paths to drop; set it to 0"
+        )
+    if recipe.auxiliary_weight and getattr(network, "auxiliary", None) is None:
+        raise InputError(
+            f"recipe.auxiliary_weight is {recipe.auxiliary_weight:g}, and {type(network).__name__} has no second "
+            "classifier; set it to 0"
+        )

@@ -1,0 +1,224 @@
+"""The one training loop. Searching, retraining and populations of trainings all use it.
+
+    training = Training(plan, splits, new_searcher, keeper, journal)
+    scores = training.advance(until_epoch=10)   # scores on validation images; resumed, it ends on the same bits
+
+The loop owns the order of the images, the steps, checkpoints, resuming and evaluation. What one step does is up to the
+StepSearcher it is given; what is kept of the epochs, to the Keeper.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from jointsearch.data.sets import AnySet, Batch, DataSplits
+from jointsearch.loops.journal import Journal
+from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
+from jointsearch.loops.trainer import StepOf
+from jointsearch.metrics.accuracy import Accuracy
+from jointsearch.metrics.evaluate import evaluate
+from jointsearch.protocols import Metric, Moment, Objective, Scores, State, StepReport
+
+# A reward that is not a number is left out; this many in a row are a defect and end the training.
+MOST_SKIPPED_IN_A_ROW = 3
+
+
+class Keeper(Protocol):
+    """Looks at the training after every epoch and keeps what its result needs."""
+
+    def consider(self, training: "Training", scores: Scores | None) -> Mapping[str, float | str]:
+        """Take in an epoch; `scores` is None where it was not evaluated. Returns more metrics of the epoch."""
+
+    def state(self) -> State:
+        """What a checkpoint has to hold."""
+
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands: everything of a checkpoint that belongs to the loop itself."""
+
+    epoch: int = 0
+    step: int = 0  # steps done in this epoch
+    order: Tensor | None = None  # this epoch's training images
+    validation_order: Tensor | None = None  # and its validation images, one batch after another
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # over the images of this epoch so far
+    skipped: int = 0  # steps whose reward was not a number
+    skipped_in_a_row: int = 0
+    forward_equivalents: int = 0  # what all steps cost so far
+
+
+class Training:
+    """One network on its way through a recipe."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        splits: DataSplits,
+        new_searcher: NewStepSearcher,
+        keeper: Keeper,
+        journal: Journal,
+        new_metric: Callable[[torch.device], Metric] = Accuracy,
+        objective: Objective | None = None,
+    ) -> None:
+        self.plan, self.keeper, self.journal, self.new_metric = plan, keeper, journal, new_metric
+        self.train, self.validation = splits.train.to(plan.device), splits.validation.to(plan.device)
+        self.test_images = splits.test.to(plan.device)
+        self.steps = plan.recipe.check_steps(len(splits.train))
+        self.trainer = new_trainer(plan, splits, plan.device, objective)
+        train_step = StepOf(self.trainer, self.total_steps)
+        self.searcher = new_searcher(self.trainer.trained, train_step, journal.generators["noise"])
+        self.progress = Progress()
+        if journal.state is not None:
+            self.progress = Progress(**journal.state["progress"])
+            self.trainer.restore(journal.state["trainer"], self.total_steps())
+            self.searcher.restore(journal.state["searcher"])
+            keeper.restore(journal.state["keeper"])
+        journal.resume()
+
+    def advance(self, until_epoch: int) -> Scores | None:
+        """Train on to the end of an epoch, and save. Returns the scores on validation images, if there are any."""
+        scores: Scores | None = None
+        bar = tqdm(
+            total=until_epoch,
+            initial=self.progress.epoch,
+            desc=self.plan.name,
+            unit="epoch",
+            disable=None if self.plan.show_progress else True,
+            leave=self.plan.search is not None,
+        )
+        with bar:
+            while self.progress.epoch < until_epoch:
+                self._one_epoch()
+                scores = self._finish_epoch()
+                bar.update()
+        self._save()
+        return scores or self.evaluate(self.validation)
+
+    def copy_from(self, other: "Training") -> None:
+        """Take over weights, optimizer and generators of another training of the same network."""
+        # torch's optimizers keep the tensors that they are given: without a copy both would move the same momentum.
+        self.trainer.restore(copy.deepcopy(other.trainer.state()), self.total_steps())
+        for name, generator in self.journal.generators.items():
+            generator.set_state(other.journal.generators[name].get_state())
+
+    def test(self) -> Scores | None:
+        """Score the network on the test images. Only a finished training is asked for this."""
+        return self.evaluate(self.test_images)
+
+    def evaluate(self, images: AnySet) -> Scores | None:
+        """Score the network on images as they are; None for an empty set."""
+        if not len(images):
+            return None
+        return evaluate(self.trainer, images, self.plan.standard, self.new_metric)
+
+    def total_steps(self) -> int:
+        """Optimizer steps done since the beginning."""
+        return self.progress.epoch * self.steps + self.progress.step
+
+    def _save(self) -> None:
+        parts = {
+            "progress": vars(self.progress),
+            "trainer": self.trainer.state(),
+            "searcher": self.searcher.state(),
+            "keeper": self.keeper.state(),
+        }
+        self.journal.save(self.total_steps(), parts)
+
+    def _one_epoch(self) -> None:
+        """The steps of an epoch that are left."""
+        progress, size = self.progress, self.plan.recipe.batch_size
+        if progress.order is None:
+            progress.order = torch.randperm(len(self.train), generator=self.journal.generators["order"])
+            progress.validation_order = self._new_validation_order()
+            progress.loss_sum = torch.zeros((), device=self.plan.device)
+        moments = [self._moment(step) for step in range(progress.step, self.steps)]
+        validation = self._validation_batches(moments)
+        left = progress.order[progress.step * size : self.steps * size]
+        self.trainer.trained.train()
+        for batch, at in zip(self.train.batches(left, size), moments, strict=True):
+            wanted = self.searcher.needs.batches if self.searcher.needs.wanted(at) else 0
+            now = replace(at, step_size=self.trainer.learning_rate())
+            self._count(self.searcher.step(batch, list(islice(validation, wanted)), now), len(batch.labels))
+            if self.journal.is_due():
+                self._check_loss()
+                self._save()
+                self.journal.give_way()
+
+    def _count(self, report: StepReport, images: int) -> None:
+        """Add up what a step came to. A row of steps without a usable reward ends the training."""
+        progress = self.progress
+        progress.loss_sum = progress.loss_sum + report.loss * images
+        progress.forward_equivalents += report.forward_equivalents
+        progress.step += 1
+        if report.skipped is None:
+            return
+        progress.skipped += report.skipped
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if report.skipped else 0
+        if progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise self.plan.diverged(
+                f"the reward was no number in {MOST_SKIPPED_IN_A_ROW} steps in a row of epoch {progress.epoch + 1}"
+            )
+
+    def _finish_epoch(self) -> Scores | None:
+        """Evaluate when it is due, and write the epoch's line of metrics."""
+        progress, recipe = self.progress, self.plan.recipe
+        metrics: dict[str, float | str] = {"train_loss": self._check_loss()}
+        progress.epoch += 1
+        progress.step, progress.order, progress.validation_order = 0, None, None
+        due = progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs
+        scores = self.evaluate(self.validation) if due else None
+        if scores is not None:
+            metrics |= {f"validation_{name}": value for name, value in scores.values.items()}
+        metrics |= self.keeper.consider(self, scores)
+        self.journal.tracker.log(progress.epoch * self.steps, {"epoch": progress.epoch, **metrics})
+        return scores
+
+    def _check_loss(self) -> float:
+        """The mean training loss of this epoch so far; a training that diverged ends here."""
+        progress = self.progress
+        seen = min(progress.step * self.plan.recipe.batch_size, len(self.train))
+        loss = float(progress.loss_sum) / max(seen, 1)
+        if not math.isfinite(loss):
+            raise self.plan.diverged(f"the training loss is {loss} in epoch {progress.epoch + 1}")
+        return loss
+
+    def _moment(self, step: int) -> Moment:
+        return Moment(self.progress.epoch, step, self.steps, self.plan.recipe.epochs, 0.0)
+
+    def _validation_size(self) -> int:
+        """Images of a validation batch."""
+        return min(self.plan.recipe.batch_size, len(self.validation))
+
+    def _new_validation_order(self) -> Tensor:
+        """Validation images for all steps of an epoch: every image once before any comes again."""
+        needs, size, count = self.searcher.needs, self._validation_size(), len(self.validation)
+        total = self.steps * needs.batches * size
+        if not total:
+            return torch.empty(0, dtype=torch.int64)
+        if needs.fixed:
+            fixed = torch.randperm(count, generator=torch.Generator().manual_seed(self.plan.seed))
+            return fixed[torch.arange(total) % (needs.batches * size) % count]
+        generator = self.journal.generators["order"]
+        orders = [torch.randperm(count, generator=generator) for _ in range(math.ceil(total / count))]
+        return torch.cat(orders)[:total]
+
+    def _validation_batches(self, moments: list[Moment]) -> Iterator[Batch]:
+        """The validation batches of the steps that want them, one after another; no other image is read."""
+        order, needs = self.progress.validation_order, self.searcher.needs
+        if order is None or not len(order):
+            return iter(())
+        of_steps = order.view(self.steps, needs.batches * self._validation_size())
+        wanted = [at.step for at in moments if needs.wanted(at)]
+        return self.validation.batches(
+            of_steps[torch.tensor(wanted, dtype=torch.int64)].flatten(), self._validation_size()
+        )

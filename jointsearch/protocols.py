@@ -1,0 +1,210 @@
+"""The interfaces between the training loop and what is handed to it. Read this file before writing a searcher.
+
+The loop (loops/training.py) owns the order of the images, the weights, checkpoints and evaluation. A StepSearcher does
+one step of a training and learns from it. An Objective is the loss, an Augmenter changes the training images, a Metric
+scores the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from jointsearch.data.sets import Batch
+from jointsearch.data.standard import Standard
+from search_spaces.genotype import Genotype
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
+
+if TYPE_CHECKING:
+    from jointsearch.searchers.cell_learner import CellLearner
+
+State = dict[str, Any]  # what a checkpoint holds: dicts, lists, tensors, numbers and words
+
+PLAIN_STEP = 3  # forward-equivalents of a training step: one forward pass, and a backward pass that counts as two
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands when a step begins; everything counts from 0."""
+
+    epoch: int
+    step: int  # in this epoch
+    steps: int  # of an epoch
+    epochs: int  # of the whole training
+    step_size: float  # the learning rate of this step
+
+    @property
+    def progress(self) -> float:
+        """The share of the epochs that are over."""
+        return self.epoch / self.epochs
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which steps get validation batches, and how many. `Needs(0)` never gets any."""
+
+    batches: int = 1  # for one step
+    from_epoch: int = 0  # the first epoch whose steps get any
+    everything_from: int = 0  # the first epoch in which everything learns that is searched
+    every: int = 1  # steps from one that gets them to the next, counted from the first step of from_epoch
+    epochs: tuple[int, ...] | None = None  # if given: only the first step of each of these epochs
+    fixed: bool = False  # whether every step gets the same ones
+
+    def wanted(self, at: Moment) -> bool:
+        """Whether the step at this moment gets validation batches."""
+        if not self.batches or at.epoch < self.from_epoch:
+            return False
+        if self.epochs is not None:
+            return at.step == 0 and at.epoch in self.epochs
+        return ((at.epoch - self.from_epoch) * at.steps + at.step) % self.every == 0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step came to."""
+
+    loss: Tensor  # of the training batch, on the device
+    # Whether a reward was not a finite number, so that nothing was learned; None for a step that measures nothing.
+    skipped: bool | None = None
+    # What the step cost, in forward passes of the batch. A backward pass counts as two, or one where weights need none.
+    forward_equivalents: int = PLAIN_STEP
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search would return now. `facts` describe it: numbers and words for every epoch, lists for the result."""
+
+    policy: Policy | PolicySchedule | None = None
+    genotype: Genotype | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StepSearcher(Protocol):
+    """A search that happens inside one training: it does every step of it."""
+
+    needs: Needs
+
+    def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
+        """Train the weights by one step and, where there are validation batches, learn from it."""
+
+    def found(self) -> Found:
+        """What the search would return now."""
+
+    def state(self) -> State:
+        """Everything that a checkpoint has to hold beside the network and its optimizer."""
+
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+
+
+class TrainStep(Protocol):
+    """One step of a network's training."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Train on augmented images, and return the loss."""
+
+    def undone(self) -> AbstractContextManager[None]:
+        """Train inside for a while: on leaving, weights, optimizer and generators are as they were on entering."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the loop gives a searcher to work with."""
+
+    network: nn.Module
+    train_step: TrainStep
+    standard: Standard  # the augmentation that is always on
+    noise: torch.Generator  # of every draw that changes the training
+    epochs: int
+    seed: int = 0
+    cells: CellLearner | None = None  # moves the architecture of the network, where cells are searched
+
+
+@dataclass(frozen=True)
+class About:
+    """What a study has to know of a search algorithm before it starts."""
+
+    searches_cells: bool = False  # whether it moves the cells of a supernet too
+    rewards_are_steps: bool = False  # whether its rewards assume an optimizer whose steps follow the gradient
+    surer_with_time: bool = False  # whether what it found is complete at the end only
+    measures_rarely: bool = False  # whether a few steps cost far more than the others
+    warning: str | None = None  # what it is known to do wrong
+
+
+class SearcherSettings(Protocol):
+    """Settings of a search algorithm: a frozen dataclass that can start a search.
+
+    It may also have `about: About`, a `policy_space` whose `policy()` is what it starts from, and a method
+    `check(epochs, steps, epochs_from)` that refuses what it cannot learn in so many epochs of so many steps.
+    """
+
+    def start(self, context: Context) -> StepSearcher:
+        """Begin a search on a network."""
+
+
+class Objective(Protocol):
+    """The loss of a network on a batch. One that learns, as group DRO does, keeps a state."""
+
+    def losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of every image, (B,)."""
+
+    def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The number that a training step descends."""
+
+    def state(self) -> State:
+        """What a checkpoint has to hold."""
+
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+
+
+class Augmenter(Protocol):
+    """Changes a training batch before the network sees it. It may ask the network, as for the hardest of draws."""
+
+    def __call__(self, batch: Batch, network: nn.Module, at: Moment, noise: torch.Generator) -> Batch:
+        """The batch as it is trained on; its images are normalized."""
+
+
+class Metric(Protocol):
+    """A score of a network, summed up batch by batch."""
+
+    name: str  # as in "accuracy"
+    unit: str  # as in "%"
+    higher_is_better: bool
+
+    def update(self, outputs: Tensor, labels: Tensor) -> None:
+        """Take in the outputs for a batch."""
+
+    def compute(self) -> Mapping[str, float]:
+        """The score of all batches so far under its name, and what else was counted on the way, as the loss."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation measured. `main` names the score that decides between two networks."""
+
+    values: Mapping[str, float]
+    main: str
+    higher_is_better: bool = True
+    unit: str = ""
+
+    @property
+    def decisive(self) -> float:
+        """The main score."""
+        return self.values[self.main]
+
+    def better_than(self, other: float | None) -> bool:
+        """Whether the main score is better than another one; anything is better than None."""
+        if other is None:
+            return True
+        return self.decisive > other if self.higher_is_better else self.decisive < other
+
+    def worse_than(self, other: float | None) -> bool:
+        """Whether another main score is better than this one."""
+        return other is not None and self.decisive != other and not self.better_than(other)

@@ -1,0 +1,114 @@
+"""Metrics as JSON lines, always, and in Weights & Biases when asked. The only door to wandb."""
+
+import importlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from jointsearch.runs.run_folder import replace_file
+from search_spaces.errors import InputError
+from search_spaces.plain_json import parse_json
+
+
+class Tracker:
+    """Appends metrics to `folder/metrics.jsonl`. No clock is written, so that a resumed run repeats every byte."""
+
+    def __init__(
+        self,
+        folder: Path,
+        wandb_mode: Literal["disabled", "offline", "online"] = "disabled",
+        config: dict[str, Any] | None = None,
+        name: str = "",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+        self._wandb_run = None if wandb_mode == "disabled" else _start_wandb(folder, wandb_mode, config, name)
+        self._file = self.path.open("ab")
+
+    def log(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
+        """Append one line; NaN and infinities become the strings "nan", "inf" and "-inf", so that it stays JSON."""
+        if "step" in metrics:
+            raise ValueError("metrics already have a step of their own; it is the first argument")
+        line = {key: _plain(value) for key, value in metrics.items()} | {"step": step}
+        self._file.write((json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
+        self._file.flush()
+        if self._wandb_run is not None:
+            self._wandb_run.log(dict(metrics), step=step)
+
+    def offset(self) -> int:
+        """The size of the file in bytes, all of them on the disk: what a checkpoint remembers."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def rewind(self, offset: int) -> None:
+        """Cut the file back to `offset`, so that a resumed run neither repeats nor misses a line."""
+        size = self.offset()
+        with self.path.open("rb") as stream:
+            stream.seek(max(offset - 1, 0))
+            # Past the end of the file there is nothing to read, so a file that is too short ends no line there.
+            ends_a_line = offset == 0 or stream.read(1) == b"\n"
+        if not ends_a_line:
+            raise InputError(
+                f"{self.path} has {size} bytes and the checkpoint was made at the end of the line at byte {offset}; "
+                "the file was changed since: restore it, or start a new run in another folder"
+            )
+        self._file.truncate(offset)
+        self._file.seek(0, os.SEEK_END)
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._wandb_run is not None:
+            self._wandb_run.finish(exit_code=0 if kind is None else 1)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file, oldest first; the beginning of a line that a kill cut off is left out."""
+    if not path.is_file():
+        raise InputError(f"metrics file {path} is not there; give the metrics.jsonl of a run folder")
+    complete, _, _ = path.read_bytes().rpartition(b"\n")
+    lines = complete.decode(errors="replace").split("\n") if complete else []
+    rows = [parse_json(line, f"metrics file {path}, line {number},") for number, line in enumerate(lines, start=1)]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or "step" not in row:
+            raise InputError(f"metrics file {path}, line {number}, is not a record with a step; restore the file")
+    return rows
+
+
+def _plain(value: float | int | str) -> float | int | str:
+    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _start_wandb(folder: Path, mode: str, config: dict[str, Any] | None, name: str) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise InputError(f"wandb={mode} needs the package wandb ({error}); install it or use wandb=disabled") from None
+    # Kept with the run, so that a resumed run goes on in the same W&B run.
+    identity_path = folder / "wandb_id.txt"
+    identity = identity_path.read_text() if identity_path.is_file() else secrets.token_hex(8)
+    try:
+        run = wandb.init(
+            mode=mode,
+            dir=str(folder),
+            id=identity,
+            resume="allow" if mode == "online" else None,
+            config=config,
+            name=name or None,
+        )
+    except (wandb.Error, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"wandb={mode} could not start ({reason}); run `wandb login` or use wandb=disabled") from None
+    replace_file(identity_path, identity.encode())
+    return run

@@ -1,0 +1,241 @@
+"""A whole study from Python: search with every seed, train with the findings beside controls, compare, report.
+
+from jointsearch import compose_study, run_study
+
+study = compose_study("search=policy", "network=wide_resnet16_1", dataset="digits", seeds=(0,))
+result = run_study(study, "runs/mine")  # continues where it was interrupted
+result.policy, result.comparison, result.report
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jointsearch.data.datasets import DataSettings, Digits
+from jointsearch.data.load import Loaded
+from jointsearch.device import choose_device
+from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
+from jointsearch.loops.plan import Plan, check_identity, try_plan
+from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.search import SELECT, search
+from jointsearch.report.comparison import Comparison, compare, write_summary
+from jointsearch.report.page import write_report
+from jointsearch.report.page_html import duration
+from jointsearch.report.searches import describe_searches
+from jointsearch.runs.run_folder import SETTINGS_FILE, write_json
+from jointsearch.search_kinds import FOLDER, FOUND, FOUND_CELLS, Joint, SearchKind, Stage
+from jointsearch.settings import bounded, check_fields, choice, group, setting
+from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
+
+CONTROLS = ("none", "trivialaugment")
+LONG_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is searched on which data, and what is trained with the findings."""
+
+    dataset: DataSettings = group(Digits, help="digits, cifar10, cifar100, svhn, shapes, folder, hf")
+    search: SearchKind = group(Joint, help="joint, policy, architecture, separate")
+    controls: tuple[str, ...] = setting(CONTROLS, help="rows trained beside the finding: a policy, or policy@genotype")
+    seeds: tuple[int, ...] = setting((0, 1, 2), help="each seed searches and trains for itself")
+    recipe: Recipe = group(Recipe, help="of the trainings with what was found, and of the controls")
+    select_epoch: str = choice(SELECT[0], *SELECT, help="whose finding is kept; best has the best validation score")
+    retrain: bool = setting(True, help="train with what was found; false ends after the search")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+    threads: int | None = bounded(None, 1, 1024, help="CPU threads; null leaves torch's choice")
+    wandb: str = choice("disabled", "disabled", "offline", "online", help="also write to Weights & Biases")
+    save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_seeds(self.seeds)
+        for control in self.controls:
+            if folder_name(control) == folder_name(FOUND):
+                raise InputError(f"the control {control} would share a folder with the policy found; rename the file")
+
+    @property
+    def finds_cells(self) -> bool:
+        """Whether a genotype is among what is found."""
+        return self.search.retrained == CELLS
+
+    def grid(self, policies: tuple[str, ...], genotype: str = "random") -> Grid:
+        """Trainings after the search; before any cells are found, with random ones."""
+        if not self.finds_cells:
+            return Grid(policies, self.dataset, self.seeds, self.search.retrained, self.recipe)
+        kind: Any = self.search
+        return Grid(
+            policies,
+            self.dataset,
+            self.seeds,
+            CELLS,
+            self.recipe,
+            genotype=genotype,
+            cells=kind.cells,
+            random_space=kind.supernet.space,
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose data are read and whose networks have taken a step."""
+
+    study: Study
+    folder: Path
+    loaded: Loaded
+    stages: tuple[Stage, ...]
+    options: dict[str, Any]  # of every plan: device, wandb_mode, save_seconds, show_progress
+    seconds: dict[str, float] = field(default_factory=dict)  # expected, of all searches of a stage and of all trainings
+
+    def plan_lines(self) -> list[str]:
+        """What will be done, and how long it may take on this device."""
+        study, count = self.study, len(self.study.seeds)
+        lines = [
+            f"Plan: {count} searches ({stage.outcome.lower()}) of {stage.recipe.epochs} epochs, network {stage.network}"
+            for stage in self.stages
+        ]
+        if study.retrain:
+            rows, epochs = count * (1 + len(study.controls)), study.recipe.epochs
+            lines.append(f"Plan: {rows} trainings of {epochs} epochs, network {study.search.retrained}")
+        total = sum(self.seconds.values())
+        parts = ", ".join(f"{name.lower()} {duration(seconds)}" for name, seconds in self.seconds.items())
+        more = any(stage.about.measures_rarely for stage in self.stages)
+        lines.append(
+            f"Expected on {self.options['device'].type}: {'at least ' * more}{duration(total)} ({parts}), by the "
+            "second step of each network"
+        )
+        if total > LONG_SECONDS:
+            lines.append("That is long: budget=0.5 takes half of the epochs")
+        return lines
+
+    def plan(self, stage: Stage, seed: int, folder: Path | None) -> Plan:
+        """One search."""
+        study = self.study
+        return Plan(
+            folder=self.folder / stage.folder / FOLDER.replace(SEED, str(seed)),
+            policy=stage.start_policy(folder, seed),
+            network=stage.network,
+            network_options=stage.network_options,
+            recipe=stage.recipe.whole(),
+            standard=study.dataset.standard,
+            seed=seed,
+            dataset=plain_dataset(study.dataset),
+            search=stage.settings | {"select_epoch": study.select_epoch},
+            **self.options,
+        )
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to. Policies and genotypes are those of each seed."""
+
+    folder: Path
+    policies: dict[int, Policy | PolicySchedule]
+    genotypes: dict[int, Genotype]
+    searches: list[dict[str, Any]]
+    comparison: Comparison | None
+    report: Path
+
+    @property
+    def policy(self) -> Policy | PolicySchedule | None:
+        """The policy that the first seed found."""
+        return next(iter(self.policies.values()), None)
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """The cells that the first seed found."""
+        return next(iter(self.genotypes.values()), None)
+
+
+def prepare(study: Study, folder: Path | str, show_progress: bool = False) -> Prepared:
+    """Read the data once, let every network take a step, and refuse here what would go wrong later. Writes nothing."""
+    folder = Path(folder)
+    if SEED in str(folder):
+        raise InputError(f"run={folder} holds {SEED}, which stands for a seed in paths; rename the folder")
+    if study.threads:
+        torch.set_num_threads(study.threads)
+    options = {
+        "device": choose_device(study.device),
+        "wandb_mode": study.wandb,
+        "save_seconds": study.save_seconds,
+        "show_progress": show_progress,
+    }
+    seed, stages = study.seeds[0], study.search.stages()
+    for stage in stages:
+        stage.check(study.select_epoch)
+    loaded = Loaded(study.dataset)
+    prepared = Prepared(study, folder, loaded, stages, options)
+    if study.retrain:
+        grid = study.grid(study.controls or CONTROLS[:1])
+        seconds = check_grid(grid, folder, loaded, **options)
+        prepared.seconds["trainings"] = seconds * (1 + len(study.controls)) / len(grid.policies)
+    splits = loaded.search_splits(seed)
+    for stage in stages:
+        steps = stage.recipe.whole().check_steps(len(splits.train))
+        stage.check_epochs(steps)
+        plan = prepared.plan(stage, seed, None)
+        step = try_plan(plan, splits, stage.new_searcher(None, seed, study.dataset.standard))
+        prepared.seconds[stage.outcome] = step * steps * stage.recipe.epochs * len(study.seeds)
+    for other in study.seeds:
+        for stage in stages[:1]:  # a second one starts from what the first one finds
+            plan = prepared.plan(stage, other, None)
+            if (plan.folder / SETTINGS_FILE).is_file():
+                check_identity(plan, loaded.search_splits(other))
+    return prepared
+
+
+def run_study(
+    study: Study | Prepared,
+    folder: Path | str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    show_progress: bool = False,
+) -> StudyResult:
+    """Carry out a study in a folder; what is finished there is read, what was interrupted continues.
+
+    `say` is given what a person wants to read on the way.
+    """
+    if isinstance(study, Study):
+        if folder is None:
+            raise InputError('run_study needs a folder for its results; call run_study(study, "runs/mine")')
+        study = prepare(study, folder, show_progress)
+    prepared, study = study, study.study
+    for stage in prepared.stages:
+        results = _searches(prepared, stage)
+        write_json(prepared.folder / stage.folder / "searches.json", results)
+        say(f"\n{describe_searches(results)}")
+    folder, comparison = prepared.folder, None
+    if study.retrain:
+        grid = study.grid((str(folder / FOUND), *study.controls), str(folder / FOUND_CELLS))
+        run_grid(grid, folder, loaded=prepared.loaded, **prepared.options)
+        say(f"\n{write_summary(folder)}")
+        comparison = compare([folder])
+    return StudyResult(
+        folder,
+        {seed: load_policy_or_schedule(path) for seed, path in _found(study, folder / FOUND).items()},
+        {seed: Genotype.load(path) for seed, path in _found(study, folder / FOUND_CELLS).items()},
+        results,
+        comparison,
+        write_report(folder, prepared.loaded),
+    )
+
+
+def _searches(prepared: Prepared, stage: Stage) -> list[dict[str, Any]]:
+    """Search with every seed."""
+    study, results = prepared.study, []
+    for seed in dict.fromkeys(study.seeds):
+        plan = prepared.plan(stage, seed, prepared.folder)
+        splits = prepared.loaded.search_splits(seed)
+        new_searcher = stage.new_searcher(prepared.folder, seed, study.dataset.standard)
+        results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})
+    return results
+
+
+def _found(study: Study, pattern: Path) -> dict[int, Path]:
+    paths = {seed: Path(str(pattern).replace(SEED, str(seed))) for seed in study.seeds}
+    return {seed: path for seed, path in paths.items() if path.is_file()}

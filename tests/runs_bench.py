@@ -1,0 +1,64 @@
+"""What the tests of searches and whole studies share: small studies on digits, and their searches without the rest."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jointsearch.data.datasets import Digits
+from jointsearch.data.load import Loaded
+from jointsearch.loops.plan import NewStepSearcher, try_plan
+from jointsearch.loops.recipe import Recipe, SearchRecipe
+from jointsearch.loops.search import search
+from jointsearch.protocols import SearcherSettings
+from jointsearch.search_kinds import PolicyOnly
+from jointsearch.searchers.differentiable import Differentiable
+from jointsearch.searchers.spaces import Pairs
+from jointsearch.study import Prepared, Study
+
+SPACE = Pairs(ops=("Rotate", "Invert", "Brightness", "TranslateX"))  # 6 pairs
+DIGITS = Digits(reduced=500, validation=0)
+QUICK = SearchRecipe(epochs=1, batch_size=50, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, clip_gradient=0.0)
+SEARCH = Path("search-seed3")
+
+
+def differentiable(**changes: Any) -> Differentiable:
+    """Gradient-based search in a small space."""
+    return Differentiable(**{"policy_space": SPACE} | changes)
+
+
+def search_study(
+    searcher: SearcherSettings | None = None,
+    recipe: SearchRecipe = QUICK,
+    network: str = "tiny_cnn",
+    **changes: Any,
+) -> Study:
+    """A study of one seed that ends with the policy found."""
+    kind = PolicyOnly(differentiable() if searcher is None else searcher, network, recipe)
+    return Study(**{"dataset": DIGITS, "search": kind, "seeds": (3,), "retrain": False, "device": "cpu"} | changes)
+
+
+def run_searches(
+    study: Study,
+    folder: Path | str,
+    recipe: Recipe | None = None,
+    watch: Callable[[NewStepSearcher], NewStepSearcher] = lambda new_searcher: new_searcher,
+    tried: bool = False,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """The searches of a study as `run_study` makes them, `tried` or without any check before, and no report after.
+
+    `recipe` may hold what a SearchRecipe leaves out, as averaged weights; options are those of Plan.
+    """
+    prepared = Prepared(study, Path(folder), Loaded(study.dataset), study.search.stages(), options)
+    results = []
+    for stage in prepared.stages:
+        for seed in study.seeds:
+            plan = prepared.plan(stage, seed, prepared.folder)
+            plan = plan if recipe is None else replace(plan, recipe=recipe)
+            new_searcher = watch(stage.new_searcher(prepared.folder, seed, study.dataset.standard))
+            splits = prepared.loaded.search_splits(seed)
+            if tried:
+                try_plan(plan, splits, stage.new_searcher(None, seed, study.dataset.standard))
+            results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})
+    return results

@@ -1,0 +1,183 @@
+"""From words to settings: groups, defaults, budgets, mistakes, and data sets that are fetched when they are absent."""
+
+import importlib
+import re
+import socket
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jointsearch.commands import joint_search
+from jointsearch.commands.help import rows
+from jointsearch.compose import CONFIGS, compose_study, compose_words, content, groups
+from jointsearch.data import cifar, svhn
+from jointsearch.data.datasets import DATASETS, Cifar100, Digits, Folder
+from jointsearch.loops.recipe import Recipe, SearchRecipe
+from jointsearch.search_kinds import POLICY_RECIPE
+from jointsearch.settings import TARGET, build, target_class
+from jointsearch.study import Study
+from search_spaces.errors import InputError
+from tests.scripts_bench import choices, refusal, run_script
+
+UNKNOWN = {
+    "recipe.epoch=3": "did you mean recipe.epochs?",
+    "searcher.learning_rte=0.1": "did you mean searcher.learning_rate?",
+    "dataset.standard.cutot=8": "did you mean dataset.standard.cutout?",
+    "supernet.layer=3": "did you mean supernet.layers?",
+    "seed=[0]": "did you mean seeds",
+    "searcher.temperature=1": "is not a setting of searcher=Differentiable",
+    "estimator.baseline=ema": "is not a setting of estimator=RelaxSettings",
+    "policy_space.sub_policies=3": "is not a setting of policy_space=Pairs",
+    "dataset.path=x": "is not a setting of dataset=Digits",
+    "network=resnet18": "use it with search=policy, search=separate",
+    "policy_epochs=3": "use it with search=separate",
+    "search=architecture estimator.temperature=1": "use it with searcher=differentiable",
+    "search=policy supernet.layers=3": "use it with search=architecture, search=joint, search=separate",
+}
+
+
+@pytest.mark.parametrize("words", UNKNOWN)
+def test_an_unknown_key_is_answered_with_what_was_wanted(words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(UNKNOWN[words])) as caught:
+        compose_study(*words.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_partial_group_keeps_the_defaults_of_its_data_set() -> None:
+    standard = compose_study("dataset=folder", "dataset.standard.cutout=8").dataset.standard
+    assert (standard.crop_padding, standard.flip, standard.cutout) == (4, True, 8)
+    standard = compose_study("dataset=svhn", "dataset.standard.flip=true").dataset.standard
+    assert (standard.crop_padding, standard.flip, standard.cutout) == (4, True, 20)
+
+
+def test_a_folder_in_python_is_the_folder_of_the_command_line() -> None:
+    assert compose_study("dataset=folder").dataset == Folder()
+    assert Folder().standard.flip
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_has_the_same_defaults_in_python_and_on_the_command_line(name: str) -> None:
+    assert compose_study(dataset=name).dataset == DATASETS[name]()
+    text = (CONFIGS / "dataset" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith(f"# python scripts/retrain.py dataset={name}")
+
+
+def test_every_named_data_set_has_its_yaml() -> None:
+    assert sorted(DATASETS) == groups()["dataset"]
+
+
+# These are what their names say, and differ from the class that they start from.
+DIFFERENT = {"searcher=shuffled_reward", "policy_space=trivialaugment"}
+NAMED = [word for group in ("searcher", "estimator", "policy_space") for word in choices(group)]
+
+
+@pytest.mark.parametrize("word", [word for word in NAMED if word not in DIFFERENT and not word.endswith("=none")])
+def test_a_choice_has_the_same_defaults_in_python_and_on_the_command_line(word: str) -> None:
+    group, _, name = word.partition("=")
+    whole = {key: value for key, value in content(CONFIGS / group / f"{name}.yaml").items() if key != TARGET}
+    cls = target_class(content(CONFIGS / group / f"{name}.yaml")[TARGET])
+    assert not whole
+    assert build(cls, whole) == cls()
+
+
+@pytest.mark.parametrize("word", choices("search"))
+def test_a_search_has_the_same_defaults_in_python_and_on_the_command_line(word: str) -> None:
+    kind = compose_study(word, dataset="cifar10").search
+    assert kind == type(kind)()
+
+
+def test_recipes_of_a_search_have_the_same_defaults_in_python_and_on_the_command_line() -> None:
+    for name, recipe in (("cells", SearchRecipe()), ("policy", POLICY_RECIPE)):
+        assert build(SearchRecipe, content(CONFIGS / "search_recipe" / f"{name}.yaml")) == recipe
+    for name in ("cells", "small", "full"):
+        assert build(Recipe, content(CONFIGS / "recipe" / f"{name}.yaml"))
+
+
+def test_the_budget_multiplies_epochs_of_searches_trainings_and_where_they_begin_to_learn() -> None:
+    words = ("search=separate", "policy_epochs=10", "search_recipe.epochs=50", "architecture.from_epoch=6")
+    study = compose_study(*words, "recipe.epochs=30", budget=0.5)
+    kind: Any = study.search
+    assert (kind.policy_epochs, kind.search_recipe.epochs, kind.architecture.from_epoch) == (5, 25, 3)
+    assert study.recipe.epochs == 15
+    assert compose_study("search=policy", budget=0.001).recipe.epochs == 1
+    for wrong in (0, -1, 2000):
+        with pytest.raises(InputError, match=r"wanted a number from 0\.0001 to 1000"):
+            compose_study(budget=wrong)
+
+
+def test_python_values_and_words_say_the_same() -> None:
+    words = ("search=policy", "network=wide_resnet16_1", "seeds=[0,2]", "retrain=false", "threads=null")
+    values = {"search": "policy", "network": "wide_resnet16_1", "seeds": (0, 2), "retrain": False, "threads": None}
+    assert compose_study(*words) == compose_study(**values)
+    assert isinstance(compose_study().dataset, Digits)
+    assert isinstance(compose_study(), Study)
+
+
+@pytest.mark.parametrize("script", ["joint_search", "retrain"])
+def test_help_lists_every_setting_once_with_its_comment(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(script, "--help") == 0
+    printed = capsys.readouterr().out
+    head, _, listed = printed.partition("Settings, with the values that they have now:\n")
+    lines = re.findall(r"^  ([a-z_.]+)=.*?  # (.+)$", listed, re.MULTILINE)
+    module = importlib.import_module(f"jointsearch.commands.{script}")
+    composed = compose_words(script, [])
+    given = joint_search.read(composed) if script == "joint_search" else build(module.Settings, composed.values)
+    assert [name for name, _ in lines] == [row.name for row in rows(given)]
+    assert len({name for name, _ in lines}) == len(lines) <= 70
+    first = head.partition("Most used:\n")[2].partition("\n\n")[0]
+    shown = set(re.findall(r"^  ([a-z_.]+)=", first, re.MULTILINE))
+    assert shown == set(module.MOST_USED) - unused(given)
+    assert "  dataset=cifar10|cifar100|digits" in first
+
+
+def unused(given: Any) -> set[str]:
+    """Those of the most used that are no setting of the search that is chosen."""
+    names = {row.name for row in rows(given)} | set(groups()) | {item.name for item in fields(given)}
+    assert is_dataclass(given)
+    return {"network"} - names
+
+
+NAMED_SETS = ("cifar10", "cifar100", "svhn")
+
+
+def without_network(*_: object, **__: object) -> None:
+    raise OSError("no network")
+
+
+def test_a_named_data_set_downloads_unless_forbidden() -> None:
+    assert compose_study("dataset=cifar100").dataset == Cifar100(download=True)
+    assert all(DATASETS[name]().download for name in NAMED_SETS)
+
+
+@pytest.mark.parametrize("name", NAMED_SETS)
+@pytest.mark.parametrize("script", ["joint_search", "retrain", "check_data"])
+def test_an_absent_data_set_without_a_network_is_one_line_and_leaves_nothing_behind(
+    script: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "getaddrinfo", without_network)
+    if script == "check_data":
+        assert run_script(script, f"dataset={name}") == 2
+        assert "cannot be downloaded (" in capsys.readouterr().out
+    else:
+        message = refusal(
+            capsys, script, f"dataset={name}", "search=policy" if script == "joint_search" else "seeds=[0]"
+        )
+        assert "cannot be downloaded (" in message
+        assert "set dataset.path to where it is" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NAMED_SETS)
+def test_a_forbidden_download_is_not_attempted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts = list[str]()
+    for module in (cifar, svhn):
+        monkeypatch.setattr(module, "fetch", lambda url, *rest: attempts.append(url))
+    monkeypatch.chdir(tmp_path)
+    message = refusal(capsys, "retrain", f"dataset={name}", "dataset.download=false")
+    assert "leave dataset.download=false out" in message
+    assert not attempts

@@ -1,0 +1,190 @@
+"""A user's own file adds ops, searchers and networks, in Python and where the command line names it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search_spaces.controls import named_policy
+from tests.conftest import REPOSITORY
+from tests.scripts_bench import refusal, run_script
+
+PLUGIN = '''"""A searcher that counts its steps, an op, and a network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from timm.models import register_model
+
+from jointsearch import register_choice
+from jointsearch.networks.tiny import three_stage_network
+from jointsearch.protocols import Found, Needs, StepReport
+from jointsearch.settings import bounded, check_fields
+from search_spaces import AugOp, register_op
+from search_spaces.policy import OpChoice, Policy, SubPolicy
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Returns one op, whose magnitude is the share of steps that were taken."""
+
+    magnitude: float = bounded(0.5, 0.0, 1.0, help="of the op that is returned")
+
+    def __post_init__(self):
+        check_fields(self)
+
+    def start(self, context):
+        return ToySearcher(self, context)
+
+
+class ToySearcher:
+    needs = Needs(batches=0)
+
+    def __init__(self, settings, context):
+        self.settings, self.context, self.steps = settings, context, 0
+
+    def step(self, train, validation, at):
+        self.steps += 1
+        return StepReport(self.context.train_step(train.images / 255, train.labels))
+
+    def found(self):
+        choice = OpChoice("Halve", 1.0, self.settings.magnitude)
+        return Found(Policy((SubPolicy((choice,)),)), facts={"steps_counted": float(self.steps)})
+
+    def state(self):
+        return {"steps": self.steps}
+
+    def restore(self, state):
+        self.steps = state["steps"]
+
+
+register_choice("searcher", "toy", Toy)
+'''
+OP = '''
+
+def halve(images, amount):
+    """Darken by up to one half."""
+    return images * (1 - amount.view(-1, 1, 1, 1))
+
+
+register_op(AugOp("Halve", halve, 0.0, 0.5, gradient="pathwise"))
+'''
+NETWORK = """
+
+@register_model
+def my_cnn(pretrained=False, **options):
+    kept = {name: value for name, value in options.items() if name in ("num_classes", "in_chans")}
+    return three_stage_network(**kept)
+"""
+QUICK = [
+    *("search=policy", "network=my_cnn", "seeds=[0]", "dataset.reduced=60", "search_recipe.epochs=1", "device=cpu"),
+    *("recipe.epochs=1", "controls=[none]", "threads=1", "run=out"),
+]
+
+
+def joint_search(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, so that what a plugin adds is gone afterwards."""
+    command = [sys.executable, str(REPOSITORY / "scripts" / "joint_search.py"), *words]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my.py").write_text(PLUGIN + OP + NETWORK)
+    return tmp_path
+
+
+def test_a_searcher_is_at_most_60_lines_and_an_op_at_most_15() -> None:
+    assert len(PLUGIN.splitlines()) <= 60
+    assert len(OP.splitlines()) <= 15
+
+
+@pytest.mark.slow
+def test_a_plugin_adds_a_searcher_an_op_and_a_network_to_the_command_line(folder: Path) -> None:
+    done = joint_search(folder, *QUICK, "plugins=[my.py]", "searcher=toy", "searcher.magnitude=0.25")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "out/search-seed0/policy.json").read_text())
+    assert found["sub_policies"][0]["ops"][0]["op"] == "Halve"
+    result = json.loads((folder / "out/search-seed0/result.json").read_text())
+    assert result["steps_counted"] == result["steps"] == 1
+    assert json.loads((folder / "out/found/seed0/settings.json").read_text())["network"] == "my_cnn"
+
+
+@pytest.mark.slow
+def test_an_op_of_a_plugin_is_among_those_that_a_search_chooses_from(folder: Path) -> None:
+    space = ["searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]", "retrain=false"]
+    done = joint_search(folder, *QUICK, "plugins=[my.py]", *space, "policy_space.top=3")
+    assert done.returncode == 0, done.stderr
+    assert "Halve" in (folder / "out/search-seed0/policy.json").read_text()
+    refused = joint_search(folder, *QUICK, *space, "run=other", "network=tiny_cnn")
+    assert refused.returncode == 2
+    assert "Halve" in refused.stderr
+
+
+@pytest.mark.slow
+def test_what_a_plugin_adds_may_be_added_in_python_too(folder: Path) -> None:
+    (folder / "notebook.py").write_text(
+        PLUGIN
+        + OP
+        + NETWORK
+        + """
+from jointsearch import compose_study, run_study
+study = compose_study("search=policy", "searcher=toy", "recipe.epochs=1", "search_recipe.epochs=1", "controls=[none]",
+                      network="my_cnn", seeds=(0,), device="cpu")
+result = run_study(study, "out")
+assert result.policy.sub_policies[0].ops[0].op == "Halve"
+"""
+    )
+    command = [sys.executable, "notebook.py"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+MARK = "from pathlib import Path\nPath('executed').touch()\n"
+
+
+@pytest.mark.parametrize("name", ["policy.json", "run/search-seed0/settings.json"])
+def test_a_plugin_that_a_file_names_is_never_executed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(MARK)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    policy = json.loads(named_policy("none").to_json()) if name == "policy.json" else {"dataset": {"name": "digits"}}
+    path.write_text(json.dumps(policy | {"plugins": ["evil.py"], "_target_": "evil.Evil"}))
+    if name != "policy.json":
+        named_policy("none").save(path.with_name("policy.json"))
+    words = [f"policy={name}"] if name == "policy.json" else ["run=run", "dataset.reduced=60"]
+    run_script("retrain", *words, "controls=[]", "recipe.epochs=1", "network=tiny_cnn", "seeds=[0]")
+    capsys.readouterr()
+    run_script("report", "run")
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is not a Python file; give the path of one"),
+        ("1 / 0", r"failed \(ZeroDivisionError: division by zero\); repair it"),
+        ("import nowhere_at_all", r"failed \(ModuleNotFoundError: .*\); repair it"),
+        ("def (", r"failed \(SyntaxError: .*\); repair it"),
+        ("raise ValueError('one\\nand another line')", r"failed \(ValueError: one"),
+        ("raise SystemExit(3)", r"failed \(SystemExit: 3\); repair it"),
+    ],
+    ids=["missing", "error", "import", "syntax", "lines", "exit"],
+)
+def test_a_missing_or_failing_plugin_is_one_line(
+    content: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "mine.py").write_text(content)
+    assert re.search(f"^error: plugin mine.py {words}", refusal(capsys, "joint_search", "plugins=[mine.py]"))
