@@ -215,3 +215,11 @@ def test_measures_that_cannot_be_are_refused(measures: dict[str, object], said: 
     with pytest.raises(InputError, match=said) as error:
         Skeleton(**measures)
     assert "\n" not in str(error.value)
+
+
+def test_dilated_convolutions_stay_in_float32_on_a_cpu() -> None:
+    dilated, separable = (CELL_OPS[name](4, 1, True)[1] for name in ("dil_conv_3x3", "sep_conv_3x3"))
+    images = torch.rand(2, 4, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert dilated(images.bfloat16()).dtype == torch.float32
+        assert separable(images).dtype == torch.bfloat16
