@@ -106,6 +106,12 @@ def names_of(cls: Any) -> list[str]:
 def _with(settings: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Settings with those of their fields that stand beside them in the configuration, which loses them."""
     cls = target_class(settings[TARGET])
+    for item in fields(cls):
+        if item.name in settings and isinstance(config.get(item.name), dict):
+            raise InputError(
+                f"{item.name} is a group of its own; write {item.name}=... or {item.name}.SETTING=..., without the "
+                "name of another group before it"
+            )
     return settings | {item.name: config.pop(item.name) for item in fields(cls) if item.name in config}
 
 
@@ -127,7 +133,8 @@ def scaled(study: Study, budget: float) -> Study:
         elif item.name == "policy_epochs" and value:
             changes[item.name] = times(value)
         elif getattr(value, "from_epoch", 0):
-            changes[item.name] = replace(value, from_epoch=round(value.from_epoch * budget))
+            last = kind.search_recipe.epochs * budget - 1  # type: ignore[attr-defined]
+            changes[item.name] = replace(value, from_epoch=min(round(value.from_epoch * budget), max(0, int(last))))
         elif hasattr(value, "scaled"):
             changes[item.name] = value.scaled(budget)
     return replace(study, recipe=shorter, search=replace(kind, **changes))  # type: ignore[type-var]
@@ -202,7 +209,7 @@ def _check_word(word: str) -> None:
 
 
 def _plugins(words: Sequence[str]) -> list[str]:
-    given = [OverridesParser.create().parse_override(word) for word in words if word.startswith("plugins=")]
+    given = [OverridesParser.create().parse_override(word) for word in words if word.lstrip("+").startswith("plugins=")]
     values = [override.value() for override in given]
     return [str(path) for value in values for path in (value if isinstance(value, list) else [value])]
 
@@ -265,12 +272,14 @@ def _named(words: Sequence[str]) -> set[str]:
     for word in words:
         group, _, value = word.partition("=")
         if group in WHOLE:
-            names |= set(content(CONFIGS / group / f"{value}.yaml"))
+            own: Any = OmegaConf.to_container(OmegaConf.load(path := CONFIGS / group / f"{value}.yaml")) or {}
+            chosen = [name for entry in own.get("defaults", []) if isinstance(entry, dict) for name in entry]
+            names |= set(content(path)) | {name.rpartition("/")[2].partition("@")[0] for name in chosen}
     return names
 
 
 def _check_overruled(config: dict[str, Any], words: Sequence[str]) -> None:
-    # Hydra lets a preset win over a choice written beside it, without a word: the control would be the search itself.
+    # Hydra lets a preset override a choice beside it silently: a control would repeat the search.
     given = {name.lstrip("+~"): value for name, _, value in (one.partition("=") for one in words)}
     for group, value in given.items():
         now, path = config.get(group), CONFIGS / group / f"{value}.yaml"

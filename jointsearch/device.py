@@ -1,5 +1,8 @@
 """Which device a run uses, from what the user wrote."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from search_spaces.errors import InputError
@@ -18,3 +21,14 @@ def choose_device(text: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device is {text}, which no run here was ever tried on; give auto, cpu or cuda")
     return device
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many CPU threads inside; None keeps torch's choice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -55,6 +55,7 @@ class Needs:
     every: int = 1  # steps from one that gets them to the next, counted from the first step of from_epoch
     epochs: tuple[int, ...] | None = None  # if given: only the first step of each of these epochs
     fixed: bool = False  # whether every step gets the same ones
+    cost: int = 0  # with `epochs`: forward-equivalents of such a step beyond a plain one, to tell how long a run takes
 
     def wanted(self, at: Moment) -> bool:
         """Whether the step at this moment gets validation batches."""
@@ -133,7 +134,6 @@ class About:
     searches_cells: bool = False  # whether it moves the cells of a supernet too
     rewards_are_steps: bool = False  # whether its rewards assume an optimizer whose steps follow the gradient
     surer_with_time: bool = False  # whether what it found is complete at the end only
-    measures_rarely: bool = False  # whether a few steps cost far more than the others
     warning: str | None = None  # what it is known to do wrong
 
 

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.data.load import Loaded
-from jointsearch.device import choose_device
+from jointsearch.device import choose_device, cpu_threads
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan, check_identity, try_plan
 from jointsearch.loops.recipe import Recipe
@@ -105,9 +103,8 @@ class Prepared:
             lines.append(f"Plan: {rows} trainings of {epochs} epochs, network {study.search.retrained}")
         total = sum(self.seconds.values())
         parts = ", ".join(f"{name.lower()} {duration(seconds)}" for name, seconds in self.seconds.items())
-        more = any(stage.about.measures_rarely for stage in self.stages)
         lines.append(
-            f"Expected on {self.options['device'].type}: {'at least ' * more}{duration(total)} ({parts}), by the "
+            f"Expected on {self.options['device'].type}: {duration(total)} ({parts}), by the "
             "second step of each network"
         )
         if total > LONG_SECONDS:
@@ -154,12 +151,18 @@ class StudyResult:
 
 
 def prepare(study: Study, folder: Path | str, show_progress: bool = False) -> Prepared:
-    """Read the data once, let every network take a step, and refuse here what would go wrong later. Writes nothing."""
+    """Read the data once, let every network take a step, and refuse here what would go wrong later.
+
+    No run folder is written.
+    """
     folder = Path(folder)
     if SEED in str(folder):
         raise InputError(f"run={folder} holds {SEED}, which stands for a seed in paths; rename the folder")
-    if study.threads:
-        torch.set_num_threads(study.threads)
+    with cpu_threads(study.threads):
+        return _prepared(study, folder, show_progress)
+
+
+def _prepared(study: Study, folder: Path, show_progress: bool) -> Prepared:
     options = {
         "device": choose_device(study.device),
         "wandb_mode": study.wandb,
@@ -204,11 +207,19 @@ def run_study(
         if folder is None:
             raise InputError('run_study needs a folder for its results; call run_study(study, "runs/mine")')
         study = prepare(study, folder, show_progress)
-    prepared, study = study, study.study
+    elif folder is not None and Path(folder) != study.folder:
+        raise InputError(f"the study was prepared for {study.folder}, and folder is {folder}; leave folder out")
+    with cpu_threads(study.study.threads):
+        return _carried_out(study, say)
+
+
+def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
+    study, results = prepared.study, []
     for stage in prepared.stages:
-        results = _searches(prepared, stage)
-        write_json(prepared.folder / stage.folder / "searches.json", results)
-        say(f"\n{describe_searches(results)}")
+        found = _searches(prepared, stage)
+        write_json(prepared.folder / stage.folder / "searches.json", found)
+        say(f"\n{describe_searches(found)}")
+        results += found
     folder, comparison = prepared.folder, None
     if study.retrain:
         grid = study.grid((str(folder / FOUND), *study.controls), str(folder / FOUND_CELLS))

@@ -181,3 +181,20 @@ def test_a_forbidden_download_is_not_attempted(
     message = refusal(capsys, "retrain", f"dataset={name}", "dataset.download=false")
     assert "leave dataset.download=false out" in message
     assert not attempts
+
+
+@pytest.mark.parametrize("word", ["searcher.estimator=gumbel", "searcher.policy_space.top=5", "search.cells.layers=7"])
+def test_a_group_written_inside_another_one_is_refused_and_not_ignored(word: str) -> None:
+    with pytest.raises(InputError, match=r"is a group of its own; write "):
+        compose_study(word)
+
+
+def test_a_preset_whose_choices_are_not_read_is_refused() -> None:
+    with pytest.raises(InputError, match="not read by"):
+        compose_study("preset=joint_trivialaugment", "search=architecture")
+
+
+def test_a_budget_never_leaves_nothing_to_learn() -> None:
+    study = compose_study("searcher.from_epoch=39", "budget=0.1")
+    assert study.search.searcher.from_epoch == 3  # type: ignore[attr-defined]
+    assert study.search.search_recipe.epochs == 4  # type: ignore[attr-defined]

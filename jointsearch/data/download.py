@@ -1,6 +1,7 @@
 """Downloads a published data file and verifies its checksum. A failed download leaves no file."""
 
 import hashlib
+import http.client
 import logging
 import os
 import urllib.error
@@ -28,7 +29,7 @@ def fetch(url: str, md5: str, target: Path, megabytes: int) -> None:
         if digest != md5:
             raise InputError(f"{url} has the MD5 checksum {digest}, but {md5} is published; try again later")
         partial.replace(target)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise InputError(
             f"{url} cannot be downloaded ({shown(str(error))}); put the file at {target} yourself, or set dataset.path "
             "to where it is"

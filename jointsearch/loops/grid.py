@@ -119,6 +119,8 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
     """Refuse what no generator takes."""
     if not seeds:
         raise InputError("seeds is empty; give at least one, as in seeds=[0]")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds is {list(seeds)}, with one of them twice; name each seed once")
     if min(seeds) < 0 or max(seeds) >= 2**32:
         raise InputError(f"seeds is {list(seeds)}; give whole numbers from 0 to {2**32 - 1}")
 

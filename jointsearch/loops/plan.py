@@ -16,7 +16,7 @@ from jointsearch.data.standard import Standard, normalize
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.trainer import StepOf, Trainer
 from jointsearch.networks.create import create_network
-from jointsearch.protocols import Moment, Objective, StepSearcher, TrainStep
+from jointsearch.protocols import PLAIN_STEP, Moment, Objective, StepSearcher, TrainStep
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.plain_state import encode_state
 from jointsearch.runs.provenance import birth_certificate
@@ -106,9 +106,10 @@ def new_trainer(plan: Plan, splits: DataSplits, device: torch.device, objective:
 
 
 def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> float:
-    """Raise InputError for what would go wrong later, before anything is written. Returns the seconds of a step.
+    """Raise InputError for what would go wrong later, before anything is written. Returns the mean seconds of a step.
 
-    Two steps are taken on blank images, on the device and in the batches of the plan, and the second is timed.
+    Two steps are taken on blank images, on the device and in the batches of the plan, and the second is timed. Rare
+    measurements are too long to be tried; the cost that the searcher names for them is added.
     """
     with own_global_randomness(plan.seed):
         trainer = new_trainer(plan, splits, plan.device)
@@ -141,7 +142,8 @@ def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> f
                 f"{'x'.join(map(str, splits.train.image_shape))} ({reason}); choose another network, optimizer or "
                 "dataset.image_size"
             ) from None
-    return seconds
+    steps = epochs * plan.recipe.check_steps(len(splits.train))
+    return seconds * (1 + len(needs.epochs or ()) * needs.cost / (PLAIN_STEP * steps))
 
 
 def check_identity(plan: Plan, splits: DataSplits) -> None:

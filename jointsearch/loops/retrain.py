@@ -89,7 +89,7 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
         training.advance(plan.recipe.epochs)
         write_network(training, splits)
         result = tested(training, kept)
-        scores = {key: value for key, value in result.items() if key.startswith("test_acc")}
+        scores = {key: value for key, value in result.items() if key.startswith("test_") and key != "test_images"}
         journal.tracker.log(training.total_steps(), scores)
         return result
 

@@ -79,7 +79,6 @@ class Trials:
 
     about: ClassVar[About] = About(
         surer_with_time=True,
-        measures_rarely=True,
         warning="searcher=trials looks few steps ahead; on 1,000 photographs of CIFAR-10 whole trainings needed "
         "the ops that it dropped, and lost 2.3 to 3.6 points (docs/results.md): compare the trainings with the control "
         "trivialaugment",
@@ -124,7 +123,9 @@ class Trials:
         rows = Rows(self.policy_space.policy(), entries, table_rows(entries, by_op=True), context.standard)
         gauge = ManySteps(rows, context.network, context.train_step, self.trial_steps, self.validation_batches)
         due = self.epochs_due(context.epochs)
-        return TableSearcher(self, context, rows, gauge, Needs(self.validation_batches, due[0], due[0], epochs=due))
+        return TableSearcher(
+            self, context, rows, gauge, Needs(self.validation_batches, due[0], due[0], epochs=due, cost=gauge.cost)
+        )
 
 
 class TableSearcher:
