@@ -280,7 +280,7 @@ DIGITS = "^the sizes for this data set would overrule recipe=full in epochs"
 # The searcher that the preset brings does not go with these, or the preset sets what they do not have.
 UNFIT = {
     "preset=dada2020_gumbel searcher=shuffled_reward": "their control is searcher=random",
-    "preset=dada2020_relax searcher=random": "estimator is not read by PolicyOnly and RandomSearch",
+    "preset=dada2020_relax searcher=random": "policy_space, estimator are not read by PolicyOnly and RandomSearch",
     "preset=dada2020_relax searcher=table": "estimator is not read by PolicyOnly and Table",
     "preset=dada2020_relax estimator=reinforce": "estimator.draws=image",
     "preset=faster_aa2020 policy_space=pairs": "policy_space=stages",
