@@ -151,9 +151,6 @@ class SearcherSettings(Protocol):
 class Objective(Protocol):
     """The loss of a network on a batch. One that learns, as group DRO does, keeps a state."""
 
-    def losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of every image, (B,)."""
-
     def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The number that a training step descends."""
 

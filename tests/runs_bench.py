@@ -1,16 +1,21 @@
 """What the tests of searches and whole studies share: small studies on digits, and their searches without the rest."""
 
+import os
+import signal
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from jointsearch.data.datasets import Digits
 from jointsearch.data.load import Loaded
 from jointsearch.loops.plan import NewStepSearcher, try_plan
 from jointsearch.loops.recipe import Recipe, SearchRecipe
 from jointsearch.loops.search import search
-from jointsearch.protocols import SearcherSettings
+from jointsearch.protocols import SearcherSettings, TrainStep
 from jointsearch.search_kinds import PolicyOnly
 from jointsearch.searchers.differentiable import Differentiable
 from jointsearch.searchers.spaces import Pairs
@@ -62,3 +67,21 @@ def run_searches(
                 try_plan(plan, splits, stage.new_searcher(None, seed, study.dataset.standard))
             results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})
     return results
+
+
+@dataclass
+class Stopping:
+    """A training step that is killed in the middle of one of its calls."""
+
+    train_step: TrainStep
+    stop_at: int | None
+    calls: int = 0
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.train_step(images, labels)
+
+    def undone(self) -> AbstractContextManager[None]:
+        return self.train_step.undone()

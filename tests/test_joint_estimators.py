@@ -1,17 +1,13 @@
 """Joint search under every estimator: it is finite, gives the same bits again, and goes on where it was interrupted."""
 
 import math
-import os
-import signal
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jointsearch.compose import compose_study
 from jointsearch.data.load import load_search_splits
@@ -24,30 +20,13 @@ from jointsearch.runs.plain_state import encode_state
 from jointsearch.search_kinds import Joint
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
+from tests.runs_bench import Stopping
 
 ESTIMATORS = ("relax", "gumbel", "reinforce")
 SIZES = ("supernet.space=small", "supernet.channels=4", "supernet.layers=3", "dataset.reduced=80")
 # Two epochs of 40 training images in batches of 16.
 RECIPE = ("search_recipe.epochs=2", "search_recipe.batch_size=16", "policy_space.ops=[Rotate,Invert,Cutout]")
 STEPS = 6
-
-
-@dataclass
-class Stopping:
-    """A training step that is killed in the middle of one of its calls."""
-
-    train_step: TrainStep
-    stop_at: int | None
-    calls: int = 0
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls == self.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return self.train_step(images, labels)
-
-    def undone(self) -> AbstractContextManager[None]:
-        return self.train_step.undone()
 
 
 def searched(folder: Path, estimator: str, stop_at: int | None = None) -> dict[str, Any]:

@@ -1,15 +1,12 @@
 """A search by table in the loop: resumed it ends on the same bits, and measuring leaves no trace in what is trained."""
 
-import os
-import signal
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jointsearch.data.sets import DataSplits, ImageSet
 from jointsearch.loops.journal import Interrupted
@@ -21,25 +18,8 @@ from jointsearch.runs.checkpoint import load_checkpoint
 from jointsearch.runs.plain_state import encode_state
 from jointsearch.searchers.table import Table, Trials
 from jointsearch.settings import as_plain
+from tests.runs_bench import Stopping
 from tests.table_bench import MOVED, some, table, trials
-
-
-@dataclass
-class Stopping:
-    """A training step that is killed in the middle of one of its calls."""
-
-    train_step: TrainStep
-    stop_at: int | None
-    calls: int = 0
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls == self.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return self.train_step(images, labels)
-
-    def undone(self) -> AbstractContextManager[None]:
-        return self.train_step.undone()
 
 
 def searched(folder: Path, search_of: Table | Trials, stop_at: int | None = None) -> dict[str, Any]:

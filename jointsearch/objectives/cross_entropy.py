@@ -6,7 +6,6 @@ from timm.loss import create_classification_loss
 from torch import Tensor, nn
 
 from jointsearch.protocols import State
-from jointsearch.through_step.loss import per_image_loss
 
 
 class CrossEntropy:
@@ -26,10 +25,6 @@ class CrossEntropy:
         two_classifiers: Any = network
         outputs, auxiliary = two_classifiers.forward_with_auxiliary(images)
         return self._criterion(outputs, labels) + self.auxiliary_weight * self._criterion(auxiliary, labels)
-
-    def losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The plain cross entropy of every image, (B,)."""
-        return per_image_loss(network(images), labels)
 
     def state(self) -> State:
         """Nothing is learned."""
