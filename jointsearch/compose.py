@@ -222,7 +222,7 @@ def _store_choices() -> None:
 
 
 def _check_choices(config_name: str, words: Sequence[str]) -> None:
-    """Refuse what Hydra would take for nothing without a word: unknown presets, and groups of other commands."""
+    """Refuse choices that Hydra ignores silently: unknown presets, and groups of other commands."""
     own = used_groups(config_name)
     for word in words:
         name, _, value = word.partition("=")

@@ -68,7 +68,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step came to."""
+    """The result of one step."""
 
     loss: Tensor  # of the training batch, on the device
     # Whether a reward was not a finite number, so that nothing was learned; None for a step that measures nothing.

@@ -127,8 +127,8 @@ class Stage:
             )
         if select_epoch == "best" and self.about.surer_with_time:
             raise InputError(
-                "select_epoch=best could select an epoch before the last measurement, and searcher=trials and table "
-                "get surer with every one; use select_epoch=last"
+                "select_epoch=best could select an epoch before the last measurement, and the estimates of "
+                "searcher=trials and table improve with every one; use select_epoch=last"
             )
 
 

@@ -144,7 +144,7 @@ def _build(cls: Any, data: Any, where: str, problems: list[str], base: Any = Non
         return None
     try:
         return cls(**values)
-    except InputError as error:  # what only all fields together can tell
+    except InputError as error:  # errors that involve several fields
         problems.append(called(str(error), getattr(cls, "GROUP", where), where))
         return None
 

@@ -130,7 +130,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study came to. Policies and genotypes are those of each seed."""
+    """The result of a study. Policies and genotypes are those of each seed."""
 
     folder: Path
     policies: dict[int, Policy | PolicySchedule]

@@ -66,7 +66,7 @@ class Plan:
         return "recipe" if self.search is None else "search_recipe"
 
     def diverged(self, sign: str) -> InputError:
-        """The error for a training whose numbers ran away; `sign` is what showed it."""
+        """The error for a diverged training; `sign` names the symptom."""
         # Clipping would help a search too, and shorten the steps by which its rewards are measured.
         or_clip = " or set recipe.clip_gradient=5" if self.search is None else ""
         rate = f"{self.recipe_group}.learning_rate (now {self.recipe.learning_rate:g})"

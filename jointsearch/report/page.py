@@ -1,4 +1,4 @@
-"""report.html: a run on one page, in one file that asks nobody for anything and says no more than the figures carry."""
+"""report.html: a run on one page, in one file that loads nothing from the internet."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -22,5 +22,5 @@ def scaled(rewards: Tensor, losses: Tensor | None, scale: str) -> Tensor:
 
 
 def dealt(batch: int, noise: torch.Generator) -> Tensor:
-    """Whose reward each image gets in the control: what is then learned is noise, of just the size of the real one."""
+    """A random permutation of a batch, for the control with shuffled rewards."""
     return torch.randperm(batch, generator=noise)
