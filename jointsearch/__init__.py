@@ -8,6 +8,7 @@ from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment
 from jointsearch.loops.grid import Grid, run_grid
 from jointsearch.loops.recipe import Recipe, SearchRecipe
+from jointsearch.loops.task import Task
 from jointsearch.networks.create import create_network
 from jointsearch.networks.trained import load_network
 from jointsearch.registry import register_choice
@@ -29,6 +30,7 @@ __all__ = [
     "Study",
     "StudyResult",
     "Svhn",
+    "Task",
     "augment",
     "check_data",
     "compare",

@@ -7,7 +7,7 @@ scores the network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -107,6 +107,10 @@ class StepSearcher(Protocol):
 class TrainStep(Protocol):
     """One step of a network's training."""
 
+    @property
+    def objective(self) -> Objective:
+        """What the step descends."""
+
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Train on augmented images, and return the loss."""
 
@@ -125,6 +129,11 @@ class Context:
     epochs: int
     seed: int = 0
     cells: CellLearner | None = None  # moves the architecture of the network, where cells are searched
+
+    @property
+    def image_losses(self) -> Callable[[Callable[..., Any], Tensor, Tensor], Tensor]:
+        """The losses (B,) of a network, or a function in its place, on images with labels."""
+        return self.train_step.objective.losses
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,12 @@ class Objective(Protocol):
 
     def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The number that a training step descends."""
+
+    def losses(self, network: Callable[..., Any], images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each image (B,), in float32 at least: a search measures rewards and validation losses by it.
+
+        Instead of the network it may be given a function that returns the same outputs at other weights.
+        """
 
     def state(self) -> State:
         """What a checkpoint has to hold."""

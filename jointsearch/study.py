@@ -19,6 +19,7 @@ from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, f
 from jointsearch.loops.plan import Plan, check_identity, try_plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import SELECT, search
+from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.report.comparison import Comparison, compare, write_summary
 from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
@@ -88,7 +89,7 @@ class Prepared:
     folder: Path
     loaded: Loaded
     stages: tuple[Stage, ...]
-    options: dict[str, Any]  # of every plan: device, wandb_mode, save_seconds, show_progress
+    options: dict[str, Any]  # of every plan: device, wandb_mode, save_seconds, show_progress, task
     seconds: dict[str, float] = field(default_factory=dict)  # expected, of all searches of a stage and of all trainings
 
     def plan_lines(self) -> list[str]:
@@ -150,24 +151,23 @@ class StudyResult:
         return next(iter(self.genotypes.values()), None)
 
 
-def prepare(study: Study, folder: Path | str, show_progress: bool = False) -> Prepared:
+def prepare(study: Study, folder: Path | str, show_progress: bool = False, task: Task = CLASSIFICATION) -> Prepared:
     """Read the data once, let every network take a step, and refuse here what would go wrong later.
 
-    No run folder is written.
+    No run folder is written. `task` is the loss and the score; without one it is classification.
     """
     folder = Path(folder)
     if SEED in str(folder):
         raise InputError(f"run={folder} holds {SEED}, which stands for a seed in paths; rename the folder")
     with cpu_threads(study.threads):
-        return _prepared(study, folder, show_progress)
+        return _prepared(study, folder, {"show_progress": show_progress, "task": task})
 
 
-def _prepared(study: Study, folder: Path, show_progress: bool) -> Prepared:
-    options = {
+def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
+    options |= {
         "device": choose_device(study.device),
         "wandb_mode": study.wandb,
         "save_seconds": study.save_seconds,
-        "show_progress": show_progress,
     }
     seed, stages = study.seeds[0], study.search.stages()
     for stage in stages:
@@ -198,15 +198,16 @@ def run_study(
     folder: Path | str | None = None,
     say: Callable[[str], None] = lambda text: None,
     show_progress: bool = False,
+    task: Task = CLASSIFICATION,
 ) -> StudyResult:
     """Carry out a study in a folder; what is finished there is read, what was interrupted continues.
 
-    `say` is given what a person wants to read on the way.
+    `say` is given what a person wants to read on the way, `task` is as in `prepare`.
     """
     if isinstance(study, Study):
         if folder is None:
             raise InputError('run_study needs a folder for its results; call run_study(study, "runs/mine")')
-        study = prepare(study, folder, show_progress)
+        study = prepare(study, folder, show_progress, task)
     elif folder is not None and Path(folder) != study.folder:
         raise InputError(f"the study was prepared for {study.folder}, and folder is {folder}; leave folder out")
     with cpu_threads(study.study.threads):

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from jointsearch.data.datasets import Digits
 from jointsearch.data.load import Loaded
@@ -22,14 +21,16 @@ from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.recipe import Recipe, Warmup
 from jointsearch.loops.retrain import BestWeights, PlainSteps, plain_steps
 from jointsearch.loops.retrain import tested as result_of
+from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.loops.training import Training
-from jointsearch.protocols import Moment, Needs, State, StepReport, TrainStep
+from jointsearch.protocols import Moment, Needs, StepReport, TrainStep
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.checkpoint import load_checkpoint
 from jointsearch.runs.run_folder import StopSignal
 from jointsearch.runs.track import Tracker, read_metrics
 from search_spaces.controls import named_policy
 from tests.kills import same
+from tests.own_tasks import Brier, GroupWeights
 
 # Images of four steps; averaging, clipping and warm-up have states of their own.
 DIGITS = Digits(reduced=100, validation=60)
@@ -45,19 +46,18 @@ RECIPE = Recipe(
 SPLITS = Loaded(DIGITS).splits(0)
 
 
-def plan_in(folder: Path, seed: int = 0, recipe: Recipe = RECIPE) -> Plan:
-    return Plan(folder, "tiny_cnn", recipe, DIGITS.standard, seed, named_policy("trivialaugment"), save_seconds=1e6)
+def plan_in(folder: Path, seed: int = 0, recipe: Recipe = RECIPE, task: Task = CLASSIFICATION) -> Plan:
+    policy = named_policy("trivialaugment")
+    return Plan(folder, "tiny_cnn", recipe, DIGITS.standard, seed, policy, save_seconds=1e6, task=task)
 
 
 @contextmanager
-def opened(
-    plan: Plan, new_searcher: NewStepSearcher | None = None, splits: DataSplits = SPLITS, **parts: Any
-) -> Iterator[Training]:
+def opened(plan: Plan, new_searcher: NewStepSearcher | None = None, splits: DataSplits = SPLITS) -> Iterator[Training]:
     """A training in a folder, from its last checkpoint on."""
     loaded = load_checkpoint(plan.folder / "checkpoints") if plan.folder.is_dir() else None
     with own_global_randomness(plan.seed), Tracker(plan.folder) as tracker:
         journal = Journal(plan, tracker, StopSignal(), None if loaded is None else loaded.state)
-        yield Training(plan, splits, new_searcher or plain_steps(plan), BestWeights(), journal, **parts)
+        yield Training(plan, splits, new_searcher or plain_steps(plan), BestWeights(), journal)
 
 
 def saved(folder: Path) -> dict[str, Any]:
@@ -207,45 +207,8 @@ def test_every_epoch_has_its_line_and_those_that_are_evaluated_have_scores(tmp_p
 # --- a metric and an objective of one's own -------------------------------------------------------------------------
 
 
-class Error:
-    """The mean squared distance of the probabilities from the labels."""
-
-    name, unit, higher_is_better = "brier", "", False
-
-    def __init__(self, device: torch.device) -> None:
-        self.total, self.count = 0.0, 0
-
-    def update(self, outputs: Tensor, labels: Tensor) -> None:
-        self.total += float((outputs.softmax(1) - nn.functional.one_hot(labels, 10)).square().sum())
-        self.count += len(labels)
-
-    def compute(self) -> Mapping[str, float]:
-        return {self.name: self.total / self.count}
-
-
-class GroupWeights:
-    """The worst classes weigh more: each gets the running weight exp(sum of its losses), as group DRO does."""
-
-    def __init__(self) -> None:
-        self.weights = torch.zeros(10)
-
-    def losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(network(images), labels, reduction="none")
-
-    def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        losses = self.losses(network, images, labels)
-        self.weights.index_add_(0, labels, 0.1 * losses.detach())
-        return (self.weights.softmax(0)[labels] * losses).sum()
-
-    def state(self) -> State:
-        return {"weights": self.weights}
-
-    def restore(self, state: State) -> None:
-        self.weights = state["weights"].clone()
-
-
 def test_of_a_metric_that_should_be_low_the_lowest_epoch_is_selected(tmp_path: Path) -> None:
-    with opened(plan_in(tmp_path, recipe=replace(RECIPE, learning_rate=0.5)), new_metric=Error) as training:
+    with opened(plan_in(tmp_path, recipe=replace(RECIPE, learning_rate=0.5), task=Task(new_metric=Brier))) as training:
         training.advance(4)
         kept = training.keeper
         assert isinstance(kept, BestWeights)
@@ -266,7 +229,7 @@ def test_of_a_metric_that_should_be_low_the_lowest_epoch_is_selected(tmp_path: P
 def test_an_objective_of_ones_own_is_descended_and_its_state_is_in_the_checkpoint(tmp_path: Path) -> None:
     for name, stops in (("one", [4]), ("two", [1, 3, 4])):
         for stop in stops:
-            with opened(plan_in(tmp_path / name), objective=GroupWeights(), new_metric=Error) as training:
+            with opened(plan_in(tmp_path / name, task=Task(GroupWeights, Brier))) as training:
                 training.advance(stop)
     state = saved(tmp_path / "one")
     assert (state["trainer"]["objective"]["weights"] > 0).all()
@@ -274,6 +237,6 @@ def test_an_objective_of_ones_own_is_descended_and_its_state_is_in_the_checkpoin
         row["validation_brier"] for row in read_metrics(tmp_path / "one/metrics.jsonl")
     )
     assert same(state, saved(tmp_path / "two"))
-    with opened(plan_in(tmp_path / "plain"), new_metric=Error) as training:
+    with opened(plan_in(tmp_path / "plain", task=Task(new_metric=Brier))) as training:
         training.advance(4)
     assert not same(state["trainer"]["network"], saved(tmp_path / "plain")["trainer"]["network"])

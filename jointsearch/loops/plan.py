@@ -14,9 +14,10 @@ from torch import nn
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.loops.trainer import StepOf, Trainer
 from jointsearch.networks.create import create_network
-from jointsearch.protocols import PLAIN_STEP, Moment, Objective, StepSearcher, TrainStep
+from jointsearch.protocols import PLAIN_STEP, Moment, StepSearcher, TrainStep
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.plain_state import encode_state
 from jointsearch.runs.provenance import birth_certificate
@@ -54,6 +55,7 @@ class Plan:
     wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
     save_seconds: float = 60.0
     show_progress: bool = False
+    task: Task = CLASSIFICATION  # loss and score
 
     @property
     def name(self) -> str:
@@ -79,6 +81,7 @@ class Plan:
         return {
             **searches,
             **options,
+            **self.task.identity(),
             "policy": None if self.policy is None else hashlib.sha256(self.policy.to_json().encode()).hexdigest()[:16],
             "network": self.network,
             "recipe": as_plain(self.recipe),
@@ -95,14 +98,14 @@ def plain_options(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value.to_darts() if isinstance(value, Genotype) else value for key, value in options.items()}
 
 
-def new_trainer(plan: Plan, splits: DataSplits, device: torch.device, objective: Objective | None = None) -> Trainer:
+def new_trainer(plan: Plan, splits: DataSplits, device: torch.device) -> Trainer:
     """Build the network of a plan with fresh weights, and its trainer; draws from the global generator."""
     channels, height, width = splits.train.image_shape
     classes = len(splits.train.classes)
     network = create_network(
         plan.network, classes, channels, min(height, width), plan.recipe.drop_rate, plan.network_options
     )
-    return Trainer(network, plan.recipe, device, classes, plan.recipe.check_steps(len(splits.train)), objective)
+    return Trainer(network, plan.recipe, device, classes, plan.recipe.check_steps(len(splits.train)), plan.task)
 
 
 def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> float:

@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from jointsearch.loops.recipe import Recipe
-from jointsearch.objectives.cross_entropy import CrossEntropy
+from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.protocols import Objective
 from jointsearch.randomness import kept_global_randomness
 from search_spaces.cells.derived import DropPath, set_drop_path
@@ -22,7 +22,7 @@ from search_spaces.errors import InputError
 
 
 class Trainer:
-    """A network with its optimizer. Without an objective of its own it minimizes the recipe's cross entropy."""
+    """A network with its optimizer, which minimizes an objective."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Trainer:
         device: torch.device,
         classes: int,
         steps: int,
-        objective: Objective | None = None,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.recipe, self.device, self.classes, self.steps = recipe, device, classes, steps
         check_network(network, recipe)
@@ -41,8 +41,7 @@ class Trainer:
             self.mixing = Mixup(
                 mixing.mixup, mixing.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes
             )
-        mixes = mixing is not None
-        self.objective = objective or CrossEntropy(recipe.label_smoothing, mixes, recipe.auxiliary_weight)
+        self.objective = task.new_objective(recipe)
         self.optimizer = create_optimizer_v2(
             network,
             # torch knows no Nesterov momentum of 0.
@@ -143,6 +142,11 @@ class StepOf:
 
     trainer: Trainer
     done: Callable[[], int]  # optimizer steps since the beginning
+
+    @property
+    def objective(self) -> Objective:
+        """What the step descends."""
+        return self.trainer.objective
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one optimizer step."""

@@ -9,7 +9,7 @@ StepSearcher it is given; what is kept of the epochs, to the Keeper.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
@@ -22,9 +22,8 @@ from jointsearch.data.sets import AnySet, Batch, DataSplits
 from jointsearch.loops.journal import Journal
 from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
 from jointsearch.loops.trainer import StepOf
-from jointsearch.metrics.accuracy import Accuracy
 from jointsearch.metrics.evaluate import evaluate
-from jointsearch.protocols import Metric, Moment, Objective, Scores, State, StepReport
+from jointsearch.protocols import Moment, Scores, State, StepReport
 
 # A reward that is not a number is left out; this many in a row are a defect and end the training.
 MOST_SKIPPED_IN_A_ROW = 3
@@ -67,14 +66,12 @@ class Training:
         new_searcher: NewStepSearcher,
         keeper: Keeper,
         journal: Journal,
-        new_metric: Callable[[torch.device], Metric] = Accuracy,
-        objective: Objective | None = None,
     ) -> None:
-        self.plan, self.keeper, self.journal, self.new_metric = plan, keeper, journal, new_metric
+        self.plan, self.keeper, self.journal = plan, keeper, journal
         self.train, self.validation = splits.train.to(plan.device), splits.validation.to(plan.device)
         self.test_images = splits.test.to(plan.device)
         self.steps = plan.recipe.check_steps(len(splits.train))
-        self.trainer = new_trainer(plan, splits, plan.device, objective)
+        self.trainer = new_trainer(plan, splits, plan.device)
         train_step = StepOf(self.trainer, self.total_steps)
         self.searcher = new_searcher(self.trainer.trained, train_step, journal.generators["noise"])
         self.progress = Progress()
@@ -119,7 +116,7 @@ class Training:
         """Score the network on images as they are; None for an empty set."""
         if not len(images):
             return None
-        return evaluate(self.trainer, images, self.plan.standard, self.new_metric)
+        return evaluate(self.trainer, images, self.plan.standard, self.plan.task.new_metric)
 
     def total_steps(self) -> int:
         """Optimizer steps done since the beginning."""

@@ -1,11 +1,13 @@
 """The loss of classification."""
 
+from collections.abc import Callable
 from typing import Any
 
 from timm.loss import create_classification_loss
 from torch import Tensor, nn
 
 from jointsearch.protocols import State
+from jointsearch.through_step.loss import cross_entropies
 
 
 class CrossEntropy:
@@ -25,6 +27,10 @@ class CrossEntropy:
         two_classifiers: Any = network
         outputs, auxiliary = two_classifiers.forward_with_auxiliary(images)
         return self._criterion(outputs, labels) + self.auxiliary_weight * self._criterion(auxiliary, labels)
+
+    def losses(self, network: Callable[..., Any], images: Tensor, labels: Tensor) -> Tensor:
+        """The cross entropy of each image, on plain labels and of the main classifier."""
+        return cross_entropies(network, images, labels)
 
     def state(self) -> State:
         """Nothing is learned."""

@@ -14,6 +14,7 @@ from jointsearch.estimators.draw import EstimatorSettings
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.estimators.relax import RelaxSettings
 from jointsearch.protocols import PLAIN_STEP, About, Context, Found, Moment, Needs, State, StepReport
+from jointsearch.searchers.cell_learner import CellLearner
 from jointsearch.searchers.drawn_policy import Augmented, DrawnPolicy
 from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.policy_learner import PolicyLearner, policy_facts
@@ -165,14 +166,14 @@ class DifferentiableSearcher:
         policy = self.policy if self.policy is not None and self.policy.learns(at) else None
         cells = self.cells if self.cells is not None and self.cells.learns(at) else None
         measures = policy is not None or (cells is not None and cells.through_step)
-        with record_step(self.network) if measures else nullcontext() as record:
+        with record_step(self.network, self.context.image_losses) if measures else nullcontext() as record:
             train_loss = self.context.train_step(first.images.detach(), train.labels)
         if policy is None and cells is None:
             return StepReport(train_loss, skipped=False)
         leaves = {} if cells is None else cells.leaves()
-        judged = [(normalize(batch.images, self.context.standard), batch.labels) for batch in validation]
-        gradient = validation_gradient(self.network, judged, leaves, of_weights=measures)
-        self.last_validation = judged[0] if cells is not None and cells.remedies.hessian_monitor else None
+        images = [(normalize(batch.images, self.context.standard), batch.labels) for batch in validation]
+        gradient = validation_gradient(self.network, images, leaves, measures, self.context.image_losses)
+        self.last_validation = images[0] if cells is not None and cells.remedies.hessian_monitor else None
         objective = self.direct(gradient, leaves, at)
         measured: list[tuple[Augmented, Tensor]] = []
         cost = PLAIN_STEP + (3 if measures else 2) * len(validation)
@@ -242,13 +243,19 @@ class DifferentiableSearcher:
             facts |= self.cells.facts()
             genotype = self.cells.genotype()
         if self.cells is not None and self.last_validation is not None:
-            noise = torch.Generator().manual_seed(0)  # its own, and the same: the search continues as if unwatched
-            was_training = self.network.training
-            self.network.train()  # batch statistics, as the search has them, and not those of the evaluation before
-            sharpness = largest_eigenvalue(self.network, self.last_validation, self.cells.logits, noise)
-            facts["hessian_largest"] = float(sharpness)
-            self.network.train(was_training)
+            facts["hessian_largest"] = self.sharpness(self.cells, self.last_validation)
         return Found(soft.start if self.policy is None else self.policy.policy(), genotype, facts)
+
+    def sharpness(self, cells: CellLearner, validation: tuple[Tensor, Tensor]) -> float:
+        """The sharpness of the validation loss in the architecture; the search continues as if unwatched."""
+        noise = torch.Generator().manual_seed(0)
+        was_training = self.network.training
+        self.network.train()  # batch statistics, as the search has them, and not those of the evaluation before
+        found = largest_eigenvalue(
+            self.network, validation, cells.logits, noise, image_losses=self.context.image_losses
+        )
+        self.network.train(was_training)
+        return float(found)
 
     def state(self) -> State:
         """Everything that a checkpoint has to hold beside the network."""

@@ -133,8 +133,8 @@ class FasterSearcher:
         logits, scores = self.critic(images)
         count = min(len(images), len(changed))  # the last batch of an epoch may be short
         share = torch.rand(count, generator=self.noise).to(images.device)
-        penalty = gradient_penalty(lambda between: self.judged(between)[1], images[:count], changed[:count], share)
-        distance = scores.mean() - self.judged(changed)[1].mean()
+        penalty = gradient_penalty(lambda between: self.scored(between)[1], images[:count], changed[:count], share)
+        distance = scores.mean() - self.scored(changed)[1].mean()
         loss = cross_entropy(logits, real.labels)
         weighted = self.settings.classification_weight * loss
         objective = weighted - distance + self.settings.penalty_weight * penalty
@@ -159,7 +159,7 @@ class FasterSearcher:
 
     def train_policy(self, others: Batch) -> bool:
         """One step of the policy. A gradient that is no number leaves it where it is and gives False."""
-        logits, scores = self.judged(self.augmented(others))
+        logits, scores = self.scored(self.augmented(others))
         loss = cross_entropy(logits, others.labels)
         objective = self.settings.classification_weight * loss - scores.mean()
         learned = list(self.stages.parameters())
@@ -180,7 +180,7 @@ class FasterSearcher:
 
         return augment_with(transform, batch.images, self.standard, self.noise)
 
-    def judged(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def scored(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (B, classes) and scores (B,) that leave the running statistics to the real images."""
         buffers = {name: buffer.clone() for name, buffer in self.critic.named_buffers()}
         logits, scores = functional_call(self.critic, buffers, (images,))

@@ -10,8 +10,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from jointsearch.data.sets import Batch
 from jointsearch.front_end import augment_with
@@ -20,7 +18,7 @@ from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.spaces import Stages
 from jointsearch.settings import bounded, check_fields, group
 from jointsearch.soft.stages import SoftStages
-from jointsearch.through_step.validation import judging
+from jointsearch.through_step.validation import functional_form, validating
 from search_spaces.errors import InputError
 
 
@@ -109,15 +107,13 @@ class FirstOrderSearcher:
         return True
 
     def loss(self, batch: Batch, leaves: Mapping[str, Tensor]) -> Tensor:
-        """The cross entropy of a batch augmented by the policy, with a graph to all that learns."""
+        """The mean loss of a batch augmented by the policy, with a graph to all that learns."""
         images = self.augmented(batch)
-        # Copies, so that the running statistics that evaluation uses see training batches only. Nothing is computed for
-        # the weights, which learn from training images only.
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        # Nothing is computed for the weights, which learn from training images only.
         held = {name: weight.detach() for name, weight in self.network.named_parameters()}
-        with judging(self.network):
-            outputs = functional_call(self.network, {**held, **leaves, **buffers}, (images,))
-        return cross_entropy(outputs, batch.labels)
+        with validating(self.network):
+            forward = functional_form(self.network, {**held, **leaves})
+            return self.context.image_losses(forward, images, batch.labels).mean()
 
     def augmented(self, batch: Batch) -> Tensor:
         """Images (B, C, H, W) as the network sees them, with a graph to everything that the policy learns."""

@@ -152,8 +152,8 @@ class TableSearcher:
         self.gauge.remember(train)
         if not validation:
             return StepReport(self.context.train_step(images, train.labels))
-        judged = [(normalize(batch.images, standard), batch.labels) for batch in validation]
-        train_loss, gains = self.gauge.measure(images, train, judged, at.step_size, noise)
+        seen = [(normalize(batch.images, standard), batch.labels) for batch in validation]
+        train_loss, gains = self.gauge.measure(images, train, seen, at.step_size, noise)
         usable = bool(gains.isfinite().all())
         if usable:
             self.gains = torch.cat([self.gains, gains[self.owner].unsqueeze(0)])

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from jointsearch.through_step.direction import checked_direction, in_precision_of_weights
-from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.precision import full_precision
 from jointsearch.through_step.record import FrozenNetwork
 
@@ -26,9 +25,7 @@ def double_backward(
     with full_precision(images.device), torch.enable_grad():
         v = checked_direction(network, direction)
         weights = {name: network.weights[name].detach().requires_grad_() for name in v.parts}
-        losses = per_image_loss(
-            network({**weights, **learned}, in_precision_of_weights(images, network)), labels
-        )  # (B,)
+        losses = network.losses({**weights, **learned}, in_precision_of_weights(images, network), labels)  # (B,)
         # v . grad_w sum_i share_i l_i is linear in the shares, and its slope in share_i is v . grad_w l_i.
         shares = torch.ones_like(losses, requires_grad=True)
         gradients = torch.autograd.grad(

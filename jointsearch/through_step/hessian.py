@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from jointsearch.through_step.loss import per_image_loss
+from jointsearch.through_step.loss import ImageLosses, cross_entropies
 from jointsearch.through_step.precision import full_precision
-from jointsearch.through_step.validation import judging
+from jointsearch.through_step.validation import functional_form, validating
 
 
 def largest_eigenvalue(
@@ -20,6 +19,7 @@ def largest_eigenvalue(
     architecture: Mapping[str, Tensor],
     noise: torch.Generator,
     iterations: int = 20,
+    image_losses: ImageLosses = cross_entropies,
 ) -> Tensor:
     """The eigenvalue of largest magnitude of d^2(validation loss)/d(architecture)^2, (), by power iteration.
 
@@ -27,11 +27,9 @@ def largest_eigenvalue(
     """
     leaves = {name: logits.detach().requires_grad_() for name, logits in architecture.items()}
     held = {name: weight.detach() for name, weight in network.named_parameters() if name not in leaves}
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     images, labels = batch
-    with judging(network), torch.enable_grad(), full_precision(images.device):
-        output = functional_call(network, {**held, **leaves, **buffers}, (images,))
-        loss = per_image_loss(output, labels).mean()
+    with validating(network), torch.enable_grad(), full_precision(images.device):
+        loss = image_losses(functional_form(network, {**held, **leaves}), images, labels).mean()
         slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
         direction = _unit([torch.randn(logits.shape, generator=noise).to(logits) for logits in leaves.values()])
         eigenvalue = loss.new_zeros(())

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from jointsearch.through_step.direction import checked_direction, in_precision_of_weights, with_gradient
-from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.precision import full_precision
 from jointsearch.through_step.record import FrozenNetwork
 
@@ -28,7 +27,7 @@ def jvp(
         # rewards belong to other noise than the step's (torch 2.11 to 2.15).
         with forward_ad.dual_level():
             weights = {name: forward_ad.make_dual(network.weights[name], part) for name, part in v.parts.items()}
-            losses = per_image_loss(network(weights, leaves), labels)
+            losses = network.losses(weights, leaves, labels)
             slopes = forward_ad.unpack_dual(losses).tangent.detach()  # (B,)
             if differentiable:
                 (gradient,) = torch.autograd.grad(losses.sum(), leaves)

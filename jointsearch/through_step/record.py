@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from jointsearch.through_step.loss import ImageLosses, cross_entropies
+
 
 @dataclass(frozen=True, eq=False)
 class FrozenNetwork:
@@ -21,9 +23,14 @@ class FrozenNetwork:
     buffers: dict[str, Tensor]  # all other buffers: a forward pass may write to them, so every call gets a copy
     modes: dict[nn.Module, bool]
     noise: dict[torch.device, Tensor]  # generator states; empty where the step drew nothing
+    image_losses: ImageLosses = cross_entropies
 
-    def __call__(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Outputs (B, classes) at these weights; unnamed weights have their values before the step."""
+    def losses(self, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each image (B,) at these weights; unnamed weights have their values before the step."""
+        return self.image_losses(lambda *inputs: self(weights, *inputs), images, labels)
+
+    def __call__(self, weights: Mapping[str, Tensor], *inputs: Any) -> Any:
+        """The outputs at these weights; unnamed weights have their values before the step."""
         buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         with ExitStack() as undo:
             undo.callback(_set_modes, {module: module.training for module in self.modes})
@@ -31,14 +38,14 @@ class FrozenNetwork:
             if self.noise:
                 undo.enter_context(torch.random.fork_rng([device for device in self.noise if device.type == "cuda"]))
                 _set_generators(self.noise)
-            return functional_call(self.network, {**self.weights, **weights, **self.statistics, **buffers}, (images,))
+            return functional_call(self.network, {**self.weights, **weights, **self.statistics, **buffers}, inputs)
 
 
 class StepRecord:
     """The state at the start of one training step. After the step, `frozen()` turns it into a function."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, network: nn.Module, image_losses: ImageLosses) -> None:
+        self._network, self._image_losses = network, image_losses
         self._norms = [_BatchNormWatch(name, module) for name, module in _batch_norms(network) if module.training]
         watched = {watch.module for watch in self._norms}
         owned = {id(buffer) for module in watched for buffer in module.buffers(recurse=False)}
@@ -64,7 +71,9 @@ class StepRecord:
                 "inside record_step(network), and call frozen() after it"
             )
         statistics = {name: value for watch in self._norms for name, value in watch.statistics.items()}
-        return FrozenNetwork(self._network, self._weights, statistics, self._buffers, self._modes, self._noise)
+        return FrozenNetwork(
+            self._network, self._weights, statistics, self._buffers, self._modes, self._noise, self._image_losses
+        )
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -93,9 +102,9 @@ class StepRecord:
 
 
 @contextmanager
-def record_step(network: nn.Module) -> Iterator[StepRecord]:
+def record_step(network: nn.Module, image_losses: ImageLosses = cross_entropies) -> Iterator[StepRecord]:
     """Record one training step: the weights before it, its batch statistics and its dropout noise."""
-    record = StepRecord(network)
+    record = StepRecord(network, image_losses)
     with record.watching():
         yield record
 

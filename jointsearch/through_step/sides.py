@@ -14,7 +14,6 @@ from jointsearch.through_step.direction import (
     with_gradient,
     with_shared_gradient,
 )
-from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.precision import full_precision
 from jointsearch.through_step.record import FrozenNetwork
 
@@ -80,10 +79,10 @@ def _losses(
     through_images = inputs.requires_grad
     if not (torch.is_grad_enabled() and (through_images or learned)):
         with torch.no_grad():
-            return per_image_loss(network({**weights, **architecture}, inputs), labels)
+            return network.losses({**weights, **architecture}, inputs, labels)
     images = inputs.detach().requires_grad_(through_images)
     leaves = {name: logits.detach().requires_grad_() for name, logits in learned.items()}
-    losses = per_image_loss(network({**weights, **architecture, **leaves}, images), labels)
+    losses = network.losses({**weights, **architecture, **leaves}, images, labels)
     wanted = [*leaves.values(), *([images] if through_images else [])]
     gradients = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
     values = losses.detach()

@@ -1,14 +1,15 @@
 """The gradient of the validation loss at the weights after a step: the direction along which rewards are measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jointsearch.through_step.loss import per_image_loss
+from jointsearch.through_step.loss import ImageLosses, cross_entropies
 from jointsearch.through_step.precision import full_precision
 
 
@@ -17,8 +18,9 @@ def validation_gradient(
     batches: Sequence[tuple[Tensor, Tensor]],
     architecture: Mapping[str, Tensor] | None = None,
     of_weights: bool = True,
+    image_losses: ImageLosses = cross_entropies,
 ) -> dict[str, Tensor]:
-    """d(mean cross entropy over all batches)/d(weights and architecture), by name; the network is left unchanged.
+    """d(mean loss of the images of all batches)/d(weights and architecture), by name; the network is left unchanged.
 
     Each validation batch is normalized with its own statistics, and dropout is off. `architecture` holds the parameters
     that are no weights, by their names in the network; one backward pass gives both gradients. If `of_weights` is
@@ -29,20 +31,25 @@ def validation_gradient(
     learned: dict[str, Tensor] = {**(weights if of_weights else {}), **(architecture or {})}
     total = sum(len(labels) for _, labels in batches)
     gradient: list[Tensor] = []
-    with judging(network), torch.enable_grad():
+    with validating(network), torch.enable_grad():
         for images, labels in batches:
-            # Copies, so that only training batches update the running statistics for evaluation.
-            buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+            forward = functional_form(network, {**held, **learned})
             with full_precision(images.device):
-                output = functional_call(network, {**held, **learned, **buffers}, (images,))
-                loss = per_image_loss(output, labels).sum() / total
+                loss = image_losses(forward, images, labels).sum() / total
                 part = torch.autograd.grad(loss, list(learned.values()), materialize_grads=True)
             gradient = list(torch._foreach_add(gradient, part)) if gradient else list(part)
     return dict(zip(learned, gradient, strict=True))
 
 
+def functional_form(network: nn.Module, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
+    """The network as a function of its inputs at these parameters."""
+    # Copies, so that only training batches update the running statistics for evaluation.
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    return lambda *inputs: functional_call(network, {**parameters, **buffers}, inputs)
+
+
 @contextmanager
-def judging(network: nn.Module) -> Iterator[None]:
+def validating(network: nn.Module) -> Iterator[None]:
     """Set evaluation mode for all modules but batch normalization, and restore every flag afterwards."""
     flags = {module: module.training for module in network.modules()}
     try:
