@@ -14,10 +14,13 @@ from jointsearch.data.planted import (
     LEVELS,
     PLANTED_ANSWER,
     PLANTED_MAGNITUDE,
+    SHADES,
+    SHADES_ANSWER,
     SHIFT_PIXELS,
     SIDE,
     draw_planted,
     planted,
+    planted_shades,
 )
 from jointsearch.data.sets import DataSplits, ImageSet
 from jointsearch.data.standard import Standard, normalize
@@ -28,6 +31,7 @@ from search_spaces.augment.table import DADA_OPS, OPS
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 STANDARD = Standard()
+RATES = {"tiny_mlp": 0.01, "tiny_cnn": 0.2}
 (PLANTED,) = PLANTED_ANSWER["recover"]
 (POISON,) = PLANTED_ANSWER["avoid"]
 
@@ -49,25 +53,38 @@ def under_op(name: str, images: Tensor, magnitude: float) -> Tensor:
 
 
 @cache
+def shades() -> DataSplits:
+    return planted_shades(0)
+
+
+@cache
 def trained(op: str | None, magnitude: float = 0.5, steps: int = 160) -> tuple[float, float]:
     """The accuracy on moved images and the loss on centred ones, after training with this op on half of the images."""
+    centred = draw_planted(1000, 0, torch.Generator().manual_seed(1))
+    return scores(op, magnitude, steps, "tiny_mlp", splits(), centred)
+
+
+def scores(
+    op: str | None, magnitude: float, steps: int, name: str, data: DataSplits, plain: ImageSet
+) -> tuple[float, float]:
+    """The accuracy on test images and the loss on plain ones."""
     torch.manual_seed(0)
     noise = torch.Generator().manual_seed(0)
-    network = create_network("tiny_mlp", len(CLASSES), in_chans=1, image_size=SIDE)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    network = create_network(name, len(CLASSES), in_chans=1, image_size=SIDE)
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATES[name], momentum=0.9)
     ops = (OpChoice(op, 0.5, magnitude if OPS[op].has_magnitude else None),) if op else ()
-    train = splits().train
+    train = data.train
     for _ in range(steps):
         (batch,) = train.batches(torch.randint(len(train), (128,), generator=noise), 128)
         images = apply_policy(Policy((SubPolicy(ops),)), batch.images / 255, noise)
         optimizer.zero_grad()
         cross_entropy(network(normalize(images, STANDARD)), batch.labels).backward()
         optimizer.step()
-    centred = draw_planted(1000, 0, torch.Generator().manual_seed(1))
+    network.eval()
     with torch.no_grad():
-        moved = network(normalize(splits().test.images, STANDARD)).argmax(1) == splits().test.labels
-        loss = cross_entropy(network(normalize(centred.images, STANDARD)), centred.labels)
-    return float(moved.float().mean()), float(loss)
+        right = network(normalize(data.test.images, STANDARD)).argmax(1) == data.test.labels
+        loss = cross_entropy(network(normalize(plain.images, STANDARD)), plain.labels)
+    return float(right.float().mean()), float(loss)
 
 
 def test_a_seed_gives_the_same_images_whatever_the_global_seed_and_another_seed_others() -> None:
@@ -135,3 +152,21 @@ def test_the_planted_magnitude_is_better_than_those_30_percent_off(share: float)
 @pytest.mark.parametrize("magnitude", [0.4, 0.6])
 def test_the_poison_is_one_at_the_neighboring_magnitudes_too(magnitude: float) -> None:
     assert trained(POISON, magnitude)[1] > 0.15
+
+
+def test_shaded_images_are_darker_or_brighter_in_equal_numbers_and_training_images_are_not() -> None:
+    ground = [part.images[..., 0, 1].float().flatten() / 255 for part in (shades().train, shades().validation)]
+    assert float(ground[0].mean()) == pytest.approx(GROUND, abs=0.02)
+    dark = ground[1] < GROUND
+    assert float(dark.float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert float(ground[1][dark].mean()) == pytest.approx(SHADES[0] * GROUND, abs=0.02)
+    assert float(ground[1][~dark].mean()) == pytest.approx(SHADES[1] * GROUND, abs=0.03)
+
+
+@pytest.mark.parametrize("op", [None, "Brightness", "AutoContrast", "Equalize", "Contrast", "Solarize", "Invert"])
+def test_for_convolutions_only_brightness_closes_the_gap_of_shades_and_inversion_widens_it(op: str | None) -> None:
+    accuracy, _ = scores(op, 0.8, 60, "tiny_cnn", shades(), shades().train)
+    if op in SHADES_ANSWER["recover"]:
+        assert accuracy > 0.95
+    else:
+        assert accuracy < (0.35 if op in SHADES_ANSWER["avoid"] else 0.6)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from jointsearch.data.planted import COUNTS, PLANTED_ANSWER, planted
+from jointsearch.data.planted import COUNTS, PLANTED_ANSWER, SHADES_ANSWER, Answer, planted, planted_shades
+from jointsearch.data.sets import DataSplits
 from jointsearch.data.standard import Standard
 from jointsearch.loops.grid import CELLS
 from jointsearch.loops.plan import NewStepSearcher, Plan
@@ -35,26 +36,25 @@ RECIPE = Recipe(
     batch_size=128, learning_rate=0.01, weight_decay=0.0, schedule="none", precision="float32", evaluate_every=1
 )
 
-# With cells: large batches, because few images meet the planted op and a step of a supernet costs most of its time
-# whatever its images.
+# With cells: larger batches, because a step of a supernet takes most of its time whatever its images.
 CHANNELS, LAYERS = 4, 3
 CELL_RECIPE = Recipe(
-    epochs=80,
-    batch_size=500,
+    epochs=40,
+    batch_size=250,
     optimizer="momentum",
-    learning_rate=0.2,
+    learning_rate=0.1,
     weight_decay=3e-4,
     schedule="none",
     clip_gradient=5.0,
     precision="float32",
-    evaluate_every=80,
+    evaluate_every=40,
 )
 CELL_STEPS = CELL_RECIPE.epochs * CELL_RECIPE.check_steps(COUNTS["train"])
 
 
 @dataclass(frozen=True)
 class PlantedOutcome:
-    """What one search came to."""
+    """The result of one search."""
 
     auc: float | None  # of ranking what holds the planted op above the rest; None where nothing is ranked
     ranked: str  # what there is to rank: the pairs of a space, or the ops of a table
@@ -67,7 +67,11 @@ class PlantedOutcome:
 def planted_outcome(
     settings: SearcherSettings, seed: int, architecture: ArchitectureSettings | None = None
 ) -> PlantedOutcome:
-    """Search on the planted data, train with what was found, and score both; `architecture` searches cells too."""
+    """Search on the planted data, train with what was found, and score both.
+
+    `architecture` searches cells too, on planted shades.
+    """
+    splits, answer = _data(seed, architecture is not None)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "search"
         found, policy = planted_search(settings, seed, folder, architecture)
@@ -75,9 +79,9 @@ def planted_outcome(
         if architecture is not None:
             options = {"genotype": Genotype.load(folder / GENOTYPE_FILE), "channels": CHANNELS, "layers": LAYERS}
             plan = replace(plan, network=CELLS, recipe=CELL_RECIPE, network_options=options)
-        trained = retrain(plan, planted(seed))
+        trained = retrain(plan, splits)
     space = getattr(settings, "policy_space", Pairs()).policy()
-    shares, recover = found.get("sub_policy_shares"), PLANTED_ANSWER["recover"]
+    shares, recover = found.get("sub_policy_shares"), answer["recover"]
     scores, positive = shares, holding(space, recover)
     if table := found.get("table"):  # all that it keeps is as likely as before; it ranks by what they gain
         scores, positive = [row["gain"] for row in table], [row["op"] in recover for row in table]
@@ -85,7 +89,7 @@ def planted_outcome(
     return PlantedOutcome(
         None if scores is None else auc(scores, positive),
         "-" if scores is None else f"{len(scores)} {'rows' if table else 'sub-policies'}",
-        None if shares is None else mass(shares, space, PLANTED_ANSWER["avoid"]),
+        None if shares is None else mass(shares, space, answer["avoid"]),
         trained["test_accuracy_last"],
         found["forward_equivalents"],
         found["seconds"],
@@ -95,12 +99,13 @@ def planted_outcome(
 def planted_search(
     settings: SearcherSettings, seed: int, folder: Path, architecture: ArchitectureSettings | None = None
 ) -> tuple[dict[str, Any], Policy]:
-    """The result of a search on the planted data, and the policy it found."""
+    """The result of a search on the planted data, or with cells on planted shades, and the policy it found."""
     plan = replace(_plan(None, seed, folder), search={"searcher": as_plain(settings)})
     if architecture is not None:
         options = SupernetSettings("small", CHANNELS, LAYERS).options()
         plan = replace(plan, network=SUPERNET, recipe=CELL_RECIPE, network_options=options)
-    found = search(plan, planted(seed), started(settings, plan, architecture))
+    splits, _ = _data(seed, architecture is not None)
+    found = search(plan, splits, started(settings, plan, architecture))
     return found, Policy.load(folder / POLICY_FILE)
 
 
@@ -114,6 +119,11 @@ def started(
         return settings.start(Context(network, train_step, plan.standard, noise, plan.recipe.epochs, plan.seed, cells))
 
     return start
+
+
+def _data(seed: int, cells: bool) -> tuple[DataSplits, Answer]:
+    """The images and the ops to find and to avoid."""
+    return (planted_shades(seed), SHADES_ANSWER) if cells else (planted(seed), PLANTED_ANSWER)
 
 
 def _plan(policy: Policy | None, seed: int, folder: Path) -> Plan:

@@ -26,7 +26,7 @@ OPS = (*DADA_OPS, "HorizontalFlip")
 
 @dataclass(frozen=True)
 class ShapesOutcome:
-    """What one search came to."""
+    """The result of one search."""
 
     over_uniform: dict[str, float]  # what each op of the answer has of all ops that act, over an equal share
     accuracy: float  # of the network trained with what was found, in percent

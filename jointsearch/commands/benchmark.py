@@ -1,4 +1,4 @@
-"""Measure on this machine: augment, ops, search_step, planted, levers, shapes."""
+"""Measure on this machine: augment, ops, search_step, planted, planted_cells, levers, shapes."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,7 +12,7 @@ from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.shapes import OPS, shapes_outcome
 from jointsearch.compose import compose_study
 from jointsearch.data.datasets import Shapes
-from jointsearch.data.planted import PLANTED_ANSWER
+from jointsearch.data.planted import PLANTED_ANSWER, SHADES_ANSWER, Answer
 from jointsearch.data.shapes import SHAPES_ANSWER
 from jointsearch.device import choose_device
 from jointsearch.networks.supernet import SUPERNET
@@ -24,7 +24,8 @@ from search_spaces.errors import InputError
 
 SUBJECT = "task"
 MOST_USED = ()
-TASKS = ("augment", "ops", "search_step", "planted", "levers", "shapes")
+KNOWN_ANSWERS = ("planted", "planted_cells", "levers", "shapes")
+TASKS = ("augment", "ops", "search_step", *KNOWN_ANSWERS)
 # What is measured, and what has to be written after joint_search.py to get it.
 GRADIENTS = ["search=policy", "searcher=differentiable", "estimator=reinforce"]
 SHUFFLED = ["search=policy", "searcher=shuffled_reward", "estimator=reinforce"]
@@ -56,9 +57,14 @@ PLANTED = {
     "shuffled_reward": SHUFFLED,
     "random": ["search=policy", "searcher=random"],
     "default, by trials": ["search=policy"],
+}  # fmt: skip
+
+# Policy and cells together, the default of search=joint under each estimator.
+PLANTED_CELLS = {
     "joint, relax": ["search=joint", "estimator=relax"],
     "joint, gumbel": ["search=joint", "estimator=gumbel"],
     "joint, reinforce": ["search=joint", "estimator=reinforce"],
+    "joint, reinforce, shuffled": ["search=joint", "estimator=reinforce", "searcher.shuffled=true"],
 }  # fmt: skip
 
 # On the same planted data: each by itself beside "gradients, ours", and another search without gradients.
@@ -92,24 +98,26 @@ class Settings:
     """What is measured."""
 
     task: str = choice(
-        "augment", *TASKS, help="augment: speed; search_step: cost; planted, levers, shapes: known answers"
+        "augment",
+        *TASKS,
+        help="augment: speed; search_step: cost; the others: searches with a known answer",
     )
     device: str = setting("auto", help="where training steps run: auto, cpu, cuda, ...")
     network: str = setting("wide_resnet40_2", help="of search_step, and of augment beside a training step")
     batch_size: int = bounded(128, 2, 65_536, help="images of a batch, of the same two tasks")
     rounds: int = bounded(7, 1, 1000, help="repetitions of augment, ops and search_step, of which the median counts")
-    seeds: int = bounded(10, 1, 1000, help="number of seeds of planted, levers and shapes")
+    seeds: int = bounded(10, 1, 1000, help="number of seeds where the answer is known")
     first_seed: int = bounded(0, 0, 1_000_000, help="the first of these seeds")
 
     def range_of_seeds(self) -> range:
-        """The seeds of planted, levers and shapes."""
+        """The seeds where the answer is known."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
 
 def main(settings: Settings) -> None:
     """Print the tables of a task as Markdown, under their birth certificate."""
     device = choose_device(settings.device)
-    if settings.task in ("planted", "levers", "shapes") and device.type != "cpu" and settings.device != "auto":
+    if settings.task in KNOWN_ANSWERS and device.type != "cpu" and settings.device != "auto":
         raise InputError(f"device={settings.device}, and task={settings.task} runs on the CPU; leave device out")
     birth = birth_certificate()
     print(f"{birth['command']} at {birth['commit']}: {birth['hardware']}, torch {birth['torch']}, {birth['date']}\n")
@@ -119,9 +127,11 @@ def main(settings: Settings) -> None:
         case "search_step":
             print_search_steps(settings, device)
         case "planted":
-            print_planted(settings, PLANTED)
+            print_planted(settings, PLANTED, STEPS, PLANTED_ANSWER)
+        case "planted_cells":
+            print_planted(settings, PLANTED_CELLS, CELL_STEPS, SHADES_ANSWER)
         case "levers":
-            print_planted(settings, LEVERS)
+            print_planted(settings, LEVERS, STEPS, PLANTED_ANSWER)
         case "shapes":
             print_shapes(settings)
         case _:
@@ -172,14 +182,10 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
         )
 
 
-def print_planted(settings: Settings, searches: dict[str, list[str]]) -> None:
+def print_planted(settings: Settings, searches: dict[str, list[str]], steps: int, answer: Answer) -> None:
     """Searches where the answer is known."""
-    names = ", ".join(PLANTED_ANSWER["recover"])
-    print(
-        f"{STEPS} steps, or {CELL_STEPS} of four times the images with cells; {settings.seeds} seeds from "
-        f"{settings.first_seed} on; {names} helps, "
-        f"{PLANTED_ANSWER['avoid'][0]} harms:\n"
-    )
+    helps, harms = (", ".join(answer[key]) for key in ("recover", "avoid"))
+    print(f"{steps} steps; {settings.seeds} seeds from {settings.first_seed} on; {helps} helps, {harms} harms:\n")
     print(
         "| search | ranked | AUC, mean (least) | harmful op / uniform, mean (most) | retrained accuracy, % | "
         "forward-equivalents | seconds |"

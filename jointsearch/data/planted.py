@@ -1,8 +1,14 @@
-"""Drawn glyphs of 12x12 pixels with a known answer: of fifteen ops one helps, at a known magnitude, and one harms.
+"""Drawn glyphs of 12x12 pixels with a known answer: of fifteen ops one helps, and one harms.
 
-TranslateX helps: training glyphs are centred, validation and test glyphs are 3 pixels to the left or to the right.
-Solarize harms: every glyph is two classes, bright and dark on a ground between them, whose levels mirror each other
-about 1/2, and Solarize at magnitude 1/2 turns a bright glyph into the dark one, so that its label is wrong.
+Every glyph is two classes, bright and dark on a ground between them.
+
+`planted`: TranslateX helps, at a known magnitude. Training glyphs are centred, validation and test glyphs are 3 pixels
+to the left or to the right. Solarize harms: the levels of the two classes mirror each other about 1/2, so that Solarize
+at magnitude 1/2 turns a bright glyph into the dark one, and its label is wrong.
+
+`planted_shades`: Brightness helps. Validation and test images are much darker or brighter. This is for networks of
+convolutions, which recognize a glyph wherever it stands and so do not need TranslateX. Every image has a black and a
+white pixel, so that AutoContrast and Equalize cannot undo the change. Invert harms: it swaps bright and dark.
 """
 
 import torch
@@ -10,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from jointsearch.data.sets import DataSplits, ImageSet
+
+Answer = dict[str, tuple[str, ...]]  # the ops to recover and to avoid
 
 SIDE = 12
 CELL = 2  # pixels
@@ -27,8 +35,10 @@ NOISE = 0.1
 CLASSES = tuple(f"{level}_{glyph}" for glyph in GLYPHS for level in LEVELS)
 COUNTS = {"train": 1000, "validation": 1000, "test": 2000}
 SHIFT_PIXELS = 3
-PLANTED_ANSWER = {"recover": ("TranslateX",), "avoid": ("Solarize",)}
+PLANTED_ANSWER: Answer = {"recover": ("TranslateX",), "avoid": ("Solarize",)}
 PLANTED_MAGNITUDE = SHIFT_PIXELS / (0.45 * SIDE)  # TranslateX at magnitude 1 moves by .45 of the width
+SHADES = (0.28, 1.72)  # factors of Brightness at magnitude .8, either way
+SHADES_ANSWER: Answer = {"recover": ("Brightness",), "avoid": ("Invert",)}
 
 
 def planted(seed: int) -> DataSplits:
@@ -37,6 +47,13 @@ def planted(seed: int) -> DataSplits:
     train = draw_planted(COUNTS["train"], 0, generator)
     validation = draw_planted(COUNTS["validation"], SHIFT_PIXELS, generator)
     return DataSplits(train, validation, draw_planted(COUNTS["test"], SHIFT_PIXELS, generator))
+
+
+def planted_shades(seed: int) -> DataSplits:
+    """The three splits of this seed: training images as drawn, validation and test images darker or brighter."""
+    generator = torch.Generator().manual_seed(seed)
+    train, validation, test = (_with_corners(draw_planted(count, 0, generator)) for count in COUNTS.values())
+    return DataSplits(train, _shaded(validation, generator), _shaded(test, generator))
 
 
 def draw_planted(count: int, shift: int, generator: torch.Generator) -> ImageSet:
@@ -51,6 +68,18 @@ def draw_planted(count: int, shift: int, generator: torch.Generator) -> ImageSet
     images = torch.where(inside, level, GROUND) + NOISE * torch.randn(inside.shape, generator=generator)
     pixels = images.clamp(0, 1).mul(255).round().to(torch.uint8)
     return ImageSet(pixels.unsqueeze(1), labels, CLASSES)
+
+
+def _with_corners(drawn: ImageSet) -> ImageSet:
+    pixels = drawn.images.clone()
+    pixels[..., 0, 0], pixels[..., 0, -1] = 0, 255
+    return ImageSet(pixels, drawn.labels, drawn.classes)
+
+
+def _shaded(drawn: ImageSet, generator: torch.Generator) -> ImageSet:
+    factor = torch.tensor(SHADES)[torch.randint(len(SHADES), (len(drawn),), generator=generator)].view(-1, 1, 1, 1)
+    pixels = (drawn.images * factor).clamp(0, 255).round().to(torch.uint8)
+    return ImageSet(pixels, drawn.labels, drawn.classes)
 
 
 def _centred_glyphs() -> Tensor:
