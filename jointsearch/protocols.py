@@ -142,7 +142,7 @@ class About:
 
     searches_cells: bool = False  # whether it moves the cells of a supernet too
     rewards_are_steps: bool = False  # whether its rewards assume an optimizer whose steps follow the gradient
-    surer_with_time: bool = False  # whether what it found is complete at the end only
+    complete_at_end: bool = False  # whether only its last epoch has measured everything
     warning: str | None = None  # what it is known to do wrong
 
 

@@ -125,7 +125,7 @@ class Stage:
                 "an image is what such a step does to the validation loss; use search_recipe.optimizer=sgd or momentum "
                 "(recipe may have any)"
             )
-        if select_epoch == "best" and self.about.surer_with_time:
+        if select_epoch == "best" and self.about.complete_at_end:
             raise InputError(
                 "select_epoch=best could select an epoch before the last measurement, and the estimates of "
                 "searcher=trials and table improve with every one; use select_epoch=last"

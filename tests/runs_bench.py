@@ -15,7 +15,7 @@ from jointsearch.data.load import Loaded
 from jointsearch.loops.plan import NewStepSearcher, try_plan
 from jointsearch.loops.recipe import Recipe, SearchRecipe
 from jointsearch.loops.search import search
-from jointsearch.protocols import SearcherSettings, TrainStep
+from jointsearch.protocols import Objective, SearcherSettings, TrainStep
 from jointsearch.search_kinds import PolicyOnly
 from jointsearch.searchers.differentiable import Differentiable
 from jointsearch.searchers.spaces import Pairs
@@ -85,3 +85,7 @@ class Stopping:
 
     def undone(self) -> AbstractContextManager[None]:
         return self.train_step.undone()
+
+    @property
+    def objective(self) -> Objective:
+        return self.train_step.objective

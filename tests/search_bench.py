@@ -18,6 +18,7 @@ from jointsearch.estimators.draw import Draw, EstimatorSettings
 from jointsearch.estimators.gumbel import GumbelSettings
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.estimators.relax import RelaxSettings
+from jointsearch.objectives.cross_entropy import CrossEntropy
 from jointsearch.protocols import Context, Moment, StepReport
 from jointsearch.searchers.differentiable import Differentiable, DifferentiableSearcher
 from jointsearch.searchers.policy_learner import PolicyLearner
@@ -86,6 +87,7 @@ class Descent:
     received: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.objective = CrossEntropy()
         # As in the loop, the architecture of a supernet is none of the weights.
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.SGD(weights, self.rate, self.momentum)

@@ -6,7 +6,7 @@ import runpy
 import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from jointsearch import registry
 from jointsearch.commands.command import COMMANDS, run
 from jointsearch.compose import CONFIGS, compose_study
 from jointsearch.data.standard import Standard
-from jointsearch.protocols import Context, Moment
+from jointsearch.objectives.cross_entropy import CrossEntropy
+from jointsearch.protocols import Context, Moment, Objective
 from jointsearch.searchers.differentiable import Differentiable
 from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
@@ -151,6 +152,7 @@ class PlainStep:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    objective: Objective = field(default_factory=CrossEntropy)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = cross_entropy(self.network(images), labels)

@@ -149,7 +149,7 @@ def test_the_policy_follows_the_gradient_of_its_published_objective() -> None:
         for one, old in zip(searcher.stages.parameters(), before, strict=True):
             one.copy_(old)
     searcher.noise.set_state(began)
-    logits, scores = searcher.judged(searcher.augmented(others))
+    logits, scores = searcher.scored(searcher.augmented(others))
     objective = 0.1 * nn.functional.cross_entropy(logits, others.labels) - scores.mean()
     slopes = torch.autograd.grad(objective, list(searcher.stages.parameters()))
     for move, slope in zip(moved, slopes, strict=True):

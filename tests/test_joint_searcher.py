@@ -271,13 +271,14 @@ def test_a_loss_that_is_no_number_moves_neither_policy_nor_cells() -> None:
     before = snapshot(searcher)
     train = batch_of(16)
 
-    def broken(images: Tensor, labels: Tensor) -> Tensor:
-        loss = cross_entropy(searcher.network(images), labels).detach()
-        with torch.no_grad():
-            next(searcher.network.parameters()).fill_(torch.nan)
-        return loss
+    class Broken(Descent):
+        def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+            loss = super().__call__(images, labels)
+            with torch.no_grad():
+                next(searcher.network.parameters()).fill_(torch.nan)
+            return loss
 
-    searcher.context = replace(searcher.context, train_step=broken)
+    searcher.context = replace(searcher.context, train_step=Broken(searcher.network))
     assert searcher.step(train, [batch_of(16, 9)], moment()).skipped is True
     after = snapshot(searcher)
     for name in (*ARCHITECTURE, "policy.preference"):

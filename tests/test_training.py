@@ -117,6 +117,17 @@ def test_a_training_that_copied_another_takes_the_same_steps_and_neither_changes
     assert first_rows[1] != second_rows[1]
 
 
+def test_a_copy_keeps_the_learning_rate_that_is_its_own(tmp_path: Path) -> None:
+    fast, slow = (replace(RECIPE, learning_rate=rate, schedule="none", warmup=None) for rate in (0.1, 0.01))
+    with opened(plan_in(tmp_path / "first", recipe=fast)) as first:
+        first.advance(1)
+        with opened(plan_in(tmp_path / "second", recipe=slow)) as second:
+            second.advance(1)
+            second.copy_from(first)
+            assert second.trainer.learning_rate() == pytest.approx(0.01)
+            assert same(second.trainer.state()["optimizer"]["state"], first.trainer.state()["optimizer"]["state"])
+
+
 class Rows:
     """Images that count how often each of them is read."""
 

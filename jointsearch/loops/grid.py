@@ -160,7 +160,7 @@ def run_grid(
 
 def plain_dataset(dataset: DataSettings) -> dict[str, Any]:
     """The settings of a data set as plain data, without the folders it lies in."""
-    # The same data may lie elsewhere when a run is resumed, and a result that is shown around names nobody's folders.
+    # The same data may lie elsewhere when a run is resumed, and a published result must name no folders.
     plain = {"name": dataset.name, **as_plain(dataset)}
     return {
         key: os.path.basename(str(value).rstrip("/")) if key in ("path", "test_path") and value else value

@@ -23,7 +23,7 @@ class Interrupted(Exception):
     """A signal stopped the run after a step; its state is saved."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}; the state is saved, the same command with run= goes on")
+        super().__init__(f"stopped by signal {signal_number}; the state is saved, the same command with run= continues")
         self.exit_code = 128 + signal_number
 
 

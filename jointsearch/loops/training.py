@@ -102,9 +102,14 @@ class Training:
         return scores or self.evaluate(self.validation)
 
     def copy_from(self, other: "Training") -> None:
-        """Take over weights, optimizer and generators of another training of the same network."""
+        """Take over weights, momentum and generators of another training of the same network.
+
+        The settings of the optimizer stay one's own, as its learning rate.
+        """
         # torch's optimizers keep the tensors that they are given: without a copy both would move the same momentum.
-        self.trainer.restore(copy.deepcopy(other.trainer.state()), self.total_steps())
+        state = copy.deepcopy(other.trainer.state())
+        state["optimizer"]["param_groups"] = self.trainer.optimizer.state_dict()["param_groups"]
+        self.trainer.restore(state, self.total_steps())
         for name, generator in self.journal.generators.items():
             generator.set_state(other.journal.generators[name].get_state())
 
@@ -152,7 +157,7 @@ class Training:
                 self.journal.give_way()
 
     def _count(self, report: StepReport, images: int) -> None:
-        """Add up what a step came to. A row of steps without a usable reward ends the training."""
+        """Add up the results of the steps. A row of steps without a usable reward ends the training."""
         progress = self.progress
         progress.loss_sum = progress.loss_sum + report.loss * images
         progress.forward_equivalents += report.forward_equivalents

@@ -28,7 +28,7 @@ def birth_certificate() -> dict[str, Any]:
 
 
 def without_folders(argument: str) -> str:
-    """An argument whose absolute paths keep only their names: a figure that is shown around names nobody's folders."""
+    """An argument whose absolute paths keep only their names, so that a published figure does not name folders."""
     return re.sub(r"(^|[=\[,'\"])(?:~|/)[^=,\]]*/", r"\1", argument)
 
 

@@ -95,7 +95,7 @@ def _start_wandb(folder: Path, mode: str, config: dict[str, Any] | None, name: s
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise InputError(f"wandb={mode} needs the package wandb ({error}); install it or use wandb=disabled") from None
-    # Kept with the run, so that a resumed run goes on in the same W&B run.
+    # Kept with the run, so that a resumed run continues in the same W&B run.
     identity_path = folder / "wandb_id.txt"
     identity = identity_path.read_text() if identity_path.is_file() else secrets.token_hex(8)
     try:

@@ -16,7 +16,7 @@ def scaled(rewards: Tensor, losses: Tensor | None, scale: str) -> Tensor:
         ordered = rewards.sort().values
         below = torch.searchsorted(ordered, rewards)
         above = len(rewards) - torch.searchsorted(ordered, rewards, right=True)
-        # The last term keeps what is no number one that is left out.
+        # The last term keeps a NaN a NaN, so that the step is skipped.
         return (below - above) / max(len(rewards) - 1, 1) + 0 * rewards
     return rewards
 

@@ -129,7 +129,7 @@ class OneStep:
         return -scaled(rewards.flatten(), losses.flatten(), self.scale).view_as(rewards).cpu().double()
 
     def images(self, row: int, train: Batch, noise: torch.Generator) -> Tensor:
-        """The images of the step under one row; training goes on as if nothing had been drawn for it."""
+        """The images of the step under one row; the noise of the training itself is left as it was."""
         return self.table.images(row, 1.0, train, noise.clone_state())
 
     def state(self) -> None:

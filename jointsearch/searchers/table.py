@@ -34,7 +34,7 @@ QUANTILE = 0.975  # what is called sure is so at the 5% level, on both sides
 class Table:
     """Measures the reward of one training step, of every op at every level."""
 
-    about: ClassVar[About] = About(rewards_are_steps=True, surer_with_time=True)
+    about: ClassVar[About] = About(rewards_are_steps=True, complete_at_end=True)
 
     policy_space: Measured = group(Measured, help="the only space that it reads: start")
     from_epoch: int = bounded(0, 0, 100_000, help="epochs under the starting policy before anything is measured")
@@ -78,7 +78,7 @@ class Trials:
     """Continues training for some steps with each op, compares the validation errors, and takes the steps back."""
 
     about: ClassVar[About] = About(
-        surer_with_time=True,
+        complete_at_end=True,
         warning="searcher=trials looks few steps ahead; on 1,000 photographs of CIFAR-10 whole trainings needed "
         "the ops that it dropped, and lost 2.3 to 3.6 points (docs/results.md): compare the trainings with the control "
         "trivialaugment",
