@@ -175,14 +175,14 @@ def test_trainings_that_are_not_alike_are_not_compared(tmp_path: Path) -> None:
     ("select_epoch", "row", "rule"),
     [
         ("last", ["4 of 4", "80.00"], "Policy of the last epoch (select_epoch=last)"),
-        ("best", ["2 of 4", "90.00"], "in which the searched network had its highest validation accuracy"),
+        ("best", ["2 of 4", "90.00"], "in which the searched network had its best validation accuracy"),
     ],
 )
 def test_it_says_which_epoch_was_selected_by_which_rule_and_how_good_it_was(
     select_epoch: str, row: list[str], rule: str, tmp_path: Path
 ) -> None:
     page = written(write_run(tmp_path, select_epoch=select_epoch))
-    assert page.rows[0][:3] == ["seed", "selected epoch", "validation accuracy"]
+    assert page.rows[0][:3] == ["seed", "selected epoch", "validation accuracy, %"]
     assert page.rows[1][:3] == ["0", *row]
     assert rule in page.text
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
-from jointsearch.report.comparison import Comparison, Row, compare
+from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row, compare
+from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_charts import dot_strip
 from jointsearch.report.page_gallery import gallery
 from jointsearch.report.page_history import policy_colors, search_history, training_history
@@ -31,7 +32,7 @@ from search_spaces.plain_json import shown_path
 NAME = "report.html"
 SELECTED = {
     "last": "of the last epoch",
-    "best": "of the epoch in which the searched network had its highest validation accuracy; of equal ones the later",
+    "best": "of the epoch in which the searched network had its best validation {metric}; of equal ones the later",
 }
 CERTIFICATE = ("command", "commit", "hardware", "threads", "python", "torch", "torchvision")
 
@@ -54,7 +55,7 @@ def _sections(run: Run, dataset: DataSettings | Loaded | None) -> list[Html]:
         "What was searched": _searches(run),
         "Beside its controls": _comparison(run),
         "What it looks like": gallery(run, dataset),
-        "How the search went": [part for step in run.steps for part in _history(step)],
+        "How the search went": [part for step in run.steps for part in _history(step, run.metric)],
         "How the trainings went": training_history(run),
         "Where it comes from": _origin(run),
     }
@@ -93,7 +94,10 @@ def _progress(part: Part) -> str:
 
 
 def _searches(run: Run) -> list[Html]:
-    parts = [part for step in run.steps for part in (facts(_facts(step)), _by_seed(step), *_agreement(step))]
+    metric = run.metric
+    parts = [
+        part for step in run.steps for part in (facts(_facts(step, metric)), _by_seed(step, metric), *_agreement(step))
+    ]
     said = (
         "A forward-equivalent is one forward pass of a batch. A backward pass counts as two, or as one where weights "
         "need no gradient."
@@ -101,7 +105,7 @@ def _searches(run: Run) -> list[Html]:
     return [*parts, tag("p", said, class_="faint")] if parts else []
 
 
-def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
+def _facts(step: Sequence[Part], metric: MetricFacts) -> list[tuple[str, object]]:
     part = step[0]
     ways = [part.setting("search", "searcher", "is"), part.setting("search", "searcher", "through_step")]
     ways.append(str(part.setting("search", "searcher", "estimator", "is") or "").removesuffix("Settings"))
@@ -115,6 +119,7 @@ def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
     measures = [f"{name} {value}" for name, value in options.items() if value] if isinstance(options, dict) else []
     train, validation = part.setting("data", "train"), part.setting("data", "validation")
     rule = str(part.setting("search", "select_epoch"))
+    selected = SELECTED.get(rule, "").format(metric=metric.words)
     done = sum(one.result is not None for one in step)
     passes = sum(one.figure("forward_equivalents") or 0 for one in step)
     return [
@@ -125,16 +130,18 @@ def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
             f"{_data(part)}: {train} images train the weights, {validation} others validate; no test image is seen",
         ),
         ("network", ", ".join([str(part.setting("network")), *measures])),
-        ("selected", f"{part.outcome} {SELECTED[rule]} (select_epoch={rule})" if rule in SELECTED else ""),
+        ("selected", f"{part.outcome} {selected} (select_epoch={rule})" if selected else ""),
         (f"cost of {done} finished of {len(step)} seeds", f"{_seconds(step)}, {passes:,.0f} forward-equivalents"),
     ]
 
 
-def _by_seed(parts: Sequence[Part]) -> Html:
+def _by_seed(parts: Sequence[Part], metric: MetricFacts) -> Html:
+    scores = [number(part.selected.get(metric.validation)) for part in parts]
+    form = f".{metric.decimals([score for score in scores if score is not None])}f"
     columns: dict[str, Callable[[Part], str]] = {
         "seed": lambda part: str(part.seed),
         "selected epoch": _selected,
-        "validation accuracy": lambda part: amount(number(part.selected.get("validation_accuracy")), ".2f"),
+        metric.title(metric.validation): lambda part: amount(number(part.selected.get(metric.validation)), form),
         "time": lambda part: duration(part.figure("seconds")),
         "forward-equivalents": lambda part: amount(part.figure("forward_equivalents")),
         "sub-policies in use": lambda part: amount(number(part.selected.get("effective_sub_policies")), ".1f"),
@@ -170,7 +177,7 @@ def _comparison(run: Run) -> list[Html]:
         comparison = compare([run.folder])
     except InputError as problem:
         return [tag("p", f"Not compared: {problem}.", class_="note")]
-    parts = [_comparison_table(run, comparison)] if comparison.rows else [tag("p", "No training is finished yet.")]
+    parts = [_comparison_table(run, comparison)] if comparison.rows else [tag("p", NONE_FINISHED)]
     if comparison.unfinished:
         parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
     said = [_equal_budget(run), _verdicts(comparison)]
@@ -205,27 +212,22 @@ def _comparison_table(run: Run, comparison: Comparison) -> Html:
     colors = policy_colors(run)
     values = [value for row in comparison.rows for value in row.values.values()]
     bounds = (min(values), max(values))
-    metric = comparison.metric.replace("_", " ")
-    each = f"every seed, {bounds[0]:.1f} to {bounds[1]:.1f}"
-    head = ("policy", f"{metric}, %", "seeds", f"minus {comparison.baseline}, paired (95% interval)", "", each)
+    low, high = (f"{bound:.{max(1, comparison.decimals - 1)}f}" for bound in bounds)
+    each = f"every seed, {low} to {high}"
+    head = ("policy", comparison.title, "seeds", f"minus {comparison.baseline}, paired (95% interval)", "", each)
 
     def line(row: Row) -> Sequence[object]:
-        strip = dot_strip(
-            tuple(row.values.values()), bounds, colors[row.policy], f"{row.policy}, accuracy of each seed"
-        )
-        mean = f"{row.mean:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}")
+        described = f"{row.policy}, {comparison.metric.words} of each seed"
+        strip = dot_strip(tuple(row.values.values()), bounds, colors[row.policy], described)
         difference = comparison.difference(row)
-        if difference is None:
-            return row.policy, mean, len(row.values), "", "", strip
-        width = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
-        paired = f"{round(difference.mean, 2) + 0.0:+.2f}{width}"  # + 0.0: no -0.00
-        return row.policy, mean, len(row.values), paired, difference.verdict, strip
+        paired, verdict = ("", "") if difference is None else (comparison.paired(difference), difference.verdict)
+        return row.policy, comparison.score(row), len(row.values), paired, verdict, strip
 
     return table(head, map(line, comparison.rows), words=(0, 4, 5))
 
 
-def _history(step: Sequence[Part]) -> list[Html]:
-    shown = search_history(step)
+def _history(step: Sequence[Part], metric: MetricFacts) -> list[Html]:
+    shown = search_history(step, metric)
     several = any(part.group for part in step)
     return [tag("h3", step[0].outcome), *shown] if shown and several else shown
 
