@@ -84,7 +84,7 @@ def test_the_page_shows_the_metric_and_no_other(by_error: Path) -> None:
     page = Page(write_report(by_error))
     head = ["policy", "test error last (lower is better)", "seeds", "minus none, paired (95% interval)", ""]
     comparison = [row for row in page.rows if row[0] in ("policy", "found", "none")]
-    assert comparison[0] == [*head, "every seed, 0.0210 to 0.0430"]
+    assert comparison[0] == [*head, "each seed, 0.0210 to 0.0430"]
     assert [row[0] for row in comparison[1:]] == ["found", "none"]
     assert comparison[1][4] == "better"
     assert page.rows[0][:3] == ["seed", "selected epoch", "validation error"]

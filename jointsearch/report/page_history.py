@@ -21,7 +21,7 @@ FIGURES = {
     "visits_least": "Tries of the least tried sub-policy",
 }
 SHARE = "share/"  # of the images on which an op acts
-SELECTED = "A dot marks the selected epoch; the number beside a title is the mean of all seeds there."
+SELECTED = "A dot marks the selected epoch. The number beside a title is the mean over seeds in that epoch."
 
 
 def search_history(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
@@ -51,7 +51,7 @@ def training_history(run: Run) -> list[Html]:
     by_folder = {part.folder: colors[part.group] for part in run.trainings}
     figures = _figures(run.trainings, run.metric)
     charts = [_chart(name, title, run.trainings, by_folder) for name, title in figures.items()]
-    return [_legend(colors), tag("div", *charts, class_="charts")] if charts else []
+    return [_legend(colors, "One curve for each seed."), tag("div", *charts, class_="charts")] if charts else []
 
 
 def policy_colors(run: Run) -> dict[str, int]:

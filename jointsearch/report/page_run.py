@@ -123,6 +123,11 @@ def read_run(folder: Path | str) -> Run:
     return Run(root, _by_seed(searches), _by_seed(trainings))
 
 
+def seconds(parts: Iterable[Part]) -> float:
+    """How long some parts took together."""
+    return sum(part.figure("seconds") or 0 for part in parts)
+
+
 def number(value: Any) -> float | None:
     """A value of a file, if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
