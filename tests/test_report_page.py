@@ -147,7 +147,20 @@ def test_the_table_says_what_the_comparison_says(tmp_path: Path) -> None:
     assert [row[:-1] for row in page.rows[1:3]] == wanted
     assert wanted[0] == ["found", "82.20 ± 1.20", "3", "+1.20 ± 0.50", "better"]
     assert "Not finished, left out: found/seed3." in page.text
-    assert "Every row was trained for 4 epochs on 300 images and then measured on 749 test images" in page.text
+    assert (
+        "Every network was trained for 4 epochs on 300 images. The network of the last epoch was measured on 749 test"
+        in page.text
+    )
+
+
+def test_it_explains_the_rows_and_figures_that_it_shows_and_no_others(tmp_path: Path) -> None:
+    text = written(write_run(tmp_path)).text
+    assert "Row found was trained with what the searches found, row none was trained without a policy.\n" in text
+    assert "Sub-policies in use are" in text
+    assert "Candidates in use are" not in text
+    (tmp_path / "none").rename(tmp_path / "trivialaugment@random")
+    text = written(tmp_path).text
+    assert "Row found was trained with what the searches found. Rows without @ share their cells" in text
 
 
 def test_two_seeds_claim_nothing(tmp_path: Path) -> None:
@@ -175,22 +188,22 @@ def test_trainings_that_are_not_alike_are_not_compared(tmp_path: Path) -> None:
     ("select_epoch", "row", "rule"),
     [
         ("last", ["4 of 4", "80.00"], "Policy of the last epoch (select_epoch=last)"),
-        ("best", ["2 of 4", "90.00"], "in which the searched network had its highest validation accuracy"),
+        ("best", ["2 of 4", "90.00"], "in which the searched network had its best validation accuracy"),
     ],
 )
 def test_it_says_which_epoch_was_selected_by_which_rule_and_how_good_it_was(
     select_epoch: str, row: list[str], rule: str, tmp_path: Path
 ) -> None:
     page = written(write_run(tmp_path, select_epoch=select_epoch))
-    assert page.rows[0][:3] == ["seed", "selected epoch", "validation accuracy"]
+    assert page.rows[0][:3] == ["seed", "selected epoch", "validation accuracy, %"]
     assert page.rows[1][:3] == ["0", *row]
     assert rule in page.text
 
 
 def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
     page = written(write_run(tmp_path))
-    assert "cost of 2 finished of 2 seeds\n60.0 s, 2,400 forward-equivalents" in page.text
-    assert "These trainings took 40.0 s; searching took 60.0 s, on top." in page.text
+    assert "cost of all 2 seeds\n60.0 s, 2,400 forward-equivalents" in page.text
+    assert "The trainings took 40.0 s. The searches before them took 60.0 s more." in page.text
     # Shares .5 .3 .2 and .4 .35 .25 have the same order.
     assert "between seeds: +1.00 on average" in page.text
 
@@ -198,14 +211,15 @@ def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("searcher", "said"),
     [
-        (Differentiable(through_step="jvp"), "Differentiable, jvp, Relax"),
+        (Differentiable(through_step="jvp"), "searcher Differentiable, through_step jvp, estimator Relax"),
         (
             Differentiable(estimator=ReinforceSettings(), shuffled=True),
-            "Differentiable, finite_difference, Reinforce, rewards shuffled (the control)",
+            "searcher Differentiable, through_step finite_difference, estimator Reinforce, "
+            "rewards shuffled (the control)",
         ),
-        (Table(), "Table"),
-        (Trials(trial_steps=20), "Trials, 20 steps with each op"),
-        (RandomSearch(), "RandomSearch"),
+        (Table(), "searcher Table"),
+        (Trials(trial_steps=20), "searcher Trials, 20 steps with each op"),
+        (RandomSearch(), "searcher RandomSearch"),
     ],
 )
 def test_it_says_by_what_was_searched_and_no_more(searcher: SearcherSettings, said: str, tmp_path: Path) -> None:
@@ -213,7 +227,7 @@ def test_it_says_by_what_was_searched_and_no_more(searcher: SearcherSettings, sa
     (stage,) = PolicyOnly(searcher).stages()
     for seed in range(2):
         edit(tmp_path / f"search-seed{seed}" / "settings.json", search=stage.settings)
-    assert f"by\n{said}\ndata" in written(tmp_path).text
+    assert f"method\n{said}\ndata" in written(tmp_path).text
 
 
 def test_a_separate_search_shows_the_policy_before_the_cells(tmp_path: Path) -> None:
@@ -226,7 +240,7 @@ def test_a_separate_search_shows_the_policy_before_the_cells(tmp_path: Path) -> 
 def test_what_is_not_finished_is_said_and_what_there_is_is_shown(tmp_path: Path) -> None:
     page = written(unfinished(tmp_path))
     assert "Not finished: search-seed1 (1 of 4 epochs)." in page.text
-    assert "cost of 1 finished of 2 seeds\n30.0 s, 1,200 forward-equivalents" in page.text
+    assert "cost of the 1 finished of 2 seeds\n30.0 s, 1,200 forward-equivalents" in page.text
     assert page.rows[2][:2] == ["1", "not finished, 1 of 4 epochs"]
     assert "Nothing in this folder was trained with what was found" in page.text
     assert ("summary", "Policy and cells, seed 0") in page.texts
@@ -245,9 +259,9 @@ def test_the_policy_is_shown_on_training_images_of_the_search(tmp_path: Path) ->
     assert len(images) == len(SEEDS) * 3 * 8  # as they are, inverted, rotated
     assert np.array_equal(np.stack(images[:8]), originals)
     assert np.array_equal(np.stack(images[8:16]), 255 - originals)
-    assert "On training images of digits." in page.text
-    assert "Invert\n p 1.00 \n75.0% of images" in page.text
-    assert "Rotate\n p 0.50 ±30.0 degrees\n25.0% of images" in page.text
+    assert "The pictures are of training images of digits." in page.text
+    assert "Invert\n p 1.00\n75.0% of images" in page.text
+    assert "Rotate\n p 0.50, ±30.0 degrees\n25.0% of images" in page.text
 
 
 def test_images_that_are_not_found_again_are_replaced_by_photos_and_that_is_said(
@@ -293,10 +307,10 @@ def test_every_figure_of_the_records_has_a_chart_with_a_curve_for_every_seed(tmp
 
 
 def test_a_curve_goes_through_its_points() -> None:
-    # Ticks 0, 5, 10 from 120 up to 8 units; epochs 1 to 3 from 42 to 290 units across.
+    # Ticks 0, 5, 10 from 120 up to 8 units; epochs 1 to 3 from 48 to 290 units across.
     chart = line_chart([Line(((1, 0.0), (2, 5.0), (3, 10.0)), kept=2)], "a figure")
-    assert 'points="42.0,120.0 166.0,64.0 290.0,8.0"' in chart
-    assert '<circle cx="166.0" cy="64.0"' in chart
+    assert 'points="48.0,120.0 169.0,64.0 290.0,8.0"' in chart
+    assert '<circle cx="169.0" cy="64.0"' in chart
     assert re.findall(r">([^<]+)</text>", chart) == ["0", "5", "10", "1", "3", "epoch"]
 
 
@@ -319,7 +333,7 @@ def test_a_loss_that_is_no_number_leaves_a_gap(tmp_path: Path) -> None:
     ]
     write_metrics(tmp_path / "none" / "seed0" / "metrics.jsonl", records)
     (curve,) = (given["points"] for name, given in written(tmp_path).elements if name == "polyline")
-    assert curve == "42.0,8.0 290.0,120.0"
+    assert curve == "48.0,8.0 290.0,120.0"
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:

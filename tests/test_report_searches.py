@@ -25,6 +25,16 @@ def test_a_table_says_what_every_seed_drops_and_whether_their_gains_agree() -> N
     assert rank_agreement([[-0.4, 0.2, 0.0], [-0.2, -0.1, 0.0]]) == pytest.approx(0.5)
 
 
+def test_it_says_so_where_seeds_agree_no_more_than_random_orders() -> None:
+    # Two seeds of 9 things: 1.96 / sqrt(8) = 0.69. Ranks with d² = 2 correlate by 0.98, the reversed by -1.
+    order = [float(place) for place in range(9)]
+    said = "So the seeds agree no more than random orders would."
+    assert said not in agreement_between_seeds("gains", [order, [1.0, 0.0, *order[2:]]])
+    assert said not in agreement_between_seeds("gains", [order, order[::-1]])
+    # d² sums to 8 * 16: 1 - 6 * 128 / 720 = -0.07.
+    assert said in agreement_between_seeds("gains", [order, [4, 5, 6, 7, 0, 1, 2, 3, 8]])
+
+
 @pytest.mark.parametrize("levels", [1000, 3])
 def test_rankings_by_chance_stay_within_the_band_in_95_of_100(levels: int) -> None:
     dice = random.Random(0)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jointsearch.report.comparison import METRICS, compare
-from jointsearch.settings import choice, setting
+from jointsearch.report.comparison import compare
+from jointsearch.report.metric_facts import EPOCHS
+from jointsearch.settings import setting
 from search_spaces.errors import InputError
 
 SUBJECT = "run"
@@ -17,7 +18,7 @@ class Settings:
 
     run: str | tuple[str, ...] | None = setting(None, help="a run folder of retrain.py or joint_search.py, or a list")
     baseline: str | None = setting(None, help="the policy that the others are compared with; null: none, none@random")
-    metric: str = choice(METRICS[0], *METRICS, help="of the last epoch, or of the one that validation selects")
+    metric: str = setting(EPOCHS[0], help="last: of the last epoch; selected: of the one that validation selects")
 
 
 def main(given: Settings) -> None:

@@ -10,19 +10,20 @@ from typing import Any
 from scipy.stats import t as student
 
 from jointsearch.loops.plan import COMPARED, DRAWN, differences
+from jointsearch.report.metric_facts import ACCURACY, EPOCHS, MetricFacts, metric_facts
 from jointsearch.report.results_file import Record, read_results
 from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, replace_file, write_json
 from jointsearch.settings import leaves
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
 
-METRICS = ("test_accuracy_last", "test_accuracy_selected")
+NONE_FINISHED = "No training is finished yet."
 METHOD_FREE = ("none", "none@random")  # rows that owe nothing to a method: the baseline where none is named
 
 
 @dataclass(frozen=True)
 class Row:
-    """One policy in a comparison: accuracies in percent by seed."""
+    """One policy in a comparison: its scores by seed."""
 
     policy: str
     values: dict[int, float]
@@ -45,6 +46,7 @@ class Difference:
     mean: float
     half_width: float | None  # None: one seed says nothing about the spread
     seeds: int
+    higher_is_better: bool = True
 
     @property
     def verdict(self) -> str:
@@ -53,14 +55,15 @@ class Difference:
             return f"{self.seeds} seed{'s' * (self.seeds > 1)}: no claim"
         if abs(self.mean) <= self.half_width:
             return "no difference found"
-        return "better" if self.mean > 0 else "worse"
+        return "better" if (self.mean > 0) == self.higher_is_better else "worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in falling order of their means, measured in the same way."""
+    """Rows with the best mean first, scored by one metric."""
 
-    metric: str
+    metric: MetricFacts
+    epoch: str  # one of EPOCHS
     baseline: str
     rows: tuple[Row, ...]
     unfinished: tuple[str, ...]
@@ -70,7 +73,32 @@ class Comparison:
         base = next((candidate for candidate in self.rows if candidate.policy == self.baseline), None)
         if base is None or row is base:
             return None
-        return paired_difference(row.values, base.values)
+        return paired_difference(row.values, base.values, self.metric.higher_is_better)
+
+    @property
+    def title(self) -> str:
+        """What the numbers of the rows are; which of them are good is said where less is."""
+        direction = "" if self.metric.higher_is_better else f" ({self.metric.direction})"
+        return self.metric.title(self.metric.test(self.epoch)) + direction
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals a score is shown with."""
+        return self.metric.decimals([value for row in self.rows for value in row.values.values()])
+
+    def score(self, row: Row) -> str:
+        """Mean and spread of a row, for people."""
+        return f"{row.mean:.{self.decimals}f}{self._plus_minus(row.spread)}"
+
+    def paired(self, difference: Difference) -> str:
+        """A difference with its interval, for people."""
+        decimals = self.decimals
+        # Adding 0.0 turns the -0.0 of a tiny negative mean into 0.0.
+        mean = round(difference.mean, decimals) + 0.0
+        return f"{mean:+.{decimals}f}{self._plus_minus(difference.half_width)}"
+
+    def _plus_minus(self, width: float | None) -> str:
+        return "" if width is None else f" ± {width:.{self.decimals}f}"
 
     @property
     def without_baseline(self) -> str:
@@ -79,32 +107,30 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The table for people."""
+        left_out = f"Not finished, left out: {', '.join(self.unfinished)}.\n" if self.unfinished else ""
+        if not self.rows:
+            return f"{NONE_FINISHED}\n\n{left_out}"
         lines = [
-            f"| policy | {self.metric.replace('_', ' ')}, % | seeds | minus {self.baseline}, paired (95% interval) | |",
+            f"| policy | {self.title} | seeds | minus {self.baseline}, paired (95% interval) | |",
             "|---|---|---|---|---|",
         ]
         for row in self.rows:
-            spread = "" if row.spread is None else f" ± {row.spread:.2f}"
             difference = self.difference(row)
-            if difference is None:
-                paired, verdict = "", ""
-            else:
-                width = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
-                # Adding 0.0 turns the -0.0 of a tiny negative mean into 0.0.
-                paired, verdict = f"{round(difference.mean, 2) + 0.0:+.2f}{width}", difference.verdict
-            lines.append(f"| {row.policy} | {row.mean:.2f}{spread} | {len(row.values)} | {paired} | {verdict} |")
+            paired, verdict = ("", "") if difference is None else (self.paired(difference), difference.verdict)
+            lines.append(f"| {row.policy} | {self.score(row)} | {len(row.values)} | {paired} | {verdict} |")
         if self.baseline not in (row.policy for row in self.rows):
             lines += ["", self.without_baseline]
-        if self.unfinished:
-            lines += ["", f"Not finished, left out: {', '.join(self.unfinished)}."]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + (f"\n{left_out}" if left_out else "")
 
     def to_data(self) -> dict[str, Any]:
         """The same as plain data."""
         rows = [
             {"policy": row.policy, "mean": row.mean, "spread": row.spread, "by_seed": row.values} for row in self.rows
         ]
-        return {"metric": self.metric, "baseline": self.baseline, "rows": rows, "unfinished": list(self.unfinished)}
+        metric = {"metric": self.metric.test(self.epoch), "unit": self.metric.unit}
+        direction = {"higher_is_better": self.metric.higher_is_better}
+        others = {"baseline": self.baseline, "rows": rows, "unfinished": list(self.unfinished)}
+        return {**metric, **direction, **others}
 
 
 def write_summary(folder: Path) -> str:
@@ -115,7 +141,9 @@ def write_summary(folder: Path) -> str:
     return comparison.to_markdown()
 
 
-def paired_difference(values: dict[int, float], base: dict[int, float]) -> Difference | None:
+def paired_difference(
+    values: dict[int, float], base: dict[int, float], higher_is_better: bool = True
+) -> Difference | None:
     """Mean difference over shared seeds and the half width of its 95% interval (Student's t)."""
     differences = [values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())]
     if not differences:
@@ -124,16 +152,15 @@ def paired_difference(values: dict[int, float], base: dict[int, float]) -> Diffe
     half_width = None
     if count > 1:
         half_width = float(student.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
-    return Difference(statistics.fmean(differences), half_width, count)
+    return Difference(statistics.fmean(differences), half_width, count, higher_is_better)
 
 
-def compare(sources: Sequence[Path], metric: str = METRICS[0], baseline: str | None = None) -> Comparison:
+def compare(sources: Sequence[Path], metric: str = EPOCHS[0], baseline: str | None = None) -> Comparison:
     """Compare the trainings of run folders and results files; all must agree in everything but policy and seed.
 
-    Without a baseline it is the row without any method, where there is one.
+    `metric` is the epoch whose network is scored, last or selected, or the whole key, as in test_accuracy_last. Without
+    a baseline it is the row without any method, where there is one.
     """
-    if metric not in METRICS:
-        raise InputError(f"metric is {metric!r}; {nearest(metric, METRICS)}")
     trainings = [training for source in sources for training in _trainings(Path(source))]
     if not trainings:
         raise InputError(
@@ -141,25 +168,49 @@ def compare(sources: Sequence[Path], metric: str = METRICS[0], baseline: str | N
             "results that holds trainings"
         )
     _check_alike(trainings)
+    measured = _metric_of(trainings)
+    epochs = {**{epoch: epoch for epoch in EPOCHS}, **{measured.test(epoch): epoch for epoch in EPOCHS}}
+    if metric not in epochs:
+        raise InputError(f"metric is {metric!r}; {nearest(metric, epochs)}")
+    key = measured.test(epochs[metric])
+    values = _by_policy_and_seed(trainings, key)
+    unfinished = tuple(f"{one.row}/seed{one.seed}" for one in trainings if one.result is None)
+    if baseline is None:
+        baseline = next((one for one in METHOD_FREE if one in values), METHOD_FREE[0])
+    elif baseline not in values:
+        raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
+    sign = -1 if measured.higher_is_better else 1
+    rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items()), key=lambda row: sign * row.mean)
+    return Comparison(measured, epochs[metric], baseline, tuple(rows), unfinished)
+
+
+def _metric_of(trainings: Sequence[Record]) -> MetricFacts:
+    """The metric that all finished trainings share."""
+    told = {one.place: metric_facts(one.result, one.place) for one in trainings if isinstance(one.result, dict)}
+    first = next(iter(told), "")
+    for place, facts in told.items():
+        if facts != told[first]:
+            raise InputError(
+                f"{first} was scored by {told[first]} and {place} by {facts}; compare only trainings that were scored "
+                "by the same metric"
+            )
+    return told.get(first, ACCURACY)
+
+
+def _by_policy_and_seed(trainings: Sequence[Record], key: str) -> dict[str, dict[int, float]]:
+    """A number of the result of every finished training."""
     values: dict[str, dict[int, float]] = {}
-    unfinished = []
     for training in trainings:
         if training.result is None:
-            unfinished.append(f"{training.row}/seed{training.seed}")
             continue
-        if training.seed in values.setdefault(training.row, {}):
+        of_policy = values.setdefault(training.row, {})
+        if training.seed in of_policy:
             raise InputError(
                 f"{training.place} repeats seed {training.seed} of {training.row}; leave one of the two run folders "
                 f"out, or rename its folder {training.row}, where both are to stand in one table"
             )
-        values[training.row][training.seed] = _number(training.result, metric, training.place)
-    finished = {policy: by_seed for policy, by_seed in values.items() if by_seed}
-    if baseline is None:
-        baseline = next((one for one in METHOD_FREE if one in finished), METHOD_FREE[0])
-    elif baseline not in finished:
-        raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, finished)}")
-    rows = sorted((Row(policy, by_seed) for policy, by_seed in finished.items()), key=lambda row: -row.mean)
-    return Comparison(metric, baseline, tuple(rows), tuple(unfinished))
+        of_policy[training.seed] = _number(training.result, key, training.place)
+    return values
 
 
 def _trainings(source: Path) -> list[Record]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
-from jointsearch.report.comparison import Comparison, Row, compare
-from jointsearch.report.page_charts import dot_strip
+from jointsearch.report.metric_facts import MetricFacts
+from jointsearch.report.page_comparison import comparison_section
 from jointsearch.report.page_gallery import gallery
-from jointsearch.report.page_history import policy_colors, search_history, training_history
+from jointsearch.report.page_history import search_history, training_history
 from jointsearch.report.page_html import (
     DASH,
     Html,
@@ -22,7 +22,7 @@ from jointsearch.report.page_html import (
     table,
     tag,
 )
-from jointsearch.report.page_run import Part, Run, number, read_run
+from jointsearch.report.page_run import Part, Run, number, read_run, seconds
 from jointsearch.report.searches import agreement_between_seeds
 from jointsearch.runs.run_folder import replace_file
 from search_spaces.errors import InputError
@@ -31,7 +31,19 @@ from search_spaces.plain_json import shown_path
 NAME = "report.html"
 SELECTED = {
     "last": "of the last epoch",
-    "best": "of the epoch in which the searched network had its highest validation accuracy; of equal ones the later",
+    "best": "of the epoch in which the searched network had its best validation {metric}; of equal ones the later",
+}
+WAYS = {"searcher": ("is",), "through_step": ("through_step",), "estimator": ("estimator", "is")}
+COSTS = ("forward_equivalents", "skipped_steps")
+EXPLAINED = {
+    "forward_equivalents": "A forward-equivalent is one forward pass of a batch. A backward pass counts as two, or as "
+    "one where weights need no gradient.",
+    "effective_sub_policies": "Sub-policies in use are counted by exp(entropy) of their chances: as many equally "
+    "likely ones would have the same entropy.",
+    "effective_candidates": "Candidates in use are counted in the same way; they are the ops among which an edge of a "
+    "cell chooses.",
+    "normal_skips": "Skip connections are those of the normal cell.",
+    "skipped_steps": "From a skipped step nothing is learned, because its reward was not a finite number.",
 }
 CERTIFICATE = ("command", "commit", "hardware", "threads", "python", "torch", "torchvision")
 
@@ -52,11 +64,11 @@ def write_report(folder: Path | str, dataset: DataSettings | Loaded | None = Non
 def _sections(run: Run, dataset: DataSettings | Loaded | None) -> list[Html]:
     sections = {
         "What was searched": _searches(run),
-        "Beside its controls": _comparison(run),
-        "What it looks like": gallery(run, dataset),
-        "How the search went": [part for step in run.steps for part in _history(step)],
+        "Compared with controls": comparison_section(run),
+        "What was found, in pictures": gallery(run, dataset),
+        "How the search went": [part for step in run.steps for part in _history(step, run.metric)],
         "How the trainings went": training_history(run),
-        "Where it comes from": _origin(run),
+        "Command, versions and settings": _origin(run),
     }
     return [tag("section", tag("h2", name), *parts) for name, parts in sections.items() if parts]
 
@@ -70,10 +82,6 @@ def _title(run: Run) -> str:
 
 def _data(part: Part) -> str:
     return str(part.setting("dataset", "name"))
-
-
-def _seconds(parts: Sequence[Part]) -> str:
-    return duration(sum(part.figure("seconds") or 0 for part in parts))
 
 
 def _head(run: Run) -> Html:
@@ -93,54 +101,60 @@ def _progress(part: Part) -> str:
 
 
 def _searches(run: Run) -> list[Html]:
-    parts = [part for step in run.steps for part in (facts(_facts(step)), _by_seed(step), *_agreement(step))]
-    said = (
-        "A forward-equivalent is one forward pass of a batch. A backward pass counts as two, or as one where weights "
-        "need no gradient."
-    )
-    return [*parts, tag("p", said, class_="faint")] if parts else []
+    metric = run.metric
+    parts = [
+        part for step in run.steps for part in (facts(_facts(step, metric)), _by_seed(step, metric), *_agreement(step))
+    ]
+    selected = [part.selected for part in run.searches]
+    said = [text for name, text in EXPLAINED.items() if name in COSTS or any(name in record for record in selected)]
+    return [*parts, tag("p", " ".join(said), class_="faint")] if parts else []
 
 
-def _facts(step: Sequence[Part]) -> list[tuple[str, object]]:
+def _facts(step: Sequence[Part], metric: MetricFacts) -> list[tuple[str, object]]:
     part = step[0]
-    ways = [part.setting("search", "searcher", "is"), part.setting("search", "searcher", "through_step")]
-    ways.append(str(part.setting("search", "searcher", "estimator", "is") or "").removesuffix("Settings"))
+    searcher, through_step, estimator = (part.setting("search", "searcher", *names) for names in WAYS.values())
+    found = zip(WAYS, (searcher, through_step, str(estimator or "").removesuffix("Settings")), strict=True)
+    ways = [f"{name} {value}" for name, value in found if value]
     if trial_steps := part.setting("search", "searcher", "trial_steps"):
         ways.append(f"{trial_steps} steps with each op")
     if part.setting("search", "searcher", "shuffled"):
         ways.append("rewards shuffled (the control)")
     if part.finds_cells:
-        ways.append(f"cells by the {part.setting('search', 'architecture', 'order')} order")
+        ways.append(f"cells by gradients of {part.setting('search', 'architecture', 'order')} order")
     options = part.setting("network_options")
     measures = [f"{name} {value}" for name, value in options.items() if value] if isinstance(options, dict) else []
     train, validation = part.setting("data", "train"), part.setting("data", "validation")
     rule = str(part.setting("search", "select_epoch"))
+    selected = SELECTED.get(rule, "").format(metric=metric.words)
     done = sum(one.result is not None for one in step)
+    cost = f"cost of all {done} seeds" if done == len(step) else f"cost of the {done} finished of {len(step)} seeds"
     passes = sum(one.figure("forward_equivalents") or 0 for one in step)
     return [
         ("searched", part.outcome),
-        ("by", ", ".join(str(way) for way in ways if way)),
+        ("method", ", ".join(ways)),
         (
             "data",
-            f"{_data(part)}: {train} images train the weights, {validation} others validate; no test image is seen",
+            f"{_data(part)}: {train} images train the weights, {validation} others validate; no test image is read",
         ),
         ("network", ", ".join([str(part.setting("network")), *measures])),
-        ("selected", f"{part.outcome} {SELECTED[rule]} (select_epoch={rule})" if rule in SELECTED else ""),
-        (f"cost of {done} finished of {len(step)} seeds", f"{_seconds(step)}, {passes:,.0f} forward-equivalents"),
+        ("selected", f"{part.outcome} {selected} (select_epoch={rule})" if selected else ""),
+        (cost, f"{duration(seconds(step))}, {passes:,.0f} forward-equivalents"),
     ]
 
 
-def _by_seed(parts: Sequence[Part]) -> Html:
+def _by_seed(parts: Sequence[Part], metric: MetricFacts) -> Html:
+    scores = [number(part.selected.get(metric.validation)) for part in parts]
+    form = f".{metric.decimals([score for score in scores if score is not None])}f"
     columns: dict[str, Callable[[Part], str]] = {
         "seed": lambda part: str(part.seed),
         "selected epoch": _selected,
-        "validation accuracy": lambda part: amount(number(part.selected.get("validation_accuracy")), ".2f"),
+        metric.title(metric.validation): lambda part: amount(number(part.selected.get(metric.validation)), form),
         "time": lambda part: duration(part.figure("seconds")),
         "forward-equivalents": lambda part: amount(part.figure("forward_equivalents")),
         "sub-policies in use": lambda part: amount(number(part.selected.get("effective_sub_policies")), ".1f"),
         "images left as they are": lambda part: percent(number(part.selected.get("idle_share"))),
         "candidates in use": lambda part: amount(number(part.selected.get("effective_candidates")), ".2f"),
-        "skips in the normal cell": lambda part: amount(number(part.selected.get("normal_skips"))),
+        "skip connections": lambda part: amount(number(part.selected.get("normal_skips"))),
         "steps skipped": lambda part: amount(part.figure("skipped_steps")),
     }
     cells = {name: [told(part) for part in parts] for name, told in columns.items()}
@@ -163,69 +177,8 @@ def _agreement(parts: Sequence[Part]) -> list[Html]:
     return [tag("p", said)] if said else []
 
 
-def _comparison(run: Run) -> list[Html]:
-    if not run.trainings:
-        return [tag("p", "Nothing in this folder was trained with what was found, so nothing says what it is worth.")]
-    try:
-        comparison = compare([run.folder])
-    except InputError as problem:
-        return [tag("p", f"Not compared: {problem}.", class_="note")]
-    parts = [_comparison_table(run, comparison)] if comparison.rows else [tag("p", "No training is finished yet.")]
-    if comparison.unfinished:
-        parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
-    said = [_equal_budget(run), _verdicts(comparison)]
-    if run.searches:
-        said.append(f"These trainings took {_seconds(run.trainings)}; searching took {_seconds(run.searches)}, on top.")
-    if run.searches and run.searches[-1].finds_cells:
-        said.append(
-            "Rows without @ share the cells that were found, so they compare policies. Rows with @ have other cells."
-        )
-    return [*parts, tag("p", " ".join(said), class_="faint")]
-
-
-def _equal_budget(run: Run) -> str:
-    first = next((part for part in run.trainings if part.result is not None), run.trainings[0])
-    epochs, images = first.setting("recipe", "epochs"), first.setting("data", "train")
-    tested = first.figure("test_images")
-    told = "" if tested is None else f" and then measured on {tested:,.0f} test images"
-    alike = "all settings but policy, genotype and seed are the same"
-    return f"Every row was trained for {epochs} epochs on {images} images{told}; {alike}."
-
-
-def _verdicts(comparison: Comparison) -> str:
-    if comparison.baseline not in (row.policy for row in comparison.rows):
-        return comparison.without_baseline
-    return (
-        "Differences are paired by seed. “Better” and “worse” are said where three seeds or more leave zero outside of "
-        "the 95% interval; every interval is for its row alone, not for all rows together."
-    )
-
-
-def _comparison_table(run: Run, comparison: Comparison) -> Html:
-    colors = policy_colors(run)
-    values = [value for row in comparison.rows for value in row.values.values()]
-    bounds = (min(values), max(values))
-    metric = comparison.metric.replace("_", " ")
-    each = f"every seed, {bounds[0]:.1f} to {bounds[1]:.1f}"
-    head = ("policy", f"{metric}, %", "seeds", f"minus {comparison.baseline}, paired (95% interval)", "", each)
-
-    def line(row: Row) -> Sequence[object]:
-        strip = dot_strip(
-            tuple(row.values.values()), bounds, colors[row.policy], f"{row.policy}, accuracy of each seed"
-        )
-        mean = f"{row.mean:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}")
-        difference = comparison.difference(row)
-        if difference is None:
-            return row.policy, mean, len(row.values), "", "", strip
-        width = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
-        paired = f"{round(difference.mean, 2) + 0.0:+.2f}{width}"  # + 0.0: no -0.00
-        return row.policy, mean, len(row.values), paired, difference.verdict, strip
-
-    return table(head, map(line, comparison.rows), words=(0, 4, 5))
-
-
-def _history(step: Sequence[Part]) -> list[Html]:
-    shown = search_history(step)
+def _history(step: Sequence[Part], metric: MetricFacts) -> list[Html]:
+    shown = search_history(step, metric)
     several = any(part.group for part in step)
     return [tag("h3", step[0].outcome), *shown] if shown and several else shown
 

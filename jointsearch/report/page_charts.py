@@ -7,7 +7,7 @@ from jointsearch.report.page_html import Html, tag
 
 # Lengths in units of the drawing, about a pixel.
 LARGE, SMALL = (300, 140), (180, 84)
-LEFT, RIGHT, TOP, BOTTOM = 42, 10, 8, 20
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 20
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 150, 18, 8
 COLORS = 8  # as many as the style sheet names
 

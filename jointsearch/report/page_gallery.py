@@ -17,13 +17,14 @@ from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
 from search_spaces.augment.apply import apply_policy
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
-from search_spaces.policy import Policy, SubPolicy
+from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import load_policy_or_schedule
 
 ROWS = 8  # of a policy, its heaviest
 LEGEND = (
-    "p is the chance that an op acts; it and the direction, ± or either factor, are drawn anew for every image. The "
-    "share is that of the images which draw the row."
+    "The first row shows them unchanged. Each other row shows them under one sub-policy: its ops act one after the "
+    "other, each with the chance p. Whether an op acts, and in which of two directions (± or either factor), is drawn "
+    "anew for every image. The last line beside a row is the share of all images that draw its sub-policy."
 )
 
 
@@ -79,14 +80,14 @@ def _genotype(part: Part) -> Genotype | None:
 def _images(run: Run, dataset: DataSettings | Loaded | None) -> tuple[Tensor, str]:
     name = run.first.setting("dataset", "name")
     if dataset is not None:
-        return training_images(run.first, dataset), f"On training images of {name}."
+        return training_images(run.first, dataset), f"The pictures are of training images of {name}."
     try:
-        return training_images(run.first), f"On training images of {name}."
+        return training_images(run.first), f"The pictures are of training images of {name}."
     except InputError:
         # Why is not said: the reason may name folders, and a page that is shown around should not.
         return photo_images(), (
-            f"On two photos that come along, because the images of {name} were not found again: scripts/report.py "
-            "takes them with dataset= and its settings, as in dataset=folder dataset.path=FOLDER."
+            f"The pictures are of two photos of scikit-learn, because the images of {name} were not found again: "
+            "scripts/report.py takes them with dataset= and its settings, as in dataset=folder dataset.path=FOLDER."
         )
 
 
@@ -107,16 +108,19 @@ def _sheet(policy: Policy, images: Tensor) -> Iterator[Html]:
     total = sum(sub_policy.weight for sub_policy in policy.sub_policies)
     count = len(policy.sub_policies)
     said = f"{count} sub-policies" + (f", {len(rows)} of the likeliest" if count > len(rows) else "")
-    yield _row([tag("b", policy.name), said], images, "images as they are")
+    yield _row(
+        [tag("b", policy.name), said, tag("span", "unchanged images", class_="faint")], images, "images as they are"
+    )
     for number in rows:
         sub_policy = policy.sub_policies[number]
         changed = apply_policy(Policy((SubPolicy(sub_policy.ops),)), images, noise)  # (M, C, H, W)
-        ops = [
-            tag("span", tag("b", choice.op), f" p {choice.probability:.2f} {amount_text(choice)}")
-            for choice in sub_policy.ops
-        ]
+        ops = [tag("span", tag("b", choice.op), f" {_said_of(choice)}") for choice in sub_policy.ops]
         share = tag("span", f"{percent(sub_policy.weight / total)} of images", class_="faint")
         yield _row([*(ops or [tag("span", "nothing")]), share], changed, f"images after sub-policy {number}")
+
+
+def _said_of(choice: OpChoice) -> str:
+    return ", ".join(said for said in (f"p {choice.probability:.2f}", amount_text(choice)) if said)
 
 
 def _row(lines: Sequence[object], images: Tensor, description: str) -> Html:

@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_charts import COLORS, Line, line_chart
-from jointsearch.report.page_html import Html, percent, tag
+from jointsearch.report.page_html import Html, capitalized, percent, tag
 from jointsearch.report.page_run import Part, Run, number
 
-# In the order in which they are shown; others follow under their own names.
+# In the order in which they are shown, after the metric; others follow under their own names.
 FIGURES = {
-    "validation_accuracy": "Validation accuracy, %",
     "validation_loss": "Validation loss",
     "train_loss": "Training loss",
     "effective_sub_policies": "Sub-policies in use, exp(entropy)",
@@ -21,22 +21,26 @@ FIGURES = {
     "visits_least": "Tries of the least tried sub-policy",
 }
 SHARE = "share/"  # of the images on which an op acts
-SELECTED = "A dot marks the selected epoch; the number beside a title is the mean of all seeds there."
+SELECTED = "A dot marks the selected epoch. The number beside a title is the mean over seeds in that epoch."
 
 
-def search_history(parts: Sequence[Part]) -> list[Html]:
+def search_history(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
     """The charts of one step of a search, a curve for each seed."""
     colors = {part.folder: place for place, part in enumerate(parts)}
-    names = _figures(parts)
-    shares = sorted((name for name in names if name.startswith(SHARE)), key=lambda name: -_mean(name, parts))
-    charts = [_chart(name, parts, colors, f"{_mean(name, parts):.3g}") for name in names if name not in shares]
+    figures = _figures(parts, metric)
+    shares = sorted((name for name in figures if name.startswith(SHARE)), key=lambda name: -_mean(name, parts))
+    charts = [
+        _chart(name, title, parts, colors, f"{_mean(name, parts):.3g}")
+        for name, title in figures.items()
+        if name not in shares
+    ]
     if not charts:
         return []
     keys = {f"seed {part.seed}": colors[part.folder] for part in parts}
     shown = [_legend(keys, SELECTED), tag("div", *charts, class_="charts")]
     if shares:
         highest = max(value for part in parts for name in shares for _, value in _points(part, name))
-        small = [_chart(name, parts, colors, percent(_mean(name, parts)), highest) for name in shares]
+        small = [_chart(name, figures[name], parts, colors, percent(_mean(name, parts)), highest) for name in shares]
         shown += [tag("h3", "Share of images on which an op acts"), tag("div", *small, class_="charts small")]
     return shown
 
@@ -45,8 +49,9 @@ def training_history(run: Run) -> list[Html]:
     """The charts of all trainings, a curve for each, colored by policy."""
     colors = policy_colors(run)
     by_folder = {part.folder: colors[part.group] for part in run.trainings}
-    charts = [_chart(name, run.trainings, by_folder) for name in _figures(run.trainings)]
-    return [_legend(colors), tag("div", *charts, class_="charts")] if charts else []
+    figures = _figures(run.trainings, run.metric)
+    charts = [_chart(name, title, run.trainings, by_folder) for name, title in figures.items()]
+    return [_legend(colors, "One curve for each seed."), tag("div", *charts, class_="charts")] if charts else []
 
 
 def policy_colors(run: Run) -> dict[str, int]:
@@ -54,18 +59,28 @@ def policy_colors(run: Run) -> dict[str, int]:
     return {name: place for place, name in enumerate(dict.fromkeys(part.group for part in run.trainings))}
 
 
-def _figures(parts: Sequence[Part]) -> list[str]:
-    """What the records hold numbers of in more than one epoch, in the order in which it is shown."""
+def _figures(parts: Sequence[Part], metric: MetricFacts) -> dict[str, str]:
+    """What the records hold numbers of in more than one epoch, in the order in which it is shown, with its title."""
+    first = {metric.validation: capitalized(metric.title(metric.validation))}
+    known = first | FIGURES | first
     found = dict.fromkeys(name for part in parts for record in part.epochs for name in record)
     several = [name for name in found if len({epoch for part in parts for epoch, _ in _points(part, name)}) > 1]
-    known = [name for name in FIGURES if name in several]
-    return known + [name for name in several if name not in (*FIGURES, "epoch", "step")]
+    own = {
+        name: name.removeprefix(SHARE) if name.startswith(SHARE) else capitalized(name.replace("_", " "))
+        for name in several
+        if name not in (*known, "epoch", "step")
+    }
+    return {name: title for name, title in known.items() if name in several} | own
 
 
 def _chart(
-    name: str, parts: Sequence[Part], colors: Mapping[Path, int], said: str = "", highest: float | None = None
+    name: str,
+    title: str,
+    parts: Sequence[Part],
+    colors: Mapping[Path, int],
+    said: str = "",
+    highest: float | None = None,
 ) -> Html:
-    title = FIGURES.get(name, name.removeprefix(SHARE).replace("_", " "))
     lines = [Line(_points(part, name), colors[part.folder], _selected_epoch(part)) for part in parts]
     chart = line_chart([line for line in lines if line.points], f"{title} over epochs", highest)
     return tag("figure", tag("figcaption", tag("b", title), tag("span", said)), chart)

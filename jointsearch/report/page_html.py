@@ -99,6 +99,11 @@ def amount(value: float | None, form: str = ",.0f") -> str:
     return DASH if value is None else format(value, form)
 
 
+def capitalized(words: str) -> str:
+    """Words as they begin a title; what follows stays as it is."""
+    return words[:1].upper() + words[1:]
+
+
 def duration(seconds: float | None) -> str:
     """A time as people read it."""
     if seconds is None:

@@ -12,11 +12,14 @@ from torch import Tensor
 from jointsearch.data.datasets import DATASETS, FILES, DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
+from jointsearch.report.metric_facts import ACCURACY, MetricFacts, metric_facts
 from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
 from jointsearch.runs.track import read_metrics
 from jointsearch.settings import build
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, shown_path
+
+VALIDATION = "validation_"  # begins what was measured on validation images, in the record of an epoch
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,17 @@ class Run:
         return tuple(tuple(part for part in self.searches if part.group == group) for group in groups)
 
     @property
+    def metric(self) -> MetricFacts:
+        """The metric of its results; where none names one, what the epochs were scored by."""
+        named = (part for part in self.parts if "metric" in (part.result or {}))
+        if (part := next(named, None)) is not None:
+            return metric_facts(part.result or {}, shown_path(part.folder))
+        scored = {key for part in self.parts for record in part.epochs for key in record if key.startswith(VALIDATION)}
+        others = sorted(scored - {ACCURACY.validation, f"{VALIDATION}loss"})
+        alone = others and ACCURACY.validation not in scored
+        return MetricFacts(others[0].removeprefix(VALIDATION)) if alone else ACCURACY
+
+    @property
     def first(self) -> Part:
         """The part that is asked for what all have in common."""
         return self.parts[0]
@@ -107,6 +121,11 @@ def read_run(folder: Path | str) -> Run:
             "retrain.py, as in run=runs/search/2026-01-01/12-00-00"
         )
     return Run(root, _by_seed(searches), _by_seed(trainings))
+
+
+def seconds(parts: Iterable[Part]) -> float:
+    """How long some parts took together."""
+    return sum(part.figure("seconds") or 0 for part in parts)
 
 
 def number(value: Any) -> float | None:

@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 def describe_searches(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with a line for each seed, and the agreement between them."""
     lines = [
-        "| seed | seconds | forward-equivalents | in use | left as it was | tries of each | steps skipped |",
+        "| seed | seconds | forward-equivalents | sub-policies in use | images left as they are | "
+        "tries of a sub-policy | steps skipped |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in results:
@@ -54,10 +55,12 @@ def agreement_between_seeds(compared: str, values: Sequence[Sequence[float]]) ->
     # Ranks of n things that nothing but chance orders correlate with a variance of 1 / (n - 1), ties or not, and pairs
     # of seeds are uncorrelated.
     chance = min(1.0, 1.96 / math.sqrt((len(values[0]) - 1) * math.comb(len(values), 2)))
-    return (
+    said = (
         f"Rank correlation of the {compared} between seeds: {mean:+.2f} on average (1: the same order in each). Random "
-        f"orders give a value within ±{chance:.2f} in 95 of 100 cases, or a wider range where several share one logit."
+        f"orders give a value within ±{chance:.2f} in 95 of 100 cases, or a wider range where several share one "
+        "learned number."
     )
+    return said + (" So the seeds agree no more than random orders would." if abs(mean) <= chance else "")
 
 
 def rank_agreement(values: Sequence[Sequence[float]]) -> float | None:

@@ -1,0 +1,89 @@
+"""The finding beside its controls: a table of all trainings, and how to read it."""
+
+from collections.abc import Sequence
+
+from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row, compare
+from jointsearch.report.page_charts import dot_strip
+from jointsearch.report.page_history import policy_colors
+from jointsearch.report.page_html import Html, duration, table, tag
+from jointsearch.report.page_run import Run, seconds
+from search_spaces.errors import InputError
+
+# How the rows are trained that every study may have; the name of any other is that of its policy.
+ROWS = {
+    "found": "with what the searches found",
+    "none": "without a policy",
+    "trivialaugment": "with TrivialAugment, which needs no search",
+}
+
+
+def comparison_section(run: Run) -> list[Html]:
+    """All trainings of a run side by side."""
+    if not run.trainings:
+        return [tag("p", "Nothing in this folder was trained with what was found, so nothing says what it is worth.")]
+    try:
+        comparison = compare([run.folder])
+    except InputError as problem:
+        return [tag("p", f"Not compared: {problem}.", class_="note")]
+    parts = [_table(run, comparison)] if comparison.rows else [tag("p", NONE_FINISHED)]
+    if comparison.unfinished:
+        parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
+    said = [_rows(run, comparison), _equal_budget(run), _how_to_read(comparison), _cost(run)]
+    return [*parts, *(tag("p", one, class_="faint") for one in said if one)]
+
+
+def _table(run: Run, comparison: Comparison) -> Html:
+    colors = policy_colors(run)
+    values = [value for row in comparison.rows for value in row.values.values()]
+    bounds = (min(values), max(values))
+    low, high = (f"{bound:.{max(1, comparison.decimals - 1)}f}" for bound in bounds)
+    each = f"each seed, {low} to {high}"
+    head = ("policy", comparison.title, "seeds", f"minus {comparison.baseline}, paired (95% interval)", "", each)
+
+    def line(row: Row) -> Sequence[object]:
+        described = f"{row.policy}, {comparison.metric.words} of each seed"
+        strip = dot_strip(tuple(row.values.values()), bounds, colors[row.policy], described)
+        difference = comparison.difference(row)
+        paired, verdict = ("", "") if difference is None else (comparison.paired(difference), difference.verdict)
+        return row.policy, comparison.score(row), len(row.values), paired, verdict, strip
+
+    return table(head, map(line, comparison.rows), words=(0, 4, 5))
+
+
+def _rows(run: Run, comparison: Comparison) -> str:
+    names = [row.policy for row in comparison.rows]
+    known = [name for name in ROWS if name in names and (name != "found" or run.searches)]
+    said = [f"Row {', row '.join(f'{name} was trained {ROWS[name]}' for name in known)}."] if known else []
+    if any("@" in name for name in names):
+        said.append(
+            "Rows without @ share their cells, so they compare policies. After @ stands the name of other cells."
+        )
+    return " ".join(said)
+
+
+def _equal_budget(run: Run) -> str:
+    first = next((part for part in run.trainings if part.result is not None), run.trainings[0])
+    epochs, images = first.setting("recipe", "epochs"), first.setting("data", "train")
+    tested = first.figure("test_images")
+    told = "" if tested is None else f" The network of the last epoch was measured on {tested:,.0f} test images."
+    alike = "All settings but policy, genotype and seed are the same."
+    return f"Every network was trained for {epochs} epochs on {images} images.{told} {alike}"
+
+
+def _how_to_read(comparison: Comparison) -> str:
+    if comparison.baseline not in (row.policy for row in comparison.rows):
+        return comparison.without_baseline
+    return (
+        "The best row comes first. After a score, ± is the standard deviation over seeds. A difference is the mean "
+        f"over the seeds that a row shares with {comparison.baseline}. Its ± is the 95% interval of that mean. The "
+        "table says “better” or “worse” where three seeds or more leave zero outside of the interval. Every interval "
+        "is for its row alone, not for all rows together. At the right, a dot is one seed, and the stroke is their "
+        "mean."
+    )
+
+
+def _cost(run: Run) -> str:
+    if not run.searches:
+        return ""
+    trained, searched = (duration(seconds(parts)) for parts in (run.trainings, run.searches))
+    return f"The trainings took {trained}. The searches before them took {searched} more."
