@@ -204,7 +204,6 @@ class Scores:
     values: Mapping[str, float]
     main: str
     higher_is_better: bool = True
-    unit: str = ""
 
     @property
     def decisive(self) -> float:

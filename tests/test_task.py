@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from jointsearch import Task, compose_study, run_study
 from jointsearch.through_step.loss import cross_entropies
-from tests.own_tasks import Brier, SquaredDistance
+from search_spaces.errors import InputError
+from tests.own_tasks import Brier, GroupWeights, SquaredDistance
 
 OWN = Task(SquaredDistance, Brier)
 SMALL = [
@@ -62,6 +63,21 @@ def test_every_search_learns_from_the_loss_that_it_is_given(name: str, tmp_path:
     settings = json.loads(next(tmp_path.glob("search-seed0/settings.json")).read_text())
     assert settings["objective"] == "tests.own_tasks.SquaredDistance"
     assert settings["metric"] == "tests.own_tasks.Brier"
+    found = json.loads(next(tmp_path.glob("search-seed0/result.json")).read_text())
+    assert found["metric"] == {"name": "brier", "unit": "", "higher_is_better": False}
+
+
+def test_a_whole_study_is_scored_by_the_metric_that_it_is_given(tmp_path: Path) -> None:
+    study = compose_study(*SMALL, *SEARCHES["relax"])
+    result = run_study(study, tmp_path, task=OWN)
+    trained = json.loads((tmp_path / "none/seed0/result.json").read_text())
+    assert trained["metric"] == {"name": "brier", "unit": "", "higher_is_better": False}
+    assert 0 < trained["test_brier_last"] < 2
+    assert result.comparison is not None
+    with pytest.raises(InputError, match="objective was"):  # another loss is another study
+        run_study(study, tmp_path, task=Task(GroupWeights, Brier))
+    with pytest.raises(InputError, match="metric was"):
+        run_study(study, tmp_path)
 
 
 def test_the_name_of_a_task_says_what_differs_from_classification() -> None:

@@ -125,7 +125,7 @@ def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
     }
     if (last := training.test()) is None:
         return result
-    result["metric"] = {"name": last.main, "unit": last.unit, "higher_is_better": last.higher_is_better}
+    result["metric"] = training.metric()
     result[f"test_{last.main}_last"] = last.decisive
     if kept.weights is None:
         return result

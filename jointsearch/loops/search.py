@@ -71,6 +71,7 @@ def search(
             "skipped_steps": training.progress.skipped,
             "select_epoch": select_epoch,
             "selected_epoch": kept.epoch,
+            "metric": training.metric(),
             **kept.facts,
         }
 

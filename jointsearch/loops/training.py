@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -116,6 +116,11 @@ class Training:
     def test(self) -> Scores | None:
         """Score the network on the test images. Only a finished training is asked for this."""
         return self.evaluate(self.test_images)
+
+    def metric(self) -> dict[str, Any]:
+        """Name, unit and direction of its score."""
+        metric = self.plan.task.new_metric(self.plan.device)
+        return {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
 
     def evaluate(self, images: AnySet) -> Scores | None:
         """Score the network on images as they are; None for an empty set."""

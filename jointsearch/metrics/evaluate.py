@@ -34,4 +34,4 @@ def evaluate(
     metric = new_metric(trained.device)
     for batch in images.batches(torch.arange(len(images)), EVALUATION_BATCH):
         metric.update(trained.outputs(normalize(batch.images, standard)), batch.labels)
-    return Scores(metric.compute(), metric.name, metric.higher_is_better, metric.unit)
+    return Scores(metric.compute(), metric.name, metric.higher_is_better)
