@@ -6,9 +6,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from tests.folders_bench import classes, write_folder
 from tests.scripts_bench import copy_project
 from tests.starts import run_all
-from tests.test_data_folder import classes, write_folder
 
 pytestmark = pytest.mark.slow
 
