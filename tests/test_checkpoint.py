@@ -114,6 +114,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.dictionaries(keys, nested, max_size=5))
 def test_every_state_of_plain_parts_comes_back_with_the_same_types_and_bits(state: dict) -> None:

@@ -40,8 +40,9 @@ def test_every_search_of_the_benchmark_has_all_ops_of_the_answer_to_choose_from(
     assert [shares[op] * len(OPS) for op in GOOD] == pytest.approx([1.0] * len(GOOD))
 
 
+@pytest.mark.slow
 def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=3))
+    monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=3, evaluate_every=3))
     short = ["searcher.trial_steps=1", "searcher.measurements=2"]
     outcome = shapes_outcome(searcher_of([*ON_SHAPES, *SHAPES["the same, longer"], *short]), 0, Shapes(reduced=96))
     assert outcome.over_uniform.keys() == GOOD.keys()

@@ -171,6 +171,7 @@ def test_both_sides_of_a_recorded_step_lie_around_its_losses(step) -> None:
     torch.testing.assert_close(sides.losses(), per_image_loss(outputs, labels), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rewards_by_finite_difference_forward_mode_and_double_backward_agree(step) -> None:
     frozen, images, labels, _, direction = step
     exact = double_backward(frozen, direction, images, labels, 0.05)
