@@ -21,12 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from jointsearch.runs import verified_folder
-from jointsearch.runs.checkpoint import (
-    generator_states,
-    load_checkpoint,
-    restore_generator_states,
-    save_checkpoint,
-)
+from jointsearch.runs.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.runs.plain_state import DTYPES, decode_state, encode_state
 from jointsearch.runs.verified_folder import MANIFEST, STATE, TENSORS, with_manifest
 from search_spaces.errors import InputError

@@ -106,27 +106,37 @@ def agree(there: Any, here: Any) -> None:
         assert one == (pytest.approx(other, rel=0.01) if isinstance(other, float) else other)
 
 
+# Rewards come to the CPU, where the policy lies, and its gradient through the pixels comes and goes; cells look once
+# whether their gradient is finite. No count grows with the images, the ops or the layers.
+MOST_WAITS = {"gradients": 4, "joint": 7, "single_path": 6, "kashima2021": 7}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SEARCHES)
-def test_a_search_goes_there_as_it_goes_here_also_after_an_interruption(
+def test_a_search_goes_there_as_it_goes_here_also_after_an_interruption_and_a_step_waits_a_few_times_only(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searcher_module, "largest_eigenvalue", partial(largest_eigenvalue, iterations=2))
-    steps, second_epoch = count(), 1 if kind in JOINT else 2
-
-    def interrupted(step: Step) -> StepReport:
-        if next(steps) == second_epoch:
-            raise KeyboardInterrupt
-        return step()
-
+    steps, second_epoch, waited = count(), 1 if kind in JOINT else 2, list[int]()
     study = search_of(kind)
     (here,) = run_searches(study, tmp_path / "here")
-    with elsewhere():
-        options = {"device": ELSEWHERE, "save_seconds": 0.0}
+    with elsewhere() as waits:
+
+        def interrupted(step: Step) -> StepReport:
+            if next(steps) == second_epoch:
+                raise KeyboardInterrupt
+            before = waits.total()
+            report = step()
+            waited.append(waits.total() - before)
+            return report
+
+        options = {"device": ELSEWHERE, "save_seconds": 0.0, "watch": watched(interrupted)}
         with pytest.raises(KeyboardInterrupt):
-            run_searches(study, tmp_path / "there", watch=watched(interrupted), **options)
+            run_searches(study, tmp_path / "there", **options)
         (there,) = run_searches(study, tmp_path / "there", tried=True, **options)
     agree(there, here)
+    assert len(waited) == here["steps"]
+    assert 0 < max(waited) <= MOST_WAITS.get(kind, 1_000_000)
 
 
 @pytest.mark.slow
@@ -142,24 +152,6 @@ def test_a_training_goes_there_as_it_goes_here(kind: str, tmp_path: Path) -> Non
     with elsewhere():
         (there,) = run_grid(grid, tmp_path / "there", device=ELSEWHERE)
     agree(there, here)
-
-
-# Rewards come to the CPU, where the policy lies, and its gradient through the pixels comes and goes; cells look once
-# whether their gradient is finite. No count grows with the images, the ops or the layers.
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "most"), [("gradients", 4), ("joint", 7), ("single_path", 6), ("kashima2021", 7)])
-def test_a_step_waits_for_the_device_a_few_times_only(kind: str, most: int, tmp_path: Path) -> None:
-    counts = list[int]()
-    with elsewhere() as waits:
-
-        def counted(step: Step) -> StepReport:
-            before = waits.total()
-            report = step()
-            counts.append(waits.total() - before)
-            return report
-
-        run_searches(search_of(kind), tmp_path, watch=watched(counted), device=ELSEWHERE)
-    assert 0 < max(counts) <= most
 
 
 def test_tensors_of_two_devices_do_not_meet_and_what_comes_back_is_counted() -> None:
