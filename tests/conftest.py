@@ -14,7 +14,9 @@ from torch.nn.functional import interpolate
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Begun first, so that no process is left with one of them alone; the others take at most half a minute each.
-LONGEST = ("planted", "elsewhere", "scripts_search", "scripts_joint", "scripts", "docs", "retrain", "search_kills")
+LONGEST = (
+    *("planted", "elsewhere", "scripts_search", "scripts_joint", "scripts", "docs", "retrain", "search_kills", "wheel"),
+)
 
 # One thread: sums are always added in the same order, and on small tensors a second thread costs more than it gives.
 torch.set_num_threads(1)
