@@ -13,8 +13,19 @@ from torch.nn.functional import interpolate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Begun first, so that no process is left with one of them alone; the others take at most half a minute each.
+LONGEST = (
+    *("planted", "elsewhere", "scripts_search", "scripts_joint", "scripts", "docs", "retrain", "search_kills", "wheel"),
+)
+
 # One thread: sums are always added in the same order, and on small tensors a second thread costs more than it gives.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file the order stays."""
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture

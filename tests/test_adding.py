@@ -1,15 +1,14 @@
 """The recipes of CONTRIBUTING.md for adding one thing: how many files each takes, and that it works at once."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
+from tests.folders_bench import classes, write_folder
 from tests.scripts_bench import copy_project
-from tests.test_data_folder import classes, write_folder
+from tests.starts import run_all
 
 pytestmark = pytest.mark.slow
 
@@ -104,24 +103,36 @@ EDITED_FILES = {"op": 1}
 FOUND = {"searcher": {"AutoContrast"}, "op": {"Halve", "Invert", "Rotate"}}
 
 
+@pytest.fixture(scope="module")
+def added(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[CompletedProcess[str]], int]]:
+    """Of each kind the folder of its search, what the search and its help came to, and how many files were new.
+
+    All are added to one copy, which starts once; no recipe names what another adds.
+    """
+    scratch = tmp_path_factory.mktemp("adding")
+    news, copy, folders, commands = {}, scratch / "copy", {}, []
+    copy_project(copy)
+    for kind, (files, words) in RECIPES.items():
+        news[kind] = sum(not (copy / name).exists() for name in files)
+        for name, text in files.items():
+            with (copy / name).open("a") as file:
+                file.write(text)
+        folders[kind] = scratch / kind
+        write_folder(folders[kind] / "photos", classes())
+        command = [str(copy / "scripts" / "joint_search.py"), *QUICK, *words]
+        commands += [(folders[kind], command), (folders[kind], [*command, "--help"])]
+    done = run_all(commands, copy, scratch / "printed")
+    return {kind: (folders[kind], done[2 * i : 2 * i + 2], news[kind]) for i, kind in enumerate(RECIPES)}
+
+
 @pytest.mark.parametrize("kind", RECIPES)
-def test_a_new_one_takes_few_files_and_works_from_the_command_line(kind: str, tmp_path: Path) -> None:
-    copy, folder = copy_project(tmp_path / "copy"), tmp_path / "folder"
-    write_folder(folder / "photos", classes())
-    files, words = RECIPES[kind]
-    new = {name for name in files if not (copy / name).exists()}
-    assert (len(new), len(files) - len(new)) == (NEW_FILES[kind], EDITED_FILES.get(kind, 0))
-    for name, text in files.items():
-        with (copy / name).open("a") as file:
-            file.write(text)
-    command = [sys.executable, str(copy / "scripts" / "joint_search.py"), *QUICK, *words]
-    environment = os.environ | {"PYTHONPATH": str(copy)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def test_a_new_one_takes_few_files_and_works_from_the_command_line(
+    kind: str, added: dict[str, tuple[Path, list[CompletedProcess[str]], int]]
+) -> None:
+    folder, (done, helped), new = added[kind]
+    assert (new, len(RECIPES[kind][0]) - new) == (NEW_FILES[kind], EDITED_FILES.get(kind, 0))
     assert done.returncode == 0, done.stderr
     found = json.loads((folder / "out/search-seed0/policy.json").read_text())
     ops = {one["op"] for sub_policy in found["sub_policies"] for one in sub_policy["ops"]}
     assert FOUND.get(kind, ops) == ops
-    helped = subprocess.run(
-        [*command, "--help"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
     assert kind == "op" or f"{kind}=" in helped.stdout

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from jointsearch.benchmarks import search_step
 from jointsearch.benchmarks.augmentation import compare_libraries, photographs, share_of_step
-from jointsearch.benchmarks.search_step import peak_gigabytes, step_costs
+from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.timing import time_in_turn
 from jointsearch.commands.benchmark import GRADIENTS, stage_of
 from jointsearch.commands.command import run
@@ -49,20 +50,24 @@ def test_the_script_refuses_an_unknown_task(capsys: pytest.CaptureFixture[str]) 
     assert "augment" in capsys.readouterr().err
 
 
-def test_a_search_step_is_set_beside_the_plain_step_of_the_same_network() -> None:
+def test_a_search_step_is_set_beside_the_plain_step_of_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_step, "BLOCK_SECONDS", 0.2)
+    monkeypatch.setattr(search_step, "peak_gigabytes", lambda search, *_: 1.0 if search is None else 2.0)
     searches = {
         "default": stage_of(GRADIENTS),
         "fixed": stage_of([*GRADIENTS, "searcher.magnitude_gradient=none"]),
     }
     costs = step_costs(searches, "tiny_cnn", 16, torch.device("cpu"), rounds=1)
     assert [costs[name].forward_equivalents for name in ("plain", "default", "fixed")] == [3, 10, 8]
+    assert [costs[name].peak_gigabytes for name in ("plain", "default", "fixed")] == [1, 2, 2]
     assert costs["default"].seconds > costs["plain"].seconds
     assert costs["plain"].augmentation_seconds is None
     assert 0 < costs["default"].augmentation_seconds < costs["default"].seconds
 
 
+@pytest.mark.slow
 def test_the_peak_memory_is_that_of_the_step_and_not_of_whoever_asks() -> None:
     ballast = torch.ones(2**28)  # 1 GiB here, and none of it there
-    peak = peak_gigabytes(None, "tiny_cnn", 16, torch.device("cpu"))
+    peak = search_step.peak_gigabytes(stage_of(GRADIENTS), "tiny_cnn", 16, torch.device("cpu"))
     assert 0.1 < peak < 1.5
     assert ballast.sum() > 0

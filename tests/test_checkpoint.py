@@ -21,12 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from jointsearch.runs import verified_folder
-from jointsearch.runs.checkpoint import (
-    generator_states,
-    load_checkpoint,
-    restore_generator_states,
-    save_checkpoint,
-)
+from jointsearch.runs.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.runs.plain_state import DTYPES, decode_state, encode_state
 from jointsearch.runs.verified_folder import MANIFEST, STATE, TENSORS, with_manifest
 from search_spaces.errors import InputError
@@ -114,6 +109,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.dictionaries(keys, nested, max_size=5))
 def test_every_state_of_plain_parts_comes_back_with_the_same_types_and_bits(state: dict) -> None:

@@ -14,7 +14,7 @@ from jointsearch.data.archive import list_archive
 from jointsearch.data.files import ZipMember
 from jointsearch.data.load import load_splits
 from search_spaces.errors import InputError
-from tests.test_data_folder import classes, gray, settings, write_tar, write_zip
+from tests.folders_bench import classes, gray, settings, write_tar, write_zip
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:

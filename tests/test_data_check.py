@@ -13,8 +13,8 @@ from jointsearch.data.check import check_data, check_data_report
 from jointsearch.data.datasets import Cifar10, DataSettings, Digits, Folder
 from jointsearch.data.files import Finding
 from jointsearch.data.sets import FoundSplits, ImageSet
-from tests.test_data_decode import BAD, WHOLE, chunk, encoded, png, turned
-from tests.test_data_folder import classes, gray, settings, write_folder, write_tar
+from tests.folders_bench import classes, gray, settings, write_folder, write_tar
+from tests.images_bench import BAD, WHOLE, chunk, encoded, png, turned
 
 
 def grain(name: str, **options) -> bytes:

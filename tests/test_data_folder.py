@@ -1,58 +1,19 @@
 """Class folders are found in a folder or an archive in every layout, and every misplaced file is named."""
 
-import io
 import os
 import random
 import socket
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from jointsearch.data.datasets import Folder
 from jointsearch.data.load import load_splits
 from jointsearch.data.sets import DataSplits, ImageSet
 from search_spaces.errors import InputError
-from tests.test_data_decode import png
-
-Files = dict[str, bytes]
-
-
-def gray(level: int) -> bytes:
-    """A 2x2 image of one gray level."""
-    return png(2, 1, 8, 0, bytes([level, level]))
-
-
-def classes(prefix: str = "", first: int = 0, count: int = 10) -> Files:
-    """Two classes with images of different gray levels, whose names sort differently by number and by bytes."""
-    return {f"{prefix}{name}/{n}.png": gray(first + 20 * n + k) for k, name in enumerate("ab") for n in range(count)}
-
-
-def write_folder(root: Path, files: Files) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
-def write_tar(path: Path, files: Files, mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
-def write_zip(path: Path, files: Files) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
+from tests.folders_bench import Files, classes, gray, levels, settings, write_folder, write_tar, write_zip
+from tests.images_bench import png
 
 WRITERS: dict[str, Callable[[Path, Files], Path]] = {
     "folder": lambda root, files: write_folder(root / "set", files),
@@ -61,16 +22,6 @@ WRITERS: dict[str, Callable[[Path, Files], Path]] = {
     "tgz": lambda root, files: write_tar(root / "SET.TGZ", files, "w:gz"),
     "zip": lambda root, files: write_zip(root / "set.zip", files),
 }
-
-
-def settings(path: Path, **fields) -> Folder:
-    """Sizes and channels stay as they are, and a quarter of the training images validates."""
-    defaults = {"path": str(path), "channels": None, "validation": 0.25, "workers": 0}
-    return Folder(**{**defaults, **fields})
-
-
-def levels(image_set) -> list[int]:
-    return image_set.images[:, 0, 0, 0].tolist()
 
 
 def contents(splits: DataSplits) -> list[list[tuple[int, int]]]:

@@ -11,8 +11,8 @@ from jointsearch.data.datasets import HuggingFace
 from jointsearch.data.hf import TableRows
 from jointsearch.data.load import load_splits
 from search_spaces.errors import InputError
-from tests.test_data_decode import WHOLE
-from tests.test_data_folder import gray, levels
+from tests.folders_bench import gray, levels
+from tests.images_bench import WHOLE
 
 datasets = pytest.importorskip("datasets", reason="the extra `hf` is not installed")
 # The library forks for its progress bars and leaves files to the garbage collector.

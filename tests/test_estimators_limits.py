@@ -10,7 +10,7 @@ from jointsearch.estimators.draw import EDGE, Estimator, Noise, PolicyLogits, dr
 from jointsearch.estimators.gumbel import Gumbel
 from jointsearch.estimators.reinforce import Reinforce
 from jointsearch.estimators.relax import Relax
-from tests.test_estimators import both_scorings, random_logits, seeded
+from tests.estimators_bench import both_scorings, random_logits, seeded
 
 EXTREME: dict[str, Callable[[str, float, tuple[int, int]], Estimator]] = {
     "reinforce": lambda scoring, temperature, size: Reinforce("leave_one_out", scoring),

@@ -17,7 +17,7 @@ from jointsearch.estimators.sample import (
     relaxed_sub_policy,
     relaxed_sub_policy_given,
 )
-from tests.test_estimators import K, N, both_scorings, random_logits, seeded
+from tests.estimators_bench import K, N, both_scorings, random_logits, seeded
 
 DRAWS = 100_000
 

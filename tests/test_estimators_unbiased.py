@@ -9,7 +9,7 @@ from torch import Tensor
 from jointsearch.estimators.draw import Estimator, PolicyLogits, draw_noise
 from jointsearch.estimators.reinforce import Reinforce
 from jointsearch.estimators.relax import Relax
-from tests.test_estimators import (
+from tests.estimators_bench import (
     K,
     N,
     both_scorings,

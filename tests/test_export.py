@@ -1,13 +1,11 @@
 """An exported policy gives the same pixels with the same probabilities, and its differences are listed."""
 
-import functools
 import importlib.abc
 import importlib.util
 import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,30 +27,10 @@ from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy, random_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
+from tests.export_bench import SINGLE, kornia_drawn, module_of
 
-SINGLE = tuple(name for name, op in OPS.items() if op.uses != "partner")
 MOVING = {name for name, op in OPS.items() if op.matrix is not None and op.has_magnitude}
 PAIR = SubPolicy((OpChoice("SamplePairing", 0.5, 0.5), OpChoice("Invert")))
-
-
-class FromText(importlib.abc.InspectLoader):
-    """Imports a module from its text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def get_source(self, fullname: str) -> str:
-        return self.text
-
-
-@functools.cache
-def module_of(text: str) -> ModuleType:
-    loader = FromText(text)
-    spec = importlib.util.spec_from_loader("policy_torchvision", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 def acting(draw: PolicyDraw, row: int) -> Iterator[tuple[int, str, bool]]:
@@ -133,12 +111,6 @@ def kornia_forced(patch: pytest.MonkeyPatch, value: Any, image: Tensor, draw: Po
             parameters["position"] = draw.position[:, stage]
         image = sequence[stage](image, parameters)
     return image
-
-
-def kornia_drawn(value: Any, image: Tensor, count: int) -> Tensor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return value(image.expand(count, -1, -1, -1))
 
 
 def albumentations_forced(patch: pytest.MonkeyPatch, value: Any, image: Tensor, draw: PolicyDraw) -> Tensor:

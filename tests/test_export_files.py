@@ -25,8 +25,8 @@ from search_spaces.controls import named_policy, random_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
+from tests.export_bench import SINGLE, kornia_drawn, module_of
 from tests.scripts_bench import run_script
-from tests.test_export import SINGLE, kornia_drawn, module_of
 
 POLICY = random_policy(SINGLE, 0)
 GENERATED = torchvision_policy(POLICY).value
@@ -58,6 +58,7 @@ print(NAME, torch.stack(changed).sum().item())
 """
 
 
+@pytest.mark.slow
 def test_the_generated_file_runs_where_nothing_of_ours_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "policy_torchvision.py").write_text(GENERATED, encoding="utf-8")
     command = [sys.executable, "-W", "error", "-c", ALONE]

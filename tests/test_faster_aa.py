@@ -98,6 +98,7 @@ class Line(nn.Module):
         return maps if pre_logits else self.classifier(maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.2, 0.8], ids=["from below", "from above"])
 def test_a_policy_that_shifts_normal_numbers_finds_the_true_shift(start: float, monkeypatch) -> None:
     """N(0, 1) is shifted by 4 * magnitude; the real numbers are N(2, 1). Measured over 8 runs: 1.96 to 2.01."""

@@ -24,9 +24,9 @@ from tests.runs_bench import Stopping
 
 ESTIMATORS = ("relax", "gumbel", "reinforce")
 SIZES = ("supernet.space=small", "supernet.channels=4", "supernet.layers=3", "dataset.reduced=80")
-# Two epochs of 40 training images in batches of 16.
-RECIPE = ("search_recipe.epochs=2", "search_recipe.batch_size=16", "policy_space.ops=[Rotate,Invert,Cutout]")
-STEPS = 6
+# Two epochs of 40 training images in batches of 20.
+RECIPE = ("search_recipe.epochs=2", "search_recipe.batch_size=20", "policy_space.ops=[Rotate,Invert,Cutout]")
+STEPS = 4
 
 
 def searched(folder: Path, estimator: str, stop_at: int | None = None) -> dict[str, Any]:
@@ -88,16 +88,8 @@ def test_what_it_finds_is_finite_and_moved(estimator: str, finished: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_another_run_of_the_same_seed_has_the_same_bits(estimator: str, finished: Path, tmp_path: Path) -> None:
-    expected = undisturbed(finished, estimator)
-    assert searched(tmp_path, estimator) | {"seconds": 0} == expected | {"seconds": 0}
-    assert final_state(tmp_path) == final_state(finished / estimator)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("stop_at", [2, 5])
-def test_interrupted_it_goes_on_with_the_same_bits(
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_another_run_of_the_same_seed_has_the_same_bits_also_where_it_was_interrupted(
     estimator: str, stop_at: int, finished: Path, tmp_path: Path
 ) -> None:
     expected = undisturbed(finished, estimator)

@@ -1,17 +1,16 @@
 """A user's own file adds ops, searchers and networks, in Python and where the command line names it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from search_spaces.controls import named_policy
 from tests.conftest import REPOSITORY
 from tests.scripts_bench import refusal, run_script
+from tests.starts import run_all
 
 PLUGIN = '''"""A searcher that counts its steps, an op, and a network."""
 
@@ -87,17 +86,17 @@ QUICK = [
 ]
 
 
-def joint_search(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, so that what a plugin adds is gone afterwards."""
-    command = [sys.executable, str(REPOSITORY / "scripts" / "joint_search.py"), *words]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "my.py").write_text(PLUGIN + OP + NETWORK)
-    return tmp_path
+NOTEBOOK = """
+from jointsearch import compose_study, run_study
+study = compose_study("search=policy", "searcher=toy", "recipe.epochs=1", "search_recipe.epochs=1", "controls=[none]",
+                      network="my_cnn", seeds=(0,), device="cpu")
+result = run_study(study, "out")
+assert result.policy.sub_policies[0].ops[0].op == "Halve"
+"""
+CHOOSES = [
+    *("searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]", "retrain=false"),
+    "policy_space.top=3",
+]
 
 
 def test_a_searcher_is_at_most_60_lines_and_an_op_at_most_15() -> None:
@@ -105,9 +104,31 @@ def test_a_searcher_is_at_most_60_lines_and_an_op_at_most_15() -> None:
     assert len(OP.splitlines()) <= 15
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, CompletedProcess[str]]]:
+    """Searches in processes of their own, so that what a plugin adds is gone after each, with their folders."""
+    scratch = tmp_path_factory.mktemp("plugins")
+    script, notebook = str(REPOSITORY / "scripts" / "joint_search.py"), scratch / "notebook.py"
+    notebook.write_text(PLUGIN + OP + NETWORK + NOTEBOOK)
+    commands = {
+        "toy": [script, *QUICK, "plugins=[my.py]", "searcher=toy", "searcher.magnitude=0.25"],
+        "chooses": [script, *QUICK, "plugins=[my.py]", *CHOOSES],
+        "refused": [script, *QUICK, *CHOOSES, "network=tiny_cnn"],
+        "notebook": [str(notebook)],
+    }
+    folders = {name: scratch / name for name in commands}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "my.py").write_text(PLUGIN + OP + NETWORK)
+    done = run_all([(folders[name], words) for name, words in commands.items()], REPOSITORY, scratch / "printed")
+    return {name: (folders[name], one) for name, one in zip(commands, done, strict=True)}
+
+
 @pytest.mark.slow
-def test_a_plugin_adds_a_searcher_an_op_and_a_network_to_the_command_line(folder: Path) -> None:
-    done = joint_search(folder, *QUICK, "plugins=[my.py]", "searcher=toy", "searcher.magnitude=0.25")
+def test_a_plugin_adds_a_searcher_an_op_and_a_network_to_the_command_line(
+    searched: dict[str, tuple[Path, CompletedProcess[str]]],
+) -> None:
+    folder, done = searched["toy"]
     assert done.returncode == 0, done.stderr
     found = json.loads((folder / "out/search-seed0/policy.json").read_text())
     assert found["sub_policies"][0]["ops"][0]["op"] == "Halve"
@@ -117,33 +138,22 @@ def test_a_plugin_adds_a_searcher_an_op_and_a_network_to_the_command_line(folder
 
 
 @pytest.mark.slow
-def test_an_op_of_a_plugin_is_among_those_that_a_search_chooses_from(folder: Path) -> None:
-    space = ["searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]", "retrain=false"]
-    done = joint_search(folder, *QUICK, "plugins=[my.py]", *space, "policy_space.top=3")
+def test_an_op_of_a_plugin_is_among_those_that_a_search_chooses_from(
+    searched: dict[str, tuple[Path, CompletedProcess[str]]],
+) -> None:
+    folder, done = searched["chooses"]
     assert done.returncode == 0, done.stderr
     assert "Halve" in (folder / "out/search-seed0/policy.json").read_text()
-    refused = joint_search(folder, *QUICK, *space, "run=other", "network=tiny_cnn")
+    _, refused = searched["refused"]
     assert refused.returncode == 2
     assert "Halve" in refused.stderr
 
 
 @pytest.mark.slow
-def test_what_a_plugin_adds_may_be_added_in_python_too(folder: Path) -> None:
-    (folder / "notebook.py").write_text(
-        PLUGIN
-        + OP
-        + NETWORK
-        + """
-from jointsearch import compose_study, run_study
-study = compose_study("search=policy", "searcher=toy", "recipe.epochs=1", "search_recipe.epochs=1", "controls=[none]",
-                      network="my_cnn", seeds=(0,), device="cpu")
-result = run_study(study, "out")
-assert result.policy.sub_policies[0].ops[0].op == "Halve"
-"""
-    )
-    command = [sys.executable, "notebook.py"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+def test_what_a_plugin_adds_may_be_added_in_python_too(
+    searched: dict[str, tuple[Path, CompletedProcess[str]]],
+) -> None:
+    _, done = searched["notebook"]
     assert done.returncode == 0, done.stderr
 
 

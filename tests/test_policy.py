@@ -276,6 +276,7 @@ def strength(before: Tensor, augment: Callable[[int], Tensor]) -> tuple[float, f
     return float(changes.mean()), float((changes.amax(2) == 0).float().mean())
 
 
+@pytest.mark.slow
 def test_autoaugment_changes_photos_as_strongly_as_torchvisions(photos: Tensor) -> None:
     theirs = AutoAugment(AutoAugmentPolicy.CIFAR10)
 

@@ -360,6 +360,7 @@ def test_presets_can_still_be_overridden() -> None:
     assert isinstance(given.dataset, Cifar10)
 
 
+@pytest.mark.slow
 def test_a_script_run_as_a_user_runs_it_shows_no_traceback(tmp_path: Path) -> None:
     script = REPOSITORY / "scripts" / "retrain.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.images_bench import BAD, WHOLE
+from tests.malformed_policies import MALFORMED
 from tests.scripts_bench import refusal
-from tests.test_data_decode import BAD, WHOLE
-from tests.test_policy_files import MALFORMED
 
 FOLDER = ["dataset=folder", "dataset.workers=0", "dataset.validation=null", "dataset.test_share=0.5"]
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from jointsearch.loops.grid import split_row
 from jointsearch.networks import create
 from jointsearch.protocols import Scores
 from jointsearch.runs.track import read_metrics
+from jointsearch.searchers import differentiable
+from jointsearch.through_step.hessian import largest_eigenvalue
 from search_spaces.cells.derive import derive
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -24,10 +28,11 @@ from search_spaces.genotype import PUBLISHED, Genotype
 from search_spaces.policy import Policy
 from tests.scripts_bench import refusal, run_script
 
+# Of 60 training images, one step an epoch.
 SMALL = ["cells.channels=4", "cells.layers=3", "device=cpu"]
 DATA = ["seeds=[0]", "dataset.reduced=120", "recipe.epochs=1", "recipe.batch_size=60", "threads=1"]
 SEARCH = [
-    *("supernet.channels=4", "supernet.layers=3", "search_recipe.epochs=3", "search_recipe.batch_size=30"),
+    *("supernet.channels=4", "supernet.layers=3", "search_recipe.epochs=3", "search_recipe.batch_size=60"),
     *("architecture.learning_rate=0.05", "supernet.space=small", "run=out", *SMALL, *DATA),
 ]
 
@@ -38,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_main_command_leaves_policy_cells_and_a_table_with_its_controls(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +65,7 @@ def test_the_main_command_leaves_policy_cells_and_a_table_with_its_controls(
 LATE = ("searcher.from_epoch=4", "architecture.from_epoch=1")  # before which nothing that is best was learned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "begins", "epoch"), [("last", (), 6), ("best", (), 4), ("best", LATE, 5)])
 def test_what_is_kept_is_of_the_epoch_that_the_rule_names(
     keep: str, begins: tuple[str, ...], epoch: int, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -85,8 +92,12 @@ def test_what_is_kept_is_of_the_epoch_that_the_rule_names(
     assert derive(CELL_SPACES["small"], *weights) == Genotype.load(found / "genotype.json")
 
 
-def test_the_budget_scales_both_kinds_of_epochs(folder: Path) -> None:
-    assert run_script("joint_search", *SEARCH, "budget=2", "controls=[]") == 0
+@pytest.mark.slow
+def test_the_budget_scales_both_kinds_of_epochs_and_where_learning_begins(folder: Path) -> None:
+    begins = ["searcher.from_epoch=2", "architecture.from_epoch=1"]
+    assert run_script("joint_search", *SEARCH, "budget=2", "controls=[]", *begins) == 0
+    settings = json.loads(Path("out/search-seed0/settings.json").read_text())["search"]
+    assert (settings["searcher"]["from_epoch"], settings["architecture"]["from_epoch"]) == (4, 2)
     assert json.loads((folder / "out/search-seed0/result.json").read_text())["epochs"] == 6
     assert json.loads((folder / "out/found/seed0/settings.json").read_text())["recipe"]["epochs"] == 2
 
@@ -97,6 +108,7 @@ def test_the_budget_scales_the_warm_up_too() -> None:
     assert (recipe.epochs, recipe.warmup.epochs) == (6, 2)
 
 
+@pytest.mark.slow
 def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder: Path) -> None:
     arguments = [*SEARCH, "search=separate", "network=tiny_cnn", "retrain=false"]
     assert run_script("joint_search", *arguments) == 0
@@ -106,13 +118,21 @@ def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder
     assert Policy.load("out/search-seed0/policy.json") == found
     assert Genotype.load("out/search-seed0/genotype.json")
     first, second = (json.loads(Path("out", name, "searches.json").read_text()) for name in ("policy", ""))
-    assert (first[0]["forward_equivalents"], second[0]["forward_equivalents"]) == (3 * 2 * 10, 3 * 2 * 5)
+    assert (first[0]["forward_equivalents"], second[0]["forward_equivalents"]) == (3 * 10, 3 * 5)
 
 
-def test_policy_and_genotype_of_different_runs_train_together(folder: Path) -> None:
-    for run in ("one", "other"):
-        seed = f"seeds=[{len(run)}]"
-        assert run_script("joint_search", *SEARCH, "retrain=false", f"run={run}", seed) == 0
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of seed 3 that ends with what it found."""
+    run = tmp_path_factory.mktemp("searched") / "out"
+    assert run_script("joint_search", *SEARCH, "retrain=false", f"run={run}", "seeds=[3]") == 0
+    return run
+
+
+@pytest.mark.slow
+def test_policy_and_genotype_of_different_runs_train_together(folder: Path, searched: Path) -> None:
+    shutil.copytree(searched, "one")
+    assert run_script("joint_search", *SEARCH, "retrain=false", "run=other", "seeds=[5]") == 0
     shared = [*SMALL, *DATA, "controls=[]"]
     assert run_script("retrain", "run=one", *shared, "seeds=null") == 0
     assert (
@@ -170,6 +190,7 @@ def test_what_makes_no_sense_is_refused_with_a_remedy_before_anything_is_written
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_folder_may_have_any_name_and_its_finds_train_once_more(folder: Path) -> None:
     assert run_script("joint_search", *SEARCH, "run=me@home/a@b", "controls=[none]") == 0
     assert Path("me@home/a@b/found/seed0/result.json").is_file()
@@ -183,23 +204,26 @@ def test_a_run_folder_may_have_any_name_and_its_finds_train_once_more(folder: Pa
     assert (trained / "policy.json").read_text() == (found / "policy.json").read_text()
 
 
+@pytest.mark.slow
 def test_finds_on_images_of_another_folder_are_used_only_when_asked_for(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, searched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_script("joint_search", *SEARCH, "retrain=false") == 0
-    trial = Path("out/search-seed0/settings.json")
+    shutil.copytree(searched, "out")
+    trial = Path("out/search-seed3/settings.json")
     searched = json.loads(trial.read_text())
     searched["dataset"] |= {"path": "other.tar"}
     trial.write_text(json.dumps(searched))
     capsys.readouterr()
-    assert run_script("retrain", *SMALL, *DATA, "controls=[]", "run=out") == 2
+    assert run_script("retrain", *SMALL, *DATA, "seeds=[3]", "controls=[]", "run=out") == 2
     assert "was on dataset.path=other.tar, and dataset.path is None" in capsys.readouterr().err
 
 
-def test_finds_on_other_images_are_used_only_when_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("joint_search", *SEARCH, "retrain=false") == 0
-    capsys.readouterr()
-    other = [*SMALL, "seeds=[0]", "controls=[]", "dataset=shapes", "dataset.reduced=64", "recipe.epochs=1"]
+@pytest.mark.slow
+def test_finds_on_other_images_are_used_only_when_asked_for(
+    folder: Path, searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(searched, "out")
+    other = [*SMALL, "seeds=[3]", "controls=[]", "dataset=shapes", "dataset.reduced=64", "recipe.epochs=1"]
     assert run_script("retrain", *other, "run=out") == 2
     assert "was on dataset=digits, and dataset is shapes; add dataset=digits" in capsys.readouterr().err
     assert not Path("out/retrained").exists()
@@ -219,15 +243,12 @@ def test_a_row_is_a_policy_and_perhaps_a_genotype(row: str, parts: tuple[str, st
     assert split_row(row) == parts
 
 
-def test_the_budget_scales_also_where_learning_begins(folder: Path) -> None:
-    begins = ["searcher.from_epoch=2", "architecture.from_epoch=1", "budget=2", "retrain=false"]
-    assert run_script("joint_search", *SEARCH, *begins) == 0
-    settings = json.loads(Path("out/search-seed0/settings.json").read_text())["search"]
-    assert (settings["searcher"]["from_epoch"], settings["architecture"]["from_epoch"]) == (4, 2)
-
-
-def test_the_hessian_is_that_of_the_search_also_after_the_evaluation_and_a_restart(folder: Path) -> None:
-    watched = [*SEARCH, "retrain=false", "architecture.against_collapse.hessian_monitor=true"]
+@pytest.mark.slow
+def test_the_hessian_is_that_of_the_search_also_after_the_evaluation_and_a_restart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(differentiable, "largest_eigenvalue", partial(largest_eigenvalue, iterations=3))
+    watched = [*SEARCH, "retrain=false", "search_recipe.epochs=2", "architecture.against_collapse.hessian_monitor=true"]
     assert run_script("joint_search", *watched) == 0
     path = Path("out/search-seed0/result.json")
     before = path.read_text()
@@ -238,6 +259,7 @@ def test_the_hessian_is_that_of_the_search_also_after_the_evaluation_and_a_resta
     assert json.loads(before)["hessian_largest"] == rows[-1]
 
 
+@pytest.mark.slow
 def test_a_study_reads_its_data_once_and_tries_every_network_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

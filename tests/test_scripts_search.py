@@ -254,6 +254,7 @@ def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:
     assert found != start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [*names_in("searcher"), *names_in("estimator"), *names_in("policy_space")])
 def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
     choice: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -263,7 +264,7 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
     # One measures once in an epoch, the other every 20 steps, and one measurement is too little.
     measured = ("searcher=trials", "searcher=table", "policy_space=measured")
     longer = ["search_recipe.epochs=14"] if choice in measured else []
-    given = ["retrain=false", *longer, choice]
+    given = ["retrain=false", *longer, choice, *["searcher.trial_steps=2"] * (choice == "searcher=trials")]
     tried = (run_script("joint_search", *quick(*first, *given)) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
     assert set(codes) <= {2}

@@ -230,6 +230,7 @@ def drift(shuffled: bool, seed: int) -> float:
     return float(bench.soft.preference.detach().square().mean())
 
 
+@pytest.mark.slow
 def test_among_ops_that_do_nothing_the_policy_drifts_as_it_does_on_shuffled_rewards() -> None:
     real, dealt = (sum(drift(shuffled, 100 * seed) for seed in range(5)) for shuffled in (False, True))
     assert 0.25 < real / dealt < 4  # squares: a factor of 2

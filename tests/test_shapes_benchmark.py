@@ -40,15 +40,16 @@ def test_every_search_of_the_benchmark_has_all_ops_of_the_answer_to_choose_from(
     assert [shares[op] * len(OPS) for op in GOOD] == pytest.approx([1.0] * len(GOOD))
 
 
+@pytest.mark.slow
 def test_a_round_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=3))
-    short = ["searcher.trial_steps=1", "searcher.measurements=2"]
+    monkeypatch.setattr(shapes, "RECIPE", dataclasses.replace(shapes.RECIPE, epochs=3, evaluate_every=3))
+    short = ["searcher.trial_steps=1", "searcher.measurements=2", "searcher.validation_batches=2"]
     outcome = shapes_outcome(searcher_of([*ON_SHAPES, *SHAPES["the same, longer"], *short]), 0, Shapes(reduced=96))
     assert outcome.over_uniform.keys() == GOOD.keys()
     assert 0 < outcome.accuracy < 100
     assert 0 < outcome.start_accuracy < 100
-    # 3 steps, of which those of the last two epochs are measured: 17 rows, a step and 7 validation batches each.
-    assert outcome.forward_equivalents == 3 * 3 + 2 * 17 * (3 + 7)
+    # 3 steps, of which those of the last two epochs are measured: 17 rows, a step and 2 validation batches each.
+    assert outcome.forward_equivalents == 3 * 3 + 2 * 17 * (3 + 2)
 
 
 @pytest.mark.parametrize("task", ["planted", "shapes"])

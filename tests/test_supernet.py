@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy, silu
 
 from jointsearch.benchmarks.plain_supernet import PlainBody
+from jointsearch.soft import candidates
 from jointsearch.soft.candidates import Candidate
 from jointsearch.soft.mixed import Mixture
 from jointsearch.soft.network import SuperNet
@@ -68,15 +69,31 @@ def test_outputs_and_all_gradients_are_those_of_the_plain_definition(space: Cell
     torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
 
 
-def test_in_float32_outputs_and_gradients_are_within_1e_4_of_the_plain_definition() -> None:
+@pytest.fixture
+def without_kinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ReLU and maximum made smooth, for both definitions alike."""
+    # 8.6 million numbers go into the ReLUs below, and rounding moves them by 5e-6: on some machines one of them changes
+    # its sign, which alone moves a gradient by 1e-3, of ours as well as of the plain definition.
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: silu(x))
+    monkeypatch.setattr(candidates, "relu", silu)
+    monkeypatch.setattr(nn.MaxPool2d, "forward", lambda self, x: avg_pool2d(x.exp(), 3, self.stride, 1).log())
+
+
+def test_in_float32_all_gradients_are_within_1e_4_of_the_plain_definition(without_kinks: None) -> None:
     plain, ours = plain_and_ours(DARTS, Skeleton(channels=16, layers=3, num_classes=3, in_chans=2), torch.float32)
     images, labels = batch(16, images=8, dtype=torch.float32)
     wanted, found = plain(images, softmaxed(ours)), ours(images)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
     wanted = gradients(cross_entropy(wanted, labels), plain, ours.logits)
     found = gradients(cross_entropy(found, labels), ours.network, ours.logits)
     for one, other in zip(found, wanted, strict=True):
         assert (one - other).norm() <= 1e-4 * (1 + other.norm())
+
+
+def test_in_float32_outputs_are_within_1e_4_of_the_plain_definition() -> None:
+    plain, ours = plain_and_ours(DARTS, Skeleton(channels=16, layers=3, num_classes=3, in_chans=2), torch.float32)
+    images, _ = batch(16, images=8, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), plain(images, softmaxed(ours)), rtol=0, atol=1e-4)
 
 
 def test_evaluation_uses_running_statistics_as_the_plain_definition_does() -> None:
@@ -154,6 +171,7 @@ def test_both_sides_of_a_recorded_step_lie_around_its_losses(step) -> None:
     torch.testing.assert_close(sides.losses(), per_image_loss(outputs, labels), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rewards_by_finite_difference_forward_mode_and_double_backward_agree(step) -> None:
     frozen, images, labels, _, direction = step
     exact = double_backward(frozen, direction, images, labels, 0.05)

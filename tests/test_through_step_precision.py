@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from jointsearch.through_step.loss import per_image_loss
 from jointsearch.through_step.validation import validation_gradient
-from tests.test_through_step import LABELS, REWARDS, STEP_SIZE, noise, recorded, singles, small
+from tests.through_step_bench import LABELS, REWARDS, STEP_SIZE, noise, recorded, singles, small
 
 __all__ = ["singles"]
 

@@ -15,7 +15,7 @@ from jointsearch.networks.create import create_network
 from jointsearch.randomness import own_global_randomness
 from jointsearch.through_step.finite_difference import finite_difference
 from jointsearch.through_step.record import FrozenNetwork, record_step
-from tests.test_through_step import LABELS, REWARDS, STEP_SIZE, doubles, one_step, recorded, singles, small
+from tests.through_step_bench import LABELS, REWARDS, STEP_SIZE, doubles, one_step, recorded, singles, small
 
 __all__ = ["doubles", "singles"]
 

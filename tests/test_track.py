@@ -121,6 +121,7 @@ def test_metrics_are_kept_where_wandb_cannot_be_imported(tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_the_metrics_and_draws_nothing_from_our_generators(tmp_path: Path) -> None:
     before = random.getstate(), torch.get_rng_state().tolist()
     with Tracker(tmp_path, "offline", {"seed": 7}, "my name") as tracker:

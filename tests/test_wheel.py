@@ -1,20 +1,29 @@
 """The installed package is complete: it holds its configurations, and works without the repository."""
 
-import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from jointsearch.compose import CONFIGS
 from tests.conftest import REPOSITORY
 from tests.scripts_bench import copy_project
+from tests.starts import run_all
 
 pytest.importorskip("hatchling", reason="hatchling is not installed; pip install -e '.[dev]'")
 
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+HELPED = ["search", "retrain", "compare", "report"]
+ENTRY = "import sys; from jointsearch.commands.command import entry_point; sys.exit(entry_point())"
+WHERE = "import os; import jointsearch; print(jointsearch.__file__, os.listdir())"
+UNLINK = """
+from pathlib import Path
+Path("out/report.html").unlink()
+print(Path("out/summary.md").read_text(), end="")
+"""
 TINY = [
     *("search=policy", "searcher=random", "network=tiny_cnn", "seeds=[0]", "dataset.reduced=60", "device=cpu"),
     *("search_recipe.epochs=1", "recipe.epochs=1", "controls=[none]", "run=out"),
@@ -43,19 +52,27 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def installed_run(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def jointsearch(installed: Path, folder: Path, *words: str) -> str:
-    """What the installed command prints; it must end well."""
-    entry = "import sys; from jointsearch.commands.command import entry_point; sys.exit(entry_point())"
-    done = installed_run(installed, folder, "-c", entry, *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def done(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CompletedProcess[str]]:
+    """What the installed package comes to, in the folder `folder` beside: it has nothing else of this project."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    files = {"jointsearch": ENTRY, "where": WHERE, "notebook": NOTEBOOK, "unlink": UNLINK}
+    for name, text in files.items():
+        (scratch / name).write_text(text)
+    commands = {
+        "where": ["where"],
+        **{f"{word} --help": ["jointsearch", word, "--help"] for word in HELPED},
+        "listed": ["where"],
+        "search": ["jointsearch", "search", *TINY],
+        "compare": ["jointsearch", "compare", "out"],
+        "unlink": ["unlink"],
+        "report": ["jointsearch", "report", "out"],
+        "notebook": ["notebook"],
+    }
+    folder = scratch / "folder"
+    folder.mkdir()
+    words = [(folder, [str(scratch / name), *rest]) for name, *rest in commands.values()]
+    return dict(zip(commands, run_all(words, installed, scratch / "printed"), strict=True))
 
 
 @pytest.mark.slow
@@ -71,30 +88,27 @@ def test_the_wheel_holds_every_configuration_and_every_module(installed: Path) -
 
 
 @pytest.mark.slow
-def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
-    done = installed_run(installed, tmp_path, "-c", "import jointsearch; print(jointsearch.__file__)")
-    assert done.stdout.strip() == str(installed / "jointsearch" / "__init__.py")
+def test_the_installed_package_is_the_one_that_runs(installed: Path, done: dict[str, CompletedProcess[str]]) -> None:
+    assert done["where"].stdout.split() == [str(installed / "jointsearch" / "__init__.py"), "[]"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["search", "retrain", "compare", "report"])
-def test_the_installed_command_lists_its_settings(word: str, installed: Path, tmp_path: Path) -> None:
-    assert "Settings, with the values that they have now:" in jointsearch(installed, tmp_path, word, "--help")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("word", HELPED)
+def test_the_installed_command_lists_its_settings(word: str, done: dict[str, CompletedProcess[str]]) -> None:
+    assert done[f"{word} --help"].returncode == 0
+    assert "Settings, with the values that they have now:" in done[f"{word} --help"].stdout
+    assert done["listed"].stdout.split()[1:] == ["[]"]  # no file is left
 
 
 @pytest.mark.slow
-def test_the_installed_command_searches_compares_and_reports(installed: Path, tmp_path: Path) -> None:
-    printed = jointsearch(installed, tmp_path, "search", *TINY)
-    assert "| found |" in printed
-    assert jointsearch(installed, tmp_path, "compare", "out") == (tmp_path / "out/summary.md").read_text()
-    (tmp_path / "out/report.html").unlink()
-    jointsearch(installed, tmp_path, "report", "out")
-    assert (tmp_path / "out/report.html").stat().st_size > 10_000
+def test_the_installed_command_searches_compares_and_reports(done: dict[str, CompletedProcess[str]]) -> None:
+    assert [done[word].returncode for word in ("search", "compare", "unlink", "report")] == [0, 0, 0, 0]
+    assert "| found |" in done["search"].stdout
+    assert done["compare"].stdout == done["unlink"].stdout
+    assert (Path(done["report"].args[0]).parent / "folder/out/report.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
-def test_the_notebook_of_ten_lines_searches_with_the_installed_package(installed: Path, tmp_path: Path) -> None:
+def test_the_notebook_of_ten_lines_searches_with_the_installed_package(done: dict[str, CompletedProcess[str]]) -> None:
     assert len(NOTEBOOK.strip().splitlines()) <= 10
-    done = installed_run(installed, tmp_path, "-c", NOTEBOOK)
-    assert done.returncode == 0, done.stderr
+    assert done["notebook"].returncode == 0, done["notebook"].stderr
