@@ -238,11 +238,18 @@ MUTANTS = (
         "tests/test_table_trials.py",
     ),
     Mutant(
-        "trials are judged in training mode",
+        "trials are validated in training mode",
         "jointsearch/searchers/gains.py",
-        "    network.eval()\n    errors",
-        "    errors",
+        "    network.eval()\n    losses",
+        "    losses",
         "tests/test_table_trials.py",
+    ),
+    Mutant(
+        "rewards of another loss are those of the cross entropy",
+        "jointsearch/searchers/differentiable.py",
+        "record_step(self.network, self.context.image_losses)",
+        "record_step(self.network)",
+        "tests/test_task.py",
     ),
     Mutant(
         "rows of a trial meet noise of their own",

@@ -22,6 +22,7 @@ from jointsearch.runs.plain_state import encode_state
 from jointsearch.searchers import gains
 from jointsearch.searchers.gains import ManySteps, validation_error
 from jointsearch.searchers.table import TableSearcher, Trials
+from jointsearch.through_step.loss import cross_entropies
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from tests.search_bench import Descent, moment
@@ -311,6 +312,6 @@ def test_the_validation_error_is_that_of_evaluation_and_leaves_training_mode_on(
     network(normalized(some(32, 0).images))
     judges = [some(10, 1), some(3, 2)]
     pairs: list[tuple[Tensor, Tensor]] = [(normalized(one.images), one.labels) for one in judges]
-    error = validation_error(network, pairs)
+    error = validation_error(network, pairs, cross_entropies)
     assert all(module.training for module in network.modules())
     assert float(error) == pytest.approx(judged(network.eval(), judges))

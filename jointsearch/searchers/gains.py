@@ -175,7 +175,7 @@ class ManySteps:
         with self.train_step.undone():
             for batch in islice(cycle(self.recent), self.steps):
                 self.train_step(self.table.images(row, self.share, batch, noise), batch.labels)
-            return mean_error(self.network, validation, self.train_step.objective.losses)
+            return validation_error(self.network, validation, self.train_step.objective.losses)
 
     def state(self) -> list[dict[str, Tensor]]:
         """The batches."""
@@ -187,7 +187,7 @@ class ManySteps:
 
 
 @torch.no_grad()
-def mean_error(network: nn.Module, validation: Validation, image_losses: ImageLosses) -> Tensor:
+def validation_error(network: nn.Module, validation: Validation, image_losses: ImageLosses) -> Tensor:
     """The mean of 1 - exp(-loss), in double precision; for a cross entropy that is 1 - p(true class).
 
     The network is evaluated, and left in training mode.
