@@ -16,6 +16,7 @@ from jointsearch.data.standard import Standard
 from jointsearch.loops.grid import CELLS, SEED, CellsSettings
 from jointsearch.loops.plan import NewStepSearcher
 from jointsearch.loops.recipe import SearchRecipe
+from jointsearch.networks.create import check_network_name
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import About, Context, SearcherSettings, StepSearcher, TrainStep
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
@@ -106,8 +107,10 @@ class Stage:
         check = getattr(self.searcher(None, 0), "check", lambda *_: None)
         check(self.recipe.epochs, steps, self.epochs_from)
 
-    def check(self, select_epoch: str) -> None:
-        """Refuse what cannot be learned with this recipe."""
+    def check(self, select_epoch: str, seed: int) -> None:
+        """Refuse what cannot be learned with this recipe, or on a network or from a policy that nobody knows."""
+        check_network_name(self.network)
+        self.start_policy(None, seed)
         searcher, epochs = self.searcher(None, 0), self.recipe.epochs
         begins = {"searcher": getattr(searcher, "from_epoch", 0)}
         if self.architecture is not None:
