@@ -20,11 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jointsearch import registry
 from jointsearch.loops.recipe import SearchRecipe
+from jointsearch.registry import CONFIGS, groups
 from jointsearch.settings import TARGET, build, target_class
 from jointsearch.study import Study
 from search_spaces.errors import InputError, nearest
 
-CONFIGS = Path(__file__).resolve().parent / "configs"
 FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hydra.", "hydra/")
 WHOLE = ("preset", "experiment")  # groups whose members set anything, and may be left out
 NOTHING = tuple(f"{group}=null" for group in WHOLE)
@@ -159,14 +159,6 @@ def compose_words(config_name: str, words: Sequence[str]) -> Composed:
         raise InputError(f"{_first_line(error)}; see --help") from None
     _check_overruled(plain, overrides)
     return Composed({str(name): value for name, value in plain.items()}, frozenset(_named(overrides)))
-
-
-def groups() -> dict[str, list[str]]:
-    """Every group of choices, with those that user code added."""
-    found = {
-        path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONFIGS.iterdir() if path.is_dir()
-    }
-    return {name: [*members, *registry.choices.get(name, [])] for name, members in sorted(found.items())}
 
 
 def content(path: Path) -> dict[str, Any]:

@@ -67,6 +67,13 @@ def target_class(name: str) -> type:
     return found
 
 
+def lacks(thing: Any, interface: type) -> list[str]:
+    """The methods and properties of an interface that a settings class, or an object of one, does not have."""
+    own = {item.name for item in dataclasses.fields(thing)} if dataclasses.is_dataclass(thing) else set()
+    wanted = {name: part for name, part in vars(interface).items() if isinstance(part, types.FunctionType | property)}
+    return [name for name in wanted if name[0] != "_" and name not in own and not hasattr(thing, name)]
+
+
 def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """A settings object from plain data; `where` starts the name of every field in the errors."""
     problems: list[str] = []
