@@ -164,6 +164,7 @@ class Joint:
     retrained: ClassVar[str] = CELLS
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not about(self.searcher).searches_cells:
             raise InputError(
                 f"searcher={type(self.searcher).__name__} searches no cells; use search=policy, or "
@@ -197,6 +198,7 @@ class PolicyOnly:
     search_recipe: SearchRecipe = group(lambda: POLICY_RECIPE, help="how the weights are trained during the search")
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_network(self.network)
 
     @property
@@ -221,6 +223,9 @@ class CellsAlone:
 
     retrained: ClassVar[str] = CELLS
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def stages(self) -> tuple[Stage, ...]:
         """One search."""
         policy = one_policy(self.policy, None)
@@ -244,6 +249,7 @@ class OneAfterTheOther:
     retrained: ClassVar[str] = CELLS
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_network(self.network)
 
     def stages(self) -> tuple[Stage, ...]:

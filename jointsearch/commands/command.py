@@ -54,6 +54,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command by the name of its module and configuration."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s")
+    composed = Composed({})
     try:
         command = cast(Command, _module(name))
         flags = [word for word in arguments if word.startswith("-")]
@@ -70,7 +71,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
         else:
             command.main(given)
     except InputError as error:
-        return _fail(str(error), 2)
+        return _fail(composed.explained(str(error)), 2)
     except CheckpointError as error:
         return _fail(str(error), DISK_ERROR)
     except OSError as error:
