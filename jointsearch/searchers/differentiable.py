@@ -274,5 +274,7 @@ class CellsOnly:
 
     def start(self, context: Context) -> DifferentiableSearcher:
         """Begin a search of cells."""
+        if context.cells is None:
+            raise InputError("CellsOnly searches cells, and this network has none to choose; use search=architecture")
         soft = SoftPolicy(self.policy, learn_probability=False, learn_magnitude=False)
         return DifferentiableSearcher(context, DrawnPolicy(soft, ReinforceSettings(), context.standard, context.noise))
