@@ -38,6 +38,15 @@ UNKNOWN = {
 }
 
 
+RESEMBLES_NOTHING = ("zzz=1", "recipe.zzz=1", "recipe.optimizer=zzz")
+
+
+@pytest.mark.parametrize("word", RESEMBLES_NOTHING)
+def test_what_resembles_nothing_is_answered_with_three_names_and_not_with_all(word: str) -> None:
+    with pytest.raises(InputError, match=r"choose one of the \d+ known ones, the nearest are \w+, \w+, \w+$"):
+        compose_study(word)
+
+
 @pytest.mark.parametrize("words", UNKNOWN)
 def test_an_unknown_key_is_answered_with_what_was_wanted(words: str) -> None:
     with pytest.raises(InputError, match=re.escape(UNKNOWN[words])) as caught:

@@ -315,6 +315,15 @@ class FailingSearcher(RandomSearcher):
         raise KeyError("step")
 
 
+@pytest.mark.parametrize("command", ["check_data", "benchmark", "export_policy", "report", "retrain", "show_policy"])
+def test_commands_that_meet_what_a_plugin_adds_take_plugins(
+    command: str, clean: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    assert run_script(command, f"plugins=[{tmp_path / 'mine.py'}]", "--cfg") == 0
+    assert "toy" in registry.choices["searcher"]
+
+
 WRONG = {
     "start": (Failing("start"), "KeyError: 'start'"),
     "step": (Failing("step"), "KeyError: 'step'"),
