@@ -133,6 +133,7 @@ class About:
 
     searches_cells: bool = False  # whether it moves the cells of a supernet too
     rewards_are_steps: bool = False  # whether its rewards assume an optimizer whose steps follow the gradient
+    own_optimizer: bool = False  # whether of a search recipe it reads only epochs and batch_size
     surer_with_time: bool = False  # whether what it found is complete at the end only
     warning: str | None = None  # what it is known to do wrong
 

@@ -5,7 +5,7 @@ to know the kind.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -200,6 +200,13 @@ class PolicyOnly:
     def __post_init__(self) -> None:
         check_fields(self)
         check_network(self.network)
+        usual = replace(POLICY_RECIPE, epochs=self.search_recipe.epochs, batch_size=self.search_recipe.batch_size)
+        unread = [item.name for item in fields(usual) if vars(usual)[item.name] != vars(self.search_recipe)[item.name]]
+        if unread and about(self.searcher).own_optimizer:
+            raise InputError(
+                f"search_recipe.{unread[0]} is not read by searcher={type(self.searcher).__name__}, which has an "
+                "optimizer of its own, with a learning rate below searcher; leave it out"
+            )
 
     @property
     def retrained(self) -> str:

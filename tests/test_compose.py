@@ -97,6 +97,11 @@ def test_a_search_has_the_same_defaults_in_python_and_on_the_command_line(word: 
     assert kind == type(kind)()
 
 
+def test_a_recipe_of_a_search_is_whole_also_where_the_search_has_another_one() -> None:
+    study: Any = compose_study("search=policy", "search_recipe=cells", "searcher=differentiable")
+    assert study.search.search_recipe == SearchRecipe()
+
+
 def test_recipes_of_a_search_have_the_same_defaults_in_python_and_on_the_command_line() -> None:
     for name, recipe in (("cells", SearchRecipe()), ("policy", POLICY_RECIPE)):
         assert build(SearchRecipe, content(CONFIGS / "search_recipe" / f"{name}.yaml")) == recipe

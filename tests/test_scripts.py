@@ -156,13 +156,16 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         ("retrain", "dataset.path=somewhere", "of dataset=Digits; choose one of reduced, validation, standard"),
         ("retrain", "searcher.every=3", "use it with scripts/joint_search.py"),
         ("retrain", "cells.channels=8", "none is named; name one, or leave it out"),
+        ("retrain", "genotype=DARTS_V2 network=resnet18", "which makes a network of cells; leave one of the two out"),
+        ("retrain", "genotype=DARTS_V2 random_space=small", "none is; leave it out"),
+        ("retrain", "random_space=small", "random_space is the space that genotype=random is drawn from, and none is"),
         ("retrain", "dataset=null", "choose one of cifar10"),
         ("compare", "recipe=small", "use it with scripts/joint_search.py or scripts/retrain.py"),
         ("joint_search", "network=resnet18", "leave it out, or use it with search=policy, search=separate"),
     ],
 )
 def test_the_remedy_is_named(name: str, override: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script(name, override) == 2
+    assert run_script(name, *override.split()) == 2
     assert remedy in capsys.readouterr().err
 
 

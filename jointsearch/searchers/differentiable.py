@@ -84,6 +84,11 @@ class Differentiable:
                 "searcher.published, estimator=gumbel and estimator.draws=batch have no such reward; leave one of the "
                 "two out (their control is searcher=random)"
             )
+        if isinstance(self.policy_space, Start) and self.policy_space.learn_magnitude and not self.learns_magnitude:
+            raise InputError(
+                "policy_space.learn_magnitude=true lets magnitudes move, and searcher.magnitude_gradient=none keeps "
+                "them; leave one of the two out"
+            )
         needs_sides = self.as_published or self.stabilizers.reward_scale == "loss"
         if self.through_step == "jvp" and needs_sides:
             raise InputError(
