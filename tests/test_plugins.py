@@ -27,7 +27,7 @@ from search_spaces.errors import InputError
 from tests.conftest import REPOSITORY
 from tests.runs_bench import DIGITS, differentiable
 from tests.runs_bench import QUICK as QUICK_RECIPE
-from tests.scripts_bench import refusal, run_script
+from tests.scripts_bench import refusal, run_script, search_alone
 
 PLUGIN = '''"""A searcher that counts its steps, an op, and a network."""
 
@@ -134,11 +134,11 @@ def test_a_plugin_adds_a_searcher_an_op_and_a_network_to_the_command_line(folder
 
 @pytest.mark.slow
 def test_an_op_of_a_plugin_is_among_those_that_a_search_chooses_from(folder: Path) -> None:
-    space = ["searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]", "retrain=false"]
-    done = joint_search(folder, *QUICK, "plugins=[my.py]", *space, "policy_space.top=3")
+    space = ["searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]"]
+    done = joint_search(folder, *search_alone(*QUICK), "plugins=[my.py]", *space, "policy_space.top=3")
     assert done.returncode == 0, done.stderr
     assert "Halve" in (folder / "out/search-seed0/policy.json").read_text()
-    refused = joint_search(folder, *QUICK, *space, "run=other", "network=tiny_cnn")
+    refused = joint_search(folder, *search_alone(*QUICK), *space, "run=other", "network=tiny_cnn")
     assert refused.returncode == 2
     assert "Halve" in refused.stderr
 

@@ -104,3 +104,23 @@ def test_a_choice_beside_a_preset_counts() -> None:
     for words in (own, ("preset=dada2020_relax", "policy_space=trivialaugment")):
         assert compose_study(*words).search.searcher.policy_space.start == "trivialaugment"
     assert isinstance(compose_study("preset=faster_aa2020", "searcher=random").search.searcher, RandomSearch)
+
+
+WITHOUT_TRAININGS = {
+    "retrain=false recipe.epochs=3": "recipe.epochs is for trainings, and retrain=false makes none; leave that out",
+    "retrain=false controls=[none] recipe=full": "controls, recipe are for trainings, and retrain=false makes none",
+    "experiment=searches_cifar10_1000 controls=[none]": "controls is for trainings, and retrain=false makes none",
+    "experiment=searches_cifar10_1000": None,
+    "preset=kashima2021 retrain=false dataset=cifar10": None,
+    "retrain=false budget=0.5": None,
+    "retrain=true recipe.epochs=3 controls=[none]": None,
+}
+
+
+@pytest.mark.parametrize("words", WITHOUT_TRAININGS)
+def test_settings_of_trainings_are_refused_where_none_is_made(words: str) -> None:
+    if said := WITHOUT_TRAININGS[words]:
+        with pytest.raises(InputError, match=re.escape(said)):
+            compose_study("search=policy" if "=full" in words else "threads=1", *words.split())
+    else:
+        assert compose_study(*words.split()).retrain == ("retrain=true" in words)

@@ -22,7 +22,7 @@ from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.genotype import PUBLISHED, Genotype
 from search_spaces.policy import Policy
-from tests.scripts_bench import refusal, run_script
+from tests.scripts_bench import refusal, run_script, search_alone
 
 SMALL = ["cells.channels=4", "cells.layers=3", "device=cpu"]
 DATA = ["seeds=[0]", "dataset.reduced=120", "recipe.epochs=1", "recipe.batch_size=60", "threads=1"]
@@ -30,6 +30,7 @@ SEARCH = [
     *("supernet.channels=4", "supernet.layers=3", "search_recipe.epochs=3", "search_recipe.batch_size=30"),
     *("architecture.learning_rate=0.05", "supernet.space=small", "run=out", *SMALL, *DATA),
 ]
+ALONE = search_alone(*SEARCH)
 
 
 @pytest.fixture
@@ -68,10 +69,7 @@ def test_what_is_kept_is_of_the_epoch_that_the_rule_names(
         "jointsearch.loops.training.evaluate",
         lambda *_: Scores({"loss": 1.0, "accuracy": next(accuracies)}, "accuracy"),
     )
-    assert (
-        run_script("joint_search", *SEARCH, "retrain=false", f"select_epoch={keep}", "search_recipe.epochs=6", *begins)
-        == 0
-    )
+    assert run_script("joint_search", *ALONE, f"select_epoch={keep}", "search_recipe.epochs=6", *begins) == 0
     found = folder / "out" / "search-seed0"
     rows = read_metrics(found / "metrics.jsonl")
     result = json.loads((found / "result.json").read_text())
@@ -98,7 +96,7 @@ def test_the_budget_scales_the_warm_up_too() -> None:
 
 
 def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder: Path) -> None:
-    arguments = [*SEARCH, "search=separate", "network=tiny_cnn", "retrain=false"]
+    arguments = [*ALONE, "search=separate", "network=tiny_cnn"]
     assert run_script("joint_search", *arguments) == 0
     found = Policy.load("out/policy/search-seed0/policy.json")
     settings = json.loads(Path("out/search-seed0/settings.json").read_text())
@@ -112,7 +110,7 @@ def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder
 def test_policy_and_genotype_of_different_runs_train_together(folder: Path) -> None:
     for run in ("one", "other"):
         seed = f"seeds=[{len(run)}]"
-        assert run_script("joint_search", *SEARCH, "retrain=false", f"run={run}", seed) == 0
+        assert run_script("joint_search", *ALONE, f"run={run}", seed) == 0
     shared = [*SMALL, *DATA, "controls=[]"]
     assert run_script("retrain", "run=one", *shared, "seeds=null") == 0
     assert (
@@ -186,7 +184,7 @@ def test_a_run_folder_may_have_any_name_and_its_finds_train_once_more(folder: Pa
 def test_finds_on_images_of_another_folder_are_used_only_when_asked_for(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_script("joint_search", *SEARCH, "retrain=false") == 0
+    assert run_script("joint_search", *ALONE) == 0
     trial = Path("out/search-seed0/settings.json")
     searched = json.loads(trial.read_text())
     searched["dataset"] |= {"path": "other.tar"}
@@ -197,7 +195,7 @@ def test_finds_on_images_of_another_folder_are_used_only_when_asked_for(
 
 
 def test_finds_on_other_images_are_used_only_when_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("joint_search", *SEARCH, "retrain=false") == 0
+    assert run_script("joint_search", *ALONE) == 0
     capsys.readouterr()
     other = [*SMALL, "seeds=[0]", "controls=[]", "dataset=shapes", "dataset.reduced=64", "recipe.epochs=1"]
     assert run_script("retrain", *other, "run=out") == 2
@@ -220,14 +218,14 @@ def test_a_row_is_a_policy_and_perhaps_a_genotype(row: str, parts: tuple[str, st
 
 
 def test_the_budget_scales_also_where_learning_begins(folder: Path) -> None:
-    begins = ["searcher.from_epoch=2", "architecture.from_epoch=1", "budget=2", "retrain=false"]
-    assert run_script("joint_search", *SEARCH, *begins) == 0
+    begins = ["searcher.from_epoch=2", "architecture.from_epoch=1", "budget=2"]
+    assert run_script("joint_search", *ALONE, *begins) == 0
     settings = json.loads(Path("out/search-seed0/settings.json").read_text())["search"]
     assert (settings["searcher"]["from_epoch"], settings["architecture"]["from_epoch"]) == (4, 2)
 
 
 def test_the_hessian_is_that_of_the_search_also_after_the_evaluation_and_a_restart(folder: Path) -> None:
-    watched = [*SEARCH, "retrain=false", "architecture.against_collapse.hessian_monitor=true"]
+    watched = [*ALONE, "architecture.against_collapse.hessian_monitor=true"]
     assert run_script("joint_search", *watched) == 0
     path = Path("out/search-seed0/result.json")
     before = path.read_text()

@@ -38,6 +38,12 @@ def study_of(composed: Composed) -> Study:
         study = build(Study, nested(composed))
     except InputError as error:
         raise InputError(as_typed(str(error))) from None
+    of_trainings = sorted(name for name in composed.typed if name.partition(".")[0] in ("recipe", "controls"))
+    if of_trainings and not study.retrain:
+        raise InputError(
+            f"{', '.join(of_trainings)} {'is' if len(of_trainings) == 1 else 'are'} for trainings, and retrain=false "
+            "makes none; leave that out, or give it to scripts/retrain.py later"
+        )
     study = with_budget(study, composed.values.get("budget", 1.0))
     for note in composed.notes:
         logger.warning(note)
