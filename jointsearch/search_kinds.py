@@ -5,7 +5,7 @@ to know the kind.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -112,9 +112,8 @@ class Stage:
         check_network_name(self.network)
         self.start_policy(None, seed)
         searcher, epochs = self.searcher(None, 0), self.recipe.epochs
-        begins = {"searcher": getattr(searcher, "from_epoch", 0)}
-        if self.architecture is not None:
-            begins["architecture"] = self.architecture.from_epoch
+        learners = {"searcher": searcher, "architecture": self.architecture}
+        begins = {name: getattr(learner, "from_epoch", 0) for name, learner in learners.items()}
         for name, begin in begins.items():
             if begin >= epochs:
                 raise InputError(
@@ -200,13 +199,9 @@ class PolicyOnly:
     def __post_init__(self) -> None:
         check_fields(self)
         check_network(self.network)
-        usual = replace(POLICY_RECIPE, epochs=self.search_recipe.epochs, batch_size=self.search_recipe.batch_size)
-        unread = [item.name for item in fields(usual) if vars(usual)[item.name] != vars(self.search_recipe)[item.name]]
-        if unread and about(self.searcher).own_optimizer:
-            raise InputError(
-                f"search_recipe.{unread[0]} is not read by searcher={type(self.searcher).__name__}, which has an "
-                "optimizer of its own, with a learning rate below searcher; leave it out"
-            )
+        unusual = {name for name, value in vars(self.search_recipe).items() if value != vars(POLICY_RECIPE)[name]}
+        if about(self.searcher).own_optimizer and (unread := unusual - {"epochs", "batch_size"}):
+            raise InputError(f"search_recipe.{min(unread)} is not read by {type(self.searcher).__name__}; leave it out")
 
     @property
     def retrained(self) -> str:
