@@ -16,6 +16,7 @@ from jointsearch.data.standard import Standard
 from jointsearch.loops.grid import CELLS, SEED, CellsSettings
 from jointsearch.loops.plan import NewStepSearcher
 from jointsearch.loops.recipe import SearchRecipe
+from jointsearch.networks.create import check_network_name
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import About, Context, SearcherSettings, StepSearcher, TrainStep
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
@@ -106,12 +107,13 @@ class Stage:
         check = getattr(self.searcher(None, 0), "check", lambda *_: None)
         check(self.recipe.epochs, steps, self.epochs_from)
 
-    def check(self, select_epoch: str) -> None:
-        """Refuse what cannot be learned with this recipe."""
+    def check(self, select_epoch: str, seed: int) -> None:
+        """Refuse what cannot be learned with this recipe, or on a network or from a policy that nobody knows."""
+        check_network_name(self.network)
+        self.start_policy(None, seed)
         searcher, epochs = self.searcher(None, 0), self.recipe.epochs
-        begins = {"searcher": getattr(searcher, "from_epoch", 0)}
-        if self.architecture is not None:
-            begins["architecture"] = self.architecture.from_epoch
+        learners = {"searcher": searcher, "architecture": self.architecture}
+        begins = {name: getattr(learner, "from_epoch", 0) for name, learner in learners.items()}
         for name, begin in begins.items():
             if begin >= epochs:
                 raise InputError(
@@ -161,6 +163,7 @@ class Joint:
     retrained: ClassVar[str] = CELLS
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not about(self.searcher).searches_cells:
             raise InputError(
                 f"searcher={type(self.searcher).__name__} searches no cells; use search=policy, or "
@@ -194,7 +197,11 @@ class PolicyOnly:
     search_recipe: SearchRecipe = group(lambda: POLICY_RECIPE, help="how the weights are trained during the search")
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_network(self.network)
+        unusual = {name for name, value in vars(self.search_recipe).items() if value != vars(POLICY_RECIPE)[name]}
+        if about(self.searcher).own_optimizer and (unread := unusual - {"epochs", "batch_size"}):
+            raise InputError(f"search_recipe.{min(unread)} is not read by {type(self.searcher).__name__}; leave it out")
 
     @property
     def retrained(self) -> str:
@@ -217,6 +224,9 @@ class CellsAlone:
     cells: CellsSettings = group(CellsSettings, help="the size of the network that is trained with the cells found")
 
     retrained: ClassVar[str] = CELLS
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def stages(self) -> tuple[Stage, ...]:
         """One search."""
@@ -241,6 +251,7 @@ class OneAfterTheOther:
     retrained: ClassVar[str] = CELLS
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_network(self.network)
 
     def stages(self) -> tuple[Stage, ...]:

@@ -67,6 +67,18 @@ def target_class(name: str) -> type:
     return found
 
 
+def is_settings(value: Any) -> bool:
+    """Whether this is a settings object, and not its class."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def lacks(thing: Any, interface: type) -> list[str]:
+    """The methods and properties of an interface that a settings class, or an object of one, does not have."""
+    own = {item.name for item in dataclasses.fields(thing)} if dataclasses.is_dataclass(thing) else set()
+    wanted = {name: part for name, part in vars(interface).items() if isinstance(part, types.FunctionType | property)}
+    return [name for name in wanted if name[0] != "_" and name not in own and not hasattr(thing, name)]
+
+
 def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """A settings object from plain data; `where` starts the name of every field in the errors."""
     problems: list[str] = []
@@ -81,16 +93,22 @@ def check_fields(settings: Any) -> None:
     hints = typing.get_type_hints(type(settings))
     problems: list[str] = []
     for item in dataclasses.fields(settings):
-        value = getattr(settings, item.name)
-        if not dataclasses.is_dataclass(value):
-            _convert(value, hints[item.name], item.metadata, f"{type(settings).__name__}.{item.name}", problems)
+        value, hint, where = getattr(settings, item.name), hints[item.name], f"{type(settings).__name__}.{item.name}"
+        if is_settings(value):
+            _check_class(value, hint, where, problems)
+        elif item.metadata.get("group") and not (value is None and type(None) in _kinds(hint)):
+            example = f"{item.name}={type(item.default_factory()).__name__}()"  # type: ignore[operator]
+            words = f", or compose_study({item.name}={value!r})" if isinstance(value, str) else ""
+            problems.append(f"{where} is {shown(value)}; wanted settings, as in {example}{words}")
+        else:
+            _convert(value, hint, item.metadata, where, problems)
     if problems:
         raise InputError("; ".join(problems))
 
 
 def as_plain(settings: Any) -> Any:
     """A settings object as dicts, lists and plain values, ready for JSON; `is` names the class of a group."""
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+    if is_settings(settings):
         plain: dict[str, Any] = {}
         for item in dataclasses.fields(settings):
             value = getattr(settings, item.name)
@@ -157,7 +175,7 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
         return _convert(value, hint, item.metadata, where, problems)
     if value is None and type(None) in kinds:
         return None
-    if dataclasses.is_dataclass(value):
+    if is_settings(value):
         built = value
     else:
         base = None if item.default_factory is dataclasses.MISSING else item.default_factory()
@@ -165,10 +183,23 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
             problems.append(f"{where} is {shown(value)}; choose one of the group first, as in {where}=NAME")
             return None
         built = _build(classes[0] if base is None and classes else type(base), value, where, problems, base)
-    if classes and built is not None and not isinstance(built, tuple(classes)):
-        wanted = " or ".join(cls.__name__.lower() for cls in classes)
-        problems.append(f"{where}={type(built).__name__.lower()} does not fit here; use {where}={wanted}")
+    if built is not None:
+        _check_class(built, hint, where, problems)
     return built
+
+
+def _check_class(settings: Any, hint: Any, where: str, problems: list[str]) -> None:
+    """Whether settings are of one of the classes of a field, or have what its interface names."""
+    kinds = _kinds(hint)
+    classes: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    name = type(settings).__name__
+    if classes and not isinstance(settings, tuple(classes)):
+        wanted = " or ".join(cls.__name__.lower() for cls in classes)
+        problems.append(f"{where}={name.lower()} does not fit here; use {where}={wanted}")
+    elif not classes and (
+        missing := [part for kind in kinds for part in lacks(settings, kind) if kind is not type(None)]
+    ):
+        problems.append(f"{where}={name} does not fit here, because it has no {', '.join(missing)}; use another class")
 
 
 def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, problems: list[str]) -> Any:

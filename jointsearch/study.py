@@ -24,7 +24,7 @@ from jointsearch.report.comparison import Comparison, compare, write_summary
 from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.report.searches import describe_searches
-from jointsearch.runs.run_folder import SETTINGS_FILE, write_json
+from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable, write_json
 from jointsearch.search_kinds import FOLDER, FOUND, FOUND_CELLS, Joint, SearchKind, Stage
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
@@ -171,11 +171,12 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     }
     seed, stages = study.seeds[0], study.search.stages()
     for stage in stages:
-        stage.check(study.select_epoch)
-    loaded = Loaded(study.dataset)
+        stage.check(study.select_epoch, seed)
+    grid = study.grid(study.controls or CONTROLS[:1]) if study.retrain else None
+    check_writable(folder)
+    loaded = Loaded(study.dataset)  # last: it may have to be downloaded
     prepared = Prepared(study, folder, loaded, stages, options)
-    if study.retrain:
-        grid = study.grid(study.controls or CONTROLS[:1])
+    if grid is not None:
         seconds = check_grid(grid, folder, loaded, **options)
         prepared.seconds["trainings"] = seconds * (1 + len(study.controls)) / len(grid.policies)
     splits = loaded.search_splits(seed)

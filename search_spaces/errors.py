@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+FEW = 8
+
 
 class InputError(ValueError):
     """A value from the user is wrong. The message is one line: what came, what was wanted, what to do.
@@ -12,7 +14,7 @@ class InputError(ValueError):
 
 
 def nearest(name: object, known: Iterable[str], prefix: str = "") -> str:
-    """Suggest a correction for a mistyped name: the closest known names, or else the first 20 of them.
+    """Suggest a correction for a mistyped name: the closest known names, else all where they are few, else three.
 
     `prefix` is what stands before the name where it was typed, as in recipe.epochs.
     """
@@ -23,4 +25,7 @@ def nearest(name: object, known: Iterable[str], prefix: str = "") -> str:
         close = [lowered[str(name).lower()]]
     if close:
         return f"did you mean {' or '.join(f'{prefix}{entry}' for entry in close)}?"
-    return f"choose one of {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+    if len(names) <= FEW:
+        return f"choose one of {', '.join(names)}"
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
+    return f"choose one of the {len(names)} known ones, the nearest are {', '.join(close)}"

@@ -110,6 +110,8 @@ def run(checkout: Path, name: str, folder: Path) -> None:
     script, words = RUNS[name]
     if not (checkout / "jointsearch" / "study.py").is_file():
         words = [older for word in words for older in OLDER.get(word, word).split()]
+    if "retrain=false" in words:
+        words = [word for word in words if not word.startswith(("recipe.", "controls="))]
     command = [sys.executable, str(checkout / "scripts" / f"{script}.py"), *words, f"run={folder}"]
     done = subprocess.run(
         command, check=False, cwd=folder.parent, env={"PYTHONPATH": str(checkout)}, capture_output=True, text=True

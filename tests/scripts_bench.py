@@ -18,6 +18,11 @@ def run_script(name: str, *arguments: str) -> int:
     return run(name, list(arguments))
 
 
+def search_alone(*words: str) -> list[str]:
+    """The words of a search without those of the trainings that would follow."""
+    return [*(word for word in words if not word.startswith(("recipe.", "controls="))), "retrain=false"]
+
+
 def refusal(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> str:
     """The one line that a bad command gets; it has written nothing, and ends with exit code 2."""
     before = sorted(Path().rglob("*"))

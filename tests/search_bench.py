@@ -162,7 +162,8 @@ def make(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "start.json")
         start.save(path)
-        choices = Start(**{"start": str(path), "learn_magnitude": True, "share": "none"} | (space or {}))
+        moves = searcher.get("magnitude_gradient") != "none"
+        choices = Start(**{"start": str(path), "learn_magnitude": moves, "share": "none"} | (space or {}))
         settings = Differentiable(policy_space=choices, estimator=estimator, **searcher)
         made = settings.start(Context(network, step, standard, noise(), epochs=4))
     bench = Bench(made, network, step.received, [])

@@ -38,6 +38,15 @@ UNKNOWN = {
 }
 
 
+RESEMBLES_NOTHING = ("zzz=1", "recipe.zzz=1", "recipe.optimizer=zzz")
+
+
+@pytest.mark.parametrize("word", RESEMBLES_NOTHING)
+def test_what_resembles_nothing_is_answered_with_three_names_and_not_with_all(word: str) -> None:
+    with pytest.raises(InputError, match=r"choose one of the \d+ known ones, the nearest are \w+, \w+, \w+$"):
+        compose_study(word)
+
+
 @pytest.mark.parametrize("words", UNKNOWN)
 def test_an_unknown_key_is_answered_with_what_was_wanted(words: str) -> None:
     with pytest.raises(InputError, match=re.escape(UNKNOWN[words])) as caught:
@@ -86,6 +95,11 @@ def test_a_choice_has_the_same_defaults_in_python_and_on_the_command_line(word: 
 def test_a_search_has_the_same_defaults_in_python_and_on_the_command_line(word: str) -> None:
     kind = compose_study(word, dataset="cifar10").search
     assert kind == type(kind)()
+
+
+def test_a_recipe_of_a_search_is_whole_also_where_the_search_has_another_one() -> None:
+    study: Any = compose_study("search=policy", "search_recipe=cells", "searcher=differentiable")
+    assert study.search.search_recipe == SearchRecipe()
 
 
 def test_recipes_of_a_search_have_the_same_defaults_in_python_and_on_the_command_line() -> None:

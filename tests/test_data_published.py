@@ -1,5 +1,6 @@
 """Small files in the published form of a data set are read, and a malicious pickle is refused without effect."""
 
+import fcntl
 import gzip
 import hashlib
 import http.server
@@ -18,7 +19,9 @@ import torch
 import torchvision
 from scipy.io import savemat
 
+from jointsearch.data import cifar, download, svhn
 from jointsearch.data.cifar import CIFARS, read_cifar
+from jointsearch.data.datasets import DATASETS
 from jointsearch.data.download import fetch
 from jointsearch.data.safe_pickle import read_pickle
 from jointsearch.data.svhn import MD5, PUBLISHED, read_svhn
@@ -296,6 +299,46 @@ def test_a_wrong_or_failed_download_leaves_nothing(path: str, words: str, addres
     with pytest.raises(InputError, match=words):
         fetch(address + path, "0000", tmp_path / "file.bin", megabytes=3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_download_left_is_removed_and_what_still_runs_is_kept(address: str, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    left, runs, others = (tmp_path / name for name in (".file.bin.1.part", ".file.bin.2.part", ".other.bin.1.part"))
+    for path in (left, runs, others):
+        path.write_bytes(b"ab")
+    with runs.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fetch(f"{address}/file", hashlib.md5(b"abc" * 10**6).hexdigest(), target, megabytes=3)
+        assert set(tmp_path.iterdir()) == {target, runs, others}
+
+
+def test_a_download_holds_a_lock_on_what_it_writes(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = []
+    monkeypatch.setattr(download.fcntl, "flock", lambda file, how: locked.append((Path(file.name).name, how)))
+    fetch(f"{address}/file", hashlib.md5(b"abc" * 10**6).hexdigest(), tmp_path / "file.bin", megabytes=3)
+    assert locked == [(f".file.bin.{os.getpid()}.part", fcntl.LOCK_EX)]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
+def test_nothing_is_downloaded_into_a_folder_of_other_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+    for module in (cifar, svhn):
+        monkeypatch.setattr(module, "fetch", lambda url, md5, target, size: fetched.append(target))
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match=rf"holds other files, as thesis.tex, and not all of {name}; nothing is down"):
+        DATASETS[name](path=str(tmp_path)).find()
+    assert not fetched
+    (tmp_path / "thesis.tex").rename(tmp_path / ".DS_Store")
+    (tmp_path / ".file.1.part").touch()
+    if name == "svhn":
+        (tmp_path / "test_32x32.mat").touch()
+    with pytest.raises(InputError, match=r"dataset\.path"):
+        DATASETS[name](path=str(tmp_path)).find()
+    assert len(fetched) == 1
 
 
 def test_only_web_addresses_are_fetched(tmp_path: Path) -> None:

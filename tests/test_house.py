@@ -293,7 +293,7 @@ BAD = [
     (breaks_a_layer, "jointsearch/runs/a.py", "from jointsearch.report.page import write_report"),
     (breaks_a_layer, "jointsearch/data/a.py", "from jointsearch.registry import choices"),
     (breaks_a_layer, "jointsearch/study.py", "from jointsearch.commands.help import rows"),
-    (breaks_a_layer, "jointsearch/compose.py", "from jointsearch.commands import help"),
+    (breaks_a_layer, "jointsearch/compose/words.py", "from jointsearch.commands import help"),
     (breaks_a_layer, "jointsearch/runs/track.py", "from omegaconf import DictConfig"),
     (breaks_a_layer, "jointsearch/data/sets.py", "import hydra.utils"),
     (breaks_a_layer, "jointsearch/commands/command.py", "from hydra import compose"),
@@ -338,7 +338,7 @@ GOOD = [
     ("jointsearch/loops/a.py", 'def f() -> None:\n    """Loop."""\n' + "    x = 1\n" * 78),
     ("jointsearch/estimators/a.py", "from jointsearch.settings import setting\nfrom search_spaces import errors"),
     ("jointsearch/searchers/a.py", "from jointsearch.protocols import Needs\nfrom jointsearch.data.sets import Batch"),
-    ("jointsearch/compose.py", "import hydra\nfrom omegaconf import OmegaConf"),
+    ("jointsearch/compose/words.py", "import hydra\nfrom omegaconf import OmegaConf"),
     ("scripts/retrain.py", "from jointsearch.searchers import dada"),
 ]
 

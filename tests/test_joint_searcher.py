@@ -59,8 +59,8 @@ def new_searcher(
     architecture = None if search == "policy" else ArchitectureSettings(**({"learning_rate": 0.05} | (cells or {})))
     if search == "architecture":
         return started(CellsOnly(one_policy(start, None)), architecture, network)
-    space = Start(start, learn_magnitude=True)
     options: dict[str, Any] = {"magnitude_gradient": "none"} | (policy or {})
+    space = Start(start, learn_magnitude=options["magnitude_gradient"] != "none")
     return started(Differentiable(policy_space=space, estimator=ReinforceSettings(), **options), architecture, network)
 
 

@@ -2,14 +2,30 @@
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
+from timm.models import _registry
 
+from jointsearch import register_choice, registry, settings
+from jointsearch.compose import content
+from jointsearch.loops.recipe import Recipe
+from jointsearch.protocols import Needs
+from jointsearch.search_kinds import PolicyOnly
+from jointsearch.searchers.random import RandomSearcher
+from jointsearch.study import Study, prepare
+from search_spaces.augment import table
+from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
+from search_spaces.errors import InputError
 from tests.conftest import REPOSITORY
-from tests.scripts_bench import refusal, run_script
+from tests.runs_bench import DIGITS, differentiable
+from tests.runs_bench import QUICK as QUICK_RECIPE
+from tests.scripts_bench import refusal, run_script, search_alone
 from tests.starts import run_all
 
 PLUGIN = '''"""A searcher that counts its steps, an op, and a network."""
@@ -94,7 +110,7 @@ result = run_study(study, "out")
 assert result.policy.sub_policies[0].ops[0].op == "Halve"
 """
 CHOOSES = [
-    *("searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]", "retrain=false"),
+    *("searcher=differentiable", "policy_space=pairs", "policy_space.ops=[Halve,Rotate,Invert]"),
     "policy_space.top=3",
 ]
 
@@ -112,8 +128,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     notebook.write_text(PLUGIN + OP + NETWORK + NOTEBOOK)
     commands = {
         "toy": [script, *QUICK, "plugins=[my.py]", "searcher=toy", "searcher.magnitude=0.25"],
-        "chooses": [script, *QUICK, "plugins=[my.py]", *CHOOSES],
-        "refused": [script, *QUICK, *CHOOSES, "network=tiny_cnn"],
+        "chooses": [script, *search_alone(*QUICK), "plugins=[my.py]", *CHOOSES],
+        "refused": [script, *search_alone(*QUICK), *CHOOSES, "network=tiny_cnn"],
         "notebook": [str(notebook)],
     }
     folders = {name: scratch / name for name in commands}
@@ -198,3 +214,147 @@ def test_a_missing_or_failing_plugin_is_one_line(
     if content is not None:
         (tmp_path / "mine.py").write_text(content)
     assert re.search(f"^error: plugin mine.py {words}", refusal(capsys, "joint_search", "plugins=[mine.py]"))
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Settings of a searcher that can be started."""
+
+    ops: tuple[str, ...] = ()
+
+    def start(self, context: object) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Unstarted:
+    """Settings of nothing."""
+
+    ops: tuple[str, ...] = ()
+
+
+class Plain:
+    def start(self, context: object) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is forgotten."""
+    monkeypatch.setattr(registry, "choices", {})
+    monkeypatch.setattr(settings, "registered", {})
+    monkeypatch.setattr(table, "OPS", dict(OPS))
+    yield
+    if _registry._model_entrypoints.pop("my_cnn", None):
+        _registry._clear_model_entries("my_cnn")
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "cls", "said"),
+    [
+        ("searcher", "trials", Settled, "searcher=trials is there already; give yours another name"),
+        ("searchr", "mine", Settled, "no group 'searchr' to add to; did you mean searcher"),
+        ("preset", "mine", Settled, "no group 'preset' to add to"),
+        ("searcher", "mine", Plain, "no dataclass; write @dataclass(frozen=True) before the class"),
+        ("searcher", "mine", Settled(), "no dataclass"),
+        ("searcher", "mine", Unstarted, "the class has no start; add it, as SearcherSettings says"),
+        ("estimator", "mine", Settled, "the class has no draws, build; add it"),
+        ("dataset", "mine", Settled, "the class has no name, standard, reduced, validation, test_share, find"),
+    ],
+)
+def test_a_choice_that_could_not_be_used_is_refused_when_it_is_registered(
+    group: str, name: str, cls: Any, said: str, clean: None
+) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        register_choice(group, name, cls)
+    assert not registry.choices
+    assert not settings.registered
+
+
+def test_a_choice_may_be_registered_once_more_as_a_cell_of_a_notebook_does(clean: None) -> None:
+    for _ in range(2):
+        assert register_choice("searcher", "mine", Settled) is Settled
+    assert registry.groups()["searcher"].count("mine") == 1
+
+
+def test_built_in_choices_have_what_is_asked_of_those_of_users() -> None:
+    for group, interface in registry.INTERFACES.items():
+        for name in registry.built_in(group):
+            whole = content(registry.CONFIGS / group / f"{name}.yaml")
+            target = whole.get(group, whole).get("_target_")
+            assert target is None or not settings.lacks(settings.target_class(target), interface), (group, name)
+
+
+def test_a_plugin_that_was_edited_is_run_again_and_one_that_was_not_is_left(clean: None, tmp_path: Path) -> None:
+    file, text = tmp_path / "mine.py", PLUGIN + OP + NETWORK
+    for magnitude in ("0.5", "0.7"):
+        file.write_text(text.replace("bounded(0.5", f"bounded({magnitude}"))
+        loaded = []
+        for _ in range(2):
+            registry.load_plugin(str(file))
+            loaded.append(registry.choices["searcher"]["toy"])
+        assert loaded[0] is loaded[1]
+        made: Any = settings.build(loaded[0], {})
+        assert made.magnitude == float(magnitude)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Settings of a searcher with a mistake in one place."""
+
+    where: str
+
+    def start(self, context: object) -> Any:
+        if self.where == "start":
+            raise KeyError("start")
+        return FailingSearcher(self.where)
+
+
+class FailingSearcher(RandomSearcher):
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        if self.where == "needs":
+            raise KeyError("needs")
+        return Needs(0)
+
+    def step(self, train: Any, validation: Any, at: Any) -> Any:
+        raise KeyError("step")
+
+
+@pytest.mark.parametrize("command", ["check_data", "benchmark", "export_policy", "report", "retrain", "show_policy"])
+def test_commands_that_meet_what_a_plugin_adds_take_plugins(
+    command: str, clean: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    assert run_script(command, f"plugins=[{tmp_path / 'mine.py'}]", "--cfg") == 0
+    assert "toy" in registry.choices["searcher"]
+
+
+WRONG = {
+    "start": (Failing("start"), "KeyError: 'start'"),
+    "step": (Failing("step"), "KeyError: 'step'"),
+    "needs": (Failing("needs"), "KeyError: 'needs'"),
+}
+
+
+@pytest.mark.parametrize("where", WRONG)
+def test_a_mistake_in_a_searcher_of_user_code_is_told_with_its_place(where: str) -> None:
+    settings, said = WRONG[where]
+    study = Study(DIGITS, PolicyOnly(settings, "tiny_cnn", QUICK_RECIPE), retrain=False, device="cpu")
+    with pytest.raises(InputError, match=rf"test_plugins\.py:\d+ failed in a search step \({said}\)") as caught:
+        prepare(study, "run")
+    assert isinstance(caught.value.__cause__, KeyError)
+    line = int(re.findall(r"py:(\d+)", str(caught.value))[0])
+    assert f'raise KeyError("{where}")' in Path(__file__).read_text().splitlines()[line - 1]
+
+
+def test_a_network_that_takes_no_step_is_told_with_its_cause() -> None:
+    search = PolicyOnly(differentiable(), "tiny_cnn", QUICK_RECIPE)
+    study = Study(DIGITS, search, recipe=Recipe(optimizer="adahessian"), device="cpu")
+    with pytest.raises(InputError, match=r"network=tiny_cnn with recipe.optimizer=adahessian cannot take a") as caught:
+        prepare(study, "run")
+    assert caught.value.__cause__ is not None

@@ -304,7 +304,7 @@ def test_a_list_on_its_own_is_a_table(file: str, tmp_path: Path) -> None:
         ),
         (
             [[("Flip", 0.5, 0.5), ("Blur", 1, None)]],
-            "op 0: op is 'Flip', which has no counterpart here (neither have 'Blur'); choose one of ShearX",
+            "op 0: op is 'Flip', which has no counterpart here (neither have 'Blur'); choose one of the 19 known",
         ),
         ([[("Rotate", 0.7, 2)]], "level of Rotate is 2; wanted a number from 0 to 1; divide"),
         ([[("Rotate", 1.5, 0.2)]], "probability of Rotate is 1.5; wanted"),

@@ -26,7 +26,7 @@ from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.genotype import PUBLISHED, Genotype
 from search_spaces.policy import Policy
-from tests.scripts_bench import refusal, run_script
+from tests.scripts_bench import refusal, run_script, search_alone
 
 # Of 60 training images, one step an epoch.
 SMALL = ["cells.channels=4", "cells.layers=3", "device=cpu"]
@@ -35,6 +35,7 @@ SEARCH = [
     *("supernet.channels=4", "supernet.layers=3", "search_recipe.epochs=3", "search_recipe.batch_size=60"),
     *("architecture.learning_rate=0.05", "supernet.space=small", "run=out", *SMALL, *DATA),
 ]
+ALONE = search_alone(*SEARCH)
 
 
 @pytest.fixture
@@ -75,10 +76,7 @@ def test_what_is_kept_is_of_the_epoch_that_the_rule_names(
         "jointsearch.loops.training.evaluate",
         lambda *_: Scores({"loss": 1.0, "accuracy": next(accuracies)}, "accuracy"),
     )
-    assert (
-        run_script("joint_search", *SEARCH, "retrain=false", f"select_epoch={keep}", "search_recipe.epochs=6", *begins)
-        == 0
-    )
+    assert run_script("joint_search", *ALONE, f"select_epoch={keep}", "search_recipe.epochs=6", *begins) == 0
     found = folder / "out" / "search-seed0"
     rows = read_metrics(found / "metrics.jsonl")
     result = json.loads((found / "result.json").read_text())
@@ -110,7 +108,7 @@ def test_the_budget_scales_the_warm_up_too() -> None:
 
 @pytest.mark.slow
 def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder: Path) -> None:
-    arguments = [*SEARCH, "search=separate", "network=tiny_cnn", "retrain=false"]
+    arguments = [*ALONE, "search=separate", "network=tiny_cnn"]
     assert run_script("joint_search", *arguments) == 0
     found = Policy.load("out/policy/search-seed0/policy.json")
     settings = json.loads(Path("out/search-seed0/settings.json").read_text())
@@ -125,14 +123,14 @@ def test_the_separate_search_learns_cells_under_the_policy_it_found_first(folder
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seed 3 that ends with what it found."""
     run = tmp_path_factory.mktemp("searched") / "out"
-    assert run_script("joint_search", *SEARCH, "retrain=false", f"run={run}", "seeds=[3]") == 0
+    assert run_script("joint_search", *ALONE, f"run={run}", "seeds=[3]") == 0
     return run
 
 
 @pytest.mark.slow
 def test_policy_and_genotype_of_different_runs_train_together(folder: Path, searched: Path) -> None:
     shutil.copytree(searched, "one")
-    assert run_script("joint_search", *SEARCH, "retrain=false", "run=other", "seeds=[5]") == 0
+    assert run_script("joint_search", *ALONE, "run=other", "seeds=[5]") == 0
     shared = [*SMALL, *DATA, "controls=[]"]
     assert run_script("retrain", "run=one", *shared, "seeds=null") == 0
     assert (
@@ -248,7 +246,7 @@ def test_the_hessian_is_that_of_the_search_also_after_the_evaluation_and_a_resta
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(differentiable, "largest_eigenvalue", partial(largest_eigenvalue, iterations=3))
-    watched = [*SEARCH, "retrain=false", "search_recipe.epochs=2", "architecture.against_collapse.hessian_monitor=true"]
+    watched = [*ALONE, "search_recipe.epochs=2", "architecture.against_collapse.hessian_monitor=true"]
     assert run_script("joint_search", *watched) == 0
     path = Path("out/search-seed0/result.json")
     before = path.read_text()

@@ -14,7 +14,7 @@ from search_spaces.controls import named_policy
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
 from tests.scripts_bench import choices as names_in
-from tests.scripts_bench import names_what_is_wrong, refusal, run_script
+from tests.scripts_bench import names_what_is_wrong, refusal, run_script, search_alone
 
 QUICK = [
     *(
@@ -47,6 +47,10 @@ WRONG_TOGETHER = {
     "estimator=gumbel searcher.stabilize.reward_scale=rank": "leave one of the two out",
     "estimator=relax estimator.draws=batch searcher.stabilize.reward_scale=rank": "leave one of the two out",
     "estimator=reinforce estimator.baseline=ema estimator.draws=batch searcher=shuffled_reward": "leave one of the two",
+    "policy_space=start policy_space.learn_magnitude=true searcher.magnitude_gradient=none": "leave one of the two",
+    "searcher=faster_aa search_recipe.learning_rate=0.01": "search_recipe.learning_rate is not read by",
+    "searcher=faster_aa search_recipe.optimizer=adamw": "search_recipe.optimizer is not read by FasterAA; leave it out",
+    "searcher=faster_aa search_recipe=cells": "learning_rate is not read by FasterAA",
     "policy_space.magnitude=0": "a number from 0.01 to 0.99",
     "policy_space.magnitude=1": "a number from 0.01 to 0.99",
     "policy_space=start policy_space.start=none": "search=architecture",
@@ -155,6 +159,10 @@ def quick(*given: str) -> list[str]:
     return [*(setting for setting in QUICK if setting.partition("=")[0] not in named), *given]
 
 
+def alone(*given: str) -> list[str]:
+    return search_alone(*quick(*given))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command runs: a policy, a schedule and a broken file lie there."""
@@ -237,7 +245,7 @@ def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder
 
 
 def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("joint_search", *quick("retrain=false", "controls=[]")) == 0
+    assert run_script("joint_search", *alone()) == 0
     assert {path.name for path in (folder / "out").iterdir()} == {"search-seed0", "searches.json", "report.html"}
     assert "Found: out/search-seed0/policy.json\n" in capsys.readouterr().out
 
@@ -246,8 +254,8 @@ QUICK_START = ["policy_space=start", "policy_space.learn_magnitude=true"]
 
 
 def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:
-    overrides = [*QUICK_START, "policy_space.start=start.json", "retrain=false"]
-    assert run_script("joint_search", *quick(*overrides)) == 0
+    overrides = [*QUICK_START, "policy_space.start=start.json"]
+    assert run_script("joint_search", *alone(*overrides)) == 0
     found, start = Policy.load("out/search-seed0/policy.json"), Policy.load("start.json")
     names = [sorted(tuple(choice.op for choice in each.ops) for each in one.sub_policies) for one in (found, start)]
     assert names[0] == names[1]
@@ -264,8 +272,8 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
     # One measures once in an epoch, the other every 20 steps, and one measurement is too little.
     measured = ("searcher=trials", "searcher=table", "policy_space=measured")
     longer = ["search_recipe.epochs=14"] if choice in measured else []
-    given = ["retrain=false", *longer, choice, *["searcher.trial_steps=2"] * (choice == "searcher=trials")]
-    tried = (run_script("joint_search", *quick(*first, *given)) for first in ([], *zip(searchers)))
+    given = [*longer, choice, *["searcher.trial_steps=2"] * (choice == "searcher=trials")]
+    tried = (run_script("joint_search", *alone(*first, *given)) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
     assert set(codes) <= {2}
     assert len(codes) <= len(searchers)
@@ -284,7 +292,7 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
 
 def test_a_search_is_the_same_twice(folder: Path) -> None:
     for run in ("run=first", "run=second"):
-        assert run_script("joint_search", *quick("retrain=false", "estimator=relax", run)) == 0
+        assert run_script("joint_search", *alone("estimator=relax", run)) == 0
     first, second = (Path(run, "search-seed0", "policy.json").read_bytes() for run in ("first", "second"))
     assert first == second
 

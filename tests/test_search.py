@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.estimators.relax import RelaxSettings
 from jointsearch.loops import journal
 from jointsearch.loops.recipe import Recipe, SearchRecipe
-from jointsearch.protocols import Moment, SearcherSettings, StepReport
+from jointsearch.loops.search import KeptFinding
+from jointsearch.protocols import Context, Found, Moment, Needs, SearcherSettings, StepReport
 from jointsearch.runs.track import read_metrics
-from jointsearch.searchers.differentiable import DifferentiableSearcher
+from jointsearch.searchers.differentiable import CellsOnly, DifferentiableSearcher
 from jointsearch.searchers.random import RandomSearch
 from jointsearch.searchers.spaces import Measured
 from jointsearch.searchers.table import Table, Trials
@@ -263,3 +265,17 @@ def test_a_search_trains_in_float32_on_plain_labels_and_looks_at_every_epoch() -
     settings = SearchRecipe(epochs=7, learning_rate=0.5)
     assert vars(settings.whole()) == vars(settings) | plain
     assert settings.whole() == Recipe(**vars(settings) | plain)
+
+
+def test_facts_that_are_numbers_or_words_are_written_for_every_epoch_and_lists_are_not() -> None:
+    facts = {"count": 3, "share": 0.5, "done": True, "word": "a", "list": [1]}
+    searcher = SimpleNamespace(found=lambda: Found(facts=facts), needs=Needs(0))
+    training: Any = SimpleNamespace(searcher=searcher, progress=SimpleNamespace(epoch=1))
+    assert KeptFinding("last").consider(training, None) == {name: facts[name] for name in facts if name != "list"}
+
+
+def test_a_search_of_cells_on_a_network_without_any_says_so() -> None:
+    step: Any = None
+    context = Context(torch.nn.Linear(1, 1), step, DIGITS.standard, torch.Generator(), 1)
+    with pytest.raises(InputError, match="this network has none to choose; use search=architecture"):
+        CellsOnly(named_policy("none")).start(context)

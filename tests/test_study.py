@@ -17,12 +17,13 @@ import torch._dynamo
 from jointsearch import Study, StudyResult, compose_study, run_study
 from jointsearch.data.datasets import Digits, Folder
 from jointsearch.loops import plan as plan_module
+from jointsearch.loops.grid import Grid, run_grid
 from jointsearch.loops.recipe import Recipe
 from jointsearch.report.comparison import compare
-from jointsearch.search_kinds import OneAfterTheOther, PolicyOnly, SupernetSettings
+from jointsearch.search_kinds import CellsAlone, OneAfterTheOther, PolicyOnly, SupernetSettings
 from jointsearch.searchers.differentiable import Differentiable
 from jointsearch.searchers.random import RandomSearch
-from jointsearch.searchers.spaces import Measured
+from jointsearch.searchers.spaces import Measured, Start
 from jointsearch.searchers.table import Table
 from jointsearch.study import Prepared, prepare
 from search_spaces.errors import InputError
@@ -219,6 +220,9 @@ def test_a_killed_study_ends_with_the_same_bits(
 # Mistakes
 
 
+UNKNOWN = Start("trivialagment", share="none")
+
+
 def policy_search(**changes: Any) -> PolicyOnly:
     return PolicyOnly(**{"searcher": differentiable(), "network": "tiny_cnn", "search_recipe": QUICK} | changes)
 
@@ -252,6 +256,43 @@ def test_a_study_with_a_mistake_says_so_and_writes_nothing(
     with pytest.raises(InputError, match=re.escape(said)):
         run_study(tiny_study(**changes), "run")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"search": policy_search(network="resnet81"), "retrain": False}, "did you mean resnet18"),
+        ({"search": policy_search(network="resnet81")}, "did you mean resnet18"),
+        ({"search": policy_search(searcher=Differentiable(policy_space=UNKNOWN))}, "did you mean trivialaugment"),
+        ({"search": CellsAlone(policy="trivialagment")}, "did you mean trivialaugment"),
+        ({"search": CellsAlone(), "controls": ("none@DARTS_V3",)}, "did you mean DARTS_V2"),
+        ({"controls": ("trivialagment",)}, "did you mean trivialaugment"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_what_needs_no_data_is_refused_before_any_are_read(
+    changes: dict[str, Any], said: str, counts: Counter[str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        prepare(tiny_study(**changes), tmp_path)
+    assert not counts
+
+
+@pytest.mark.parametrize("retrained", [True, False])
+def test_a_run_folder_that_cannot_be_made_is_refused_before_any_data_are_read(
+    retrained: bool, counts: Counter[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file is no folder\); choose a writable folder"):
+        prepare(tiny_study(retrain=retrained), tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="choose a writable folder"):
+        run_grid(Grid(("none",), DIGITS), tmp_path / "file")
+    assert not counts
+
+
+def test_a_grid_of_an_unknown_network_is_refused_before_any_data_are_read() -> None:
+    with pytest.raises(InputError, match="did you mean resnet18"):
+        Grid(("none",), DIGITS, network="resnet81")
 
 
 def test_a_study_without_a_folder_says_what_to_call() -> None:

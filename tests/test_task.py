@@ -12,6 +12,7 @@ from jointsearch import Task, compose_study, run_study
 from jointsearch.through_step.loss import cross_entropies
 from search_spaces.errors import InputError
 from tests.own_tasks import Brier, GroupWeights, SquaredDistance
+from tests.scripts_bench import search_alone
 
 OWN = Task(SquaredDistance, Brier)
 SMALL = [
@@ -56,7 +57,7 @@ def test_the_tests_below_notice_a_cross_entropy() -> None:
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_search_learns_from_the_loss_that_it_is_given(name: str, tmp_path: Path) -> None:
-    study = compose_study(*SMALL, *SEARCHES[name], "retrain=false")
+    study = compose_study(*search_alone(*SMALL, *SEARCHES[name]))
     with NoCrossEntropy():
         result = run_study(study, tmp_path, task=OWN)
     assert result.policies or result.genotypes

@@ -1,13 +1,18 @@
 """A trained network can be used without the training that made it."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from torch import nn
 
-from jointsearch import Grid, Recipe, load_network, load_splits, run_grid
+from jointsearch import Grid, Recipe, create_network, load_network, load_splits, run_grid
 from jointsearch.data.standard import normalize
 from jointsearch.loops.grid import CellsSettings
+from jointsearch.networks.trained import save_network
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
 from tests.runs_bench import DIGITS
@@ -31,4 +36,47 @@ def test_it_predicts_as_it_did_when_it_was_tested(tmp_path: Path, network: str, 
 
 def test_a_folder_without_a_trained_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no weights\.safetensors; give the folder of a finished training"):
+        load_network(tmp_path)
+
+
+class Tied(nn.Module):
+    """Two names for one weight, and a view of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.register_buffer("part", self.first.bias.detach()[:2])
+
+
+def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
+    network = Tied()
+    save_network(tmp_path, network, {})
+    loaded = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert loaded.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
+TOLD = {"network": "tiny_cnn", "options": {}, "classes": ["a", "b"], "channels": 1, "image_size": 8}
+DAMAGED: dict[str, Any] = {
+    "cut off": (lambda content: content[:-9], TOLD),
+    "no safetensors": (lambda content: b"0123456789", TOLD),
+    "of another": (lambda content: content, TOLD | {"classes": ["a", "b", "c"]}),
+    "no classes": (lambda content: content, {"network": "tiny_cnn", "options": {}}),
+    "no network": (lambda content: content, TOLD | {"network": 3}),
+    "no options": (lambda content: content, TOLD | {"options": 3}),
+    "odd options": (lambda content: content, TOLD | {"options": {"genotype": 3}}),
+    "a list": (lambda content: content, [1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_network_is_an_input_error(damage: str, tmp_path: Path) -> None:
+    save_network(tmp_path, create_network("tiny_cnn", 2, 1, 8), TOLD)
+    assert isinstance(load_network(tmp_path), nn.Module)
+    spoil, told = DAMAGED[damage]
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(spoil(weights.read_bytes()))
+    (tmp_path / "network.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"restore|did you mean|use wide|give"):
         load_network(tmp_path)

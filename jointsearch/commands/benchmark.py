@@ -108,6 +108,7 @@ class Settings:
     rounds: int = bounded(7, 1, 1000, help="repetitions of augment, ops and search_step, of which the median counts")
     seeds: int = bounded(10, 1, 1000, help="number of seeds where the answer is known")
     first_seed: int = bounded(0, 0, 1_000_000, help="the first of these seeds")
+    plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
 
     def range_of_seeds(self) -> range:
         """The seeds where the answer is known."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jointsearch.data.check import check_data_report
 from jointsearch.data.datasets import DataSettings, Digits
-from jointsearch.settings import group
+from jointsearch.settings import group, setting
 from search_spaces.errors import InputError
 
 SUBJECT = None
@@ -16,6 +16,7 @@ class Settings:
     """What is looked at."""
 
     dataset: DataSettings = group(Digits, help="the images")
+    plugins: tuple[str, ...] = setting((), help="Python files that add datasets of your own")
 
 
 def main(given: Settings) -> None:

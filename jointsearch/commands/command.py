@@ -9,23 +9,13 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 from jointsearch.commands.help import help_text, plain_value, rows
+from jointsearch.commands.names import COMMANDS, INSTALLED, as_started
 from jointsearch.compose import Composed, compose_words
 from jointsearch.loops.journal import Interrupted
 from jointsearch.runs.checkpoint import CheckpointError
 from jointsearch.settings import build
 from search_spaces.errors import InputError, nearest
 
-# The commands, by the module that carries them out, which has a script of its own too.
-COMMANDS = {
-    "search": "joint_search",
-    "retrain": "retrain",
-    "compare": "compare",
-    "report": "report",
-    "show": "show_policy",
-    "export": "export_policy",
-    "check": "check_data",
-    "benchmark": "benchmark",
-}
 DISK_ERROR = 74
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -44,6 +34,14 @@ class Command(Protocol):
 def entry_point() -> int:
     """`jointsearch COMMAND name=value ...`."""
     words = sys.argv[1:]
+    before = INSTALLED.set(True)
+    try:
+        return _command(words)
+    finally:
+        INSTALLED.reset(before)
+
+
+def _command(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: jointsearch {{{','.join(COMMANDS)}}} name=value ...\n\n{_overview()}")
         return 0
@@ -56,6 +54,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command by the name of its module and configuration."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s")
+    composed = Composed({})
     try:
         command = cast(Command, _module(name))
         flags = [word for word in arguments if word.startswith("-")]
@@ -66,13 +65,13 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
         read: Callable[[Composed], Any] = getattr(command, "read", lambda one: build(command.Settings, one.values))
         given = read(composed)
         if set(HELP) & set(flags):
-            print(help_text(name, given, command.MOST_USED))
+            print(as_started(help_text(name, given, command.MOST_USED)))
         elif "--cfg" in flags:
             print("\n".join(f"{row.name}={plain_value(row.value)}" for row in rows(given)))
         else:
             command.main(given)
     except InputError as error:
-        return _fail(str(error), 2)
+        return _fail(composed.explained(str(error)), 2)
     except CheckpointError as error:
         return _fail(str(error), DISK_ERROR)
     except OSError as error:
@@ -113,5 +112,5 @@ def _word(word: str, subject: str | None, words: Sequence[str]) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {as_started(message)}", file=sys.stderr)
     return code

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from jointsearch.commands.names import as_started
 from jointsearch.compose import Composed, study_of
 from jointsearch.loops.grid import SEED
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
@@ -46,7 +47,8 @@ def main(given: Settings) -> None:
         print(
             f"Found: {', '.join(f'{folder}/{name.replace(SEED, str(seed))}' for name in names for seed in study.seeds)}"
         )
-        print(f"To train with it: python scripts/retrain.py run={folder}, with the settings of data and training above")
+        retrain = as_started("python scripts/retrain.py")
+        print(f"To train with it: {retrain} run={folder}, with the settings of data and training above")
     else:
         print(f"Written to {folder}/summary.md; each search and training has its own folder.")
     print(f"On one page, with pictures: {result.report}")

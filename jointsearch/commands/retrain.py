@@ -9,7 +9,7 @@ import torch
 
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.device import choose_device
-from jointsearch.loops.grid import CELLS, SEED, CellsSettings, Grid, plain_dataset, run_grid
+from jointsearch.loops.grid import CELLS, RANDOM, SEED, CellsSettings, Grid, plain_dataset, run_grid, split_row
 from jointsearch.loops.recipe import Recipe
 from jointsearch.report.comparison import write_summary
 from jointsearch.report.page import write_report
@@ -35,6 +35,7 @@ MOST_USED = (
     "device",
     "recipe.epochs",
 )
+NETWORK = "wide_resnet16_1"
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
 RETRAINED = "retrained"  # within the run of a search, the trainings with what it found
 
@@ -49,11 +50,15 @@ class Settings:
         ("none", "random"), help="rows trained the same way: a policy, or policy@genotype"
     )
     dataset: DataSettings = group(Digits, help="the images")
-    network: str = setting("wide_resnet16_1", help="one of ours or any of timm's; not read with a genotype")
+    network: str | None = setting(
+        None, help="one of ours or any of timm's; null: wide_resnet16_1, or the cells of a genotype"
+    )
     recipe: Recipe = group(Recipe, help="how every row is trained")
     seeds: tuple[int, ...] | None = setting(None, help="null: those of the search that is named, or [0,1,2,3,4]")
     cells: CellsSettings | None = setting(None, help="size of the network of a genotype, as in cells.layers=8")
-    random_space: str = choice("darts", *CELL_SPACES, help="space that genotype=random is drawn from")
+    random_space: str | None = choice(
+        None, None, *CELL_SPACES, help="space that genotype=random is drawn from; null for that of DARTS"
+    )
     ops: tuple[str, ...] | None = setting(
         None, help="ops that random, randaugment and trivialaugment may use; null for all of theirs"
     )
@@ -70,20 +75,7 @@ def main(given: Settings) -> None:
     named, given = given.run, of_search(given)
     if given.threads:
         torch.set_num_threads(given.threads)
-    policy, genotype, seeds = sources(given)
-    if genotype is None and given.cells is not None:
-        raise InputError("cells is the size of the network of a genotype, and none is named; name one, or leave it out")
-    grid = Grid(
-        policies=(policy, *given.controls),
-        dataset=given.dataset,
-        seeds=seeds,
-        network=given.network if genotype is None else CELLS,
-        recipe=given.recipe,
-        ops=given.ops,
-        genotype=genotype,
-        cells=given.cells or CellsSettings(),
-        random_space=given.random_space,
-    )
+    grid = grid_of(given)
     folder = Path(given.run or f"runs/retrain/{datetime.now():%Y-%m-%d/%H-%M-%S}")
 
     def announce(seconds: float) -> None:
@@ -96,6 +88,31 @@ def main(given: Settings) -> None:
     run_grid(grid, folder, announce, device=choose_device(given.device), **options)
     print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
     print(f"On one page: {write_report(folder, given.dataset)}")
+
+
+def grid_of(given: Settings) -> Grid:
+    """The trainings that are asked for. What nothing would read is refused."""
+    policy, genotype, seeds = sources(given)
+    if genotype is None and given.cells is not None:
+        raise InputError("cells is the size of the network of a genotype, and none is named; name one, or leave it out")
+    if genotype is not None and given.network not in (None, CELLS):
+        raise InputError(
+            f"network={given.network} stands beside genotype={genotype}, which makes a network of cells; leave one of "
+            "the two out"
+        )
+    if given.random_space and RANDOM not in (genotype, *(split_row(row)[1] for row in given.controls)):
+        raise InputError("random_space is the space that genotype=random is drawn from, and none is; leave it out")
+    return Grid(
+        policies=(policy, *given.controls),
+        dataset=given.dataset,
+        seeds=seeds,
+        network=(given.network or NETWORK) if genotype is None else CELLS,
+        recipe=given.recipe,
+        ops=given.ops,
+        genotype=genotype,
+        cells=given.cells or CellsSettings(),
+        random_space=given.random_space or "darts",
+    )
 
 
 def of_search(given: Settings) -> Settings:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jointsearch.data.download import fetch
+from jointsearch.data.download import check_place, fetch
 from jointsearch.data.files import Entry, shown
 from jointsearch.data.folder import list_files
 from jointsearch.data.safe_pickle import read_pickle
@@ -69,6 +69,7 @@ def read_cifar(name: str, path: Path | None, download: bool) -> FoundSplits:
     cifar = CIFARS[name]
     place = path or Path("data") / name
     if download and not _files(cifar, place):
+        check_place(place, (), name)
         archive = place / cifar.url.rsplit("/", 1)[1]
         fetch(cifar.url, cifar.md5, archive, cifar.megabytes)
     files = _files(cifar, place)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from jointsearch.data.download import fetch
+from jointsearch.data.download import check_place, fetch
 from jointsearch.data.files import shown
 from jointsearch.data.sets import FoundSplits, ImageSet
 from search_spaces.errors import InputError
@@ -34,6 +34,7 @@ def _read_part(place: Path, part: str, download: bool) -> ImageSet:
     file = place / f"{part}_32x32.mat"
     url = f"{PUBLISHED}/{file.name}"
     if download and not file.exists():
+        check_place(place, [f"{one}_32x32.mat" for one in MD5], "svhn")
         fetch(url, MD5[part], file, MEGABYTES[part])
     if not file.is_file():
         raise InputError(

@@ -15,8 +15,9 @@ from jointsearch.data.load import Loaded
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import plain_steps, retrain
+from jointsearch.networks.create import check_network_name
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.runs.run_folder import POLICY_FILE
+from jointsearch.runs.run_folder import POLICY_FILE, check_writable
 from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -70,6 +71,7 @@ class Grid:
                 f"network={SUPERNET} is what cells are searched in; use joint_search.py to search them, and "
                 f"network={CELLS} to train with the genotype found"
             )
+        check_network_name(self.network)
         names: dict[str, str] = {}
         for row in self.policies:
             for seed in self.seeds if SEED in f"{row}{self.genotype}" else self.seeds[:1]:
@@ -148,6 +150,7 @@ def run_grid(
     show_progress and task.
     """
     if loaded is None:
+        check_writable(Path(folder))
         loaded = Loaded(grid.dataset)
         checked(check_grid(grid, folder, loaded, **options))
     results = []

@@ -1,7 +1,10 @@
 """One training to be done: its settings, what must not change when it is resumed, and a first try of it."""
 
 import hashlib
+import os
+import sysconfig
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,6 +33,11 @@ from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 CPU = torch.device("cpu")
+
+# Where code lies that is not the user's: ours, Python's, and installed packages.
+OURS = [os.path.join(Path(__file__).resolve().parents[2], package, "") for package in ("jointsearch", "search_spaces")]
+INSTALLED = [os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+NOT_THE_USERS = (*OURS, *INSTALLED, "<frozen", "<string", "<eval", "<__array")
 
 COMPARED = ("policy", "network_options.genotype")  # in these the trainings of one table differ
 DRAWN = ("seed", "data.digest")  # and in these where seeds differ
@@ -114,39 +122,57 @@ def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> f
     Two steps are taken on blank images, on the device and in the batches of the plan, and the second is timed. Rare
     measurements are too long to be tried; the cost that the searcher names for them is added.
     """
-    with own_global_randomness(plan.seed):
-        trainer = new_trainer(plan, splits, plan.device)
-        trainer.trained.train()
-        size = min(plan.recipe.batch_size, len(splits.train))
-        blank = torch.zeros(size, *splits.train.image_shape, dtype=torch.uint8)
-        places = torch.arange(size)
-        batch = Batch(blank, places % len(splits.train.classes), places).to(plan.device)
-        normalize(blank, plan.standard)
-        noise = torch.Generator().manual_seed(plan.seed)
-        searcher = new_searcher(trainer.trained, StepOf(trainer, lambda: 0), noise)
-        # After the last epoch everything learns that learns at all, and a measurement of many steps is not due.
-        needs, epochs = searcher.needs, plan.recipe.epochs
-        at = Moment(epochs, 0, needs.every, epochs, plan.recipe.learning_rate)
-        try:
-            for _ in range(2):
-                began = time.perf_counter()
-                report = searcher.step(batch, [batch] * (needs.batches if needs.wanted(at) else 0), at)
-                float(report.loss)  # waits for the device
-            seconds = time.perf_counter() - began
-            with suppress(FloatingPointError):  # a learning rate that is too large shows in the training itself
-                encode_state(trainer.state())
-        except InputError:
-            raise
-        except Exception as error:  # other people's networks and optimizers raise whatever they like
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+    try:
+        with own_global_randomness(plan.seed):
+            return _tried(plan, splits, new_searcher)
+    except InputError:
+        raise
+    except Exception as error:  # other people's networks, optimizers and searchers raise whatever they like
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        kind = "training" if plan.search is None else "search"
+        if where := place_in_user_code(error):
             raise InputError(
-                f"network={plan.network} with {plan.recipe_group}.optimizer={plan.recipe.optimizer} cannot take a "
-                f"{'training' if plan.search is None else 'search'} step on images of "
-                f"{'x'.join(map(str, splits.train.image_shape))} ({reason}); choose another network, optimizer or "
-                "dataset.image_size"
-            ) from None
+                f"{shown_path(where)} failed in a {kind} step ({type(error).__name__}: {reason}); repair it there"
+            ) from error
+        raise InputError(
+            f"network={plan.network} with {plan.recipe_group}.optimizer={plan.recipe.optimizer} cannot take a "
+            f"{kind} step on images of {'x'.join(map(str, splits.train.image_shape))} ({reason}); choose another "
+            "network, optimizer or dataset.image_size"
+        ) from error
+
+
+def _tried(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> float:
+    """The mean seconds of a step, by the second of two."""
+    trainer = new_trainer(plan, splits, plan.device)
+    trainer.trained.train()
+    size = min(plan.recipe.batch_size, len(splits.train))
+    blank = torch.zeros(size, *splits.train.image_shape, dtype=torch.uint8)
+    places = torch.arange(size)
+    batch = Batch(blank, places % len(splits.train.classes), places).to(plan.device)
+    normalize(blank, plan.standard)
+    noise = torch.Generator().manual_seed(plan.seed)
+    searcher = new_searcher(trainer.trained, StepOf(trainer, lambda: 0), noise)
+    # After the last epoch everything learns that learns at all, and a measurement of many steps is not due.
+    needs, epochs = searcher.needs, plan.recipe.epochs
+    at = Moment(epochs, 0, needs.every, epochs, plan.recipe.learning_rate)
+    for _ in range(2):
+        began = time.perf_counter()
+        report = searcher.step(batch, [batch] * (needs.batches if needs.wanted(at) else 0), at)
+        float(report.loss)  # waits for the device
+    seconds = time.perf_counter() - began
+    with suppress(FloatingPointError):  # a learning rate that is too large shows in the training itself
+        encode_state(trainer.state())
     steps = epochs * plan.recipe.check_steps(len(splits.train))
     return seconds * (1 + len(needs.epochs or ()) * needs.cost / (PLAIN_STEP * steps))
+
+
+def place_in_user_code(error: Exception) -> str | None:
+    """The file and line in which user code was when an error came up; None if only libraries and we took part."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not frame.f_code.co_filename.startswith(NOT_THE_USERS):
+            found = f"{frame.f_code.co_filename}:{line}"
+    return found
 
 
 def check_identity(plan: Plan, splits: DataSplits) -> None:

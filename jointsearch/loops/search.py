@@ -29,7 +29,7 @@ class KeptFinding:
     def consider(self, training: Training, scores: Scores | None) -> Mapping[str, float | str]:
         """Keep what is found if this epoch is selected. Returns the facts that are numbers or words."""
         found = training.searcher.found()
-        said = {name: fact for name, fact in found.facts.items() if isinstance(fact, float | str)}
+        said = {name: fact for name, fact in found.facts.items() if isinstance(fact, bool | int | float | str)}
         learned = self.epoch > training.searcher.needs.everything_from  # which counts from 0
         if self.select_epoch == "best" and learned and scores is not None and scores.worse_than(self.score):
             return said

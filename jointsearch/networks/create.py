@@ -50,9 +50,14 @@ def create_network(
     return model
 
 
-def _check_arguments(name: str, num_classes: int, in_chans: int, image_size: int, drop_rate: float) -> None:
-    if not timm.is_model(name):
+def check_network_name(name: str) -> None:
+    """Refuse a name that no network has."""
+    if name != SUPERNET and not timm.is_model(name):
         raise InputError(f"network={name} is not known; {_nearest(name)}")
+
+
+def _check_arguments(name: str, num_classes: int, in_chans: int, image_size: int, drop_rate: float) -> None:
+    check_network_name(name)
     for key, value, smallest in (
         ("num_classes", num_classes, 1),
         ("in_chans", in_chans, 1),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 from torch import nn
 
@@ -16,7 +17,8 @@ WEIGHTS_FILE, NETWORK_FILE = "weights.safetensors", "network.json"
 
 def save_network(folder: Path, network: nn.Module, description: dict[str, object]) -> None:
     """Write weights and description; `description` has the arguments of `create_network`, a genotype in DARTS form."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    # Copies: weights that share memory, as tied ones do, are refused by safetensors.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     replace_file(folder / WEIGHTS_FILE, safetensors.torch.save(tensors))
     write_json(folder / NETWORK_FILE, description)
 
@@ -33,9 +35,17 @@ def load_network(folder: Path | str) -> nn.Module:
             "runs/mine/found/seed0"
         )
     told = read_json(folder / NETWORK_FILE, "network")
-    options = dict(told["options"])
-    if "genotype" in options:
-        options["genotype"] = Genotype.from_darts(options["genotype"])
-    network = create_network(told["network"], len(told["classes"]), told["channels"], told["image_size"], 0.0, options)
-    network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+    try:
+        options = dict(told["options"])
+        if "genotype" in options:
+            options["genotype"] = Genotype.from_darts(options["genotype"])
+        sizes = len(told["classes"]), told["channels"], told["image_size"]
+        network = create_network(told["network"], *sizes, 0.0, options)
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+    except (KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{NETWORK_FILE} and {WEIGHTS_FILE} in {shown_path(folder)} do not belong together, or are damaged "
+            f"({type(error).__name__}: {reason}); restore them, or train again in a new folder"
+        ) from error
     return network.eval()

@@ -64,6 +64,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
             os.close(lock)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a run folder that could not be made or written in, before anything is done for it; it is not made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        why = "cannot be written in" if there.is_dir() else "is no folder"
+        raise InputError(f"run folder {folder} cannot be used ({there} {why}); choose a writable folder")
+
+
 def _remove_temporary_files(folder: Path) -> None:
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name) and (path.is_symlink() or path.is_file()):

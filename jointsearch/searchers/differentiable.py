@@ -85,6 +85,11 @@ class Differentiable:
                 "searcher.published, estimator=gumbel and estimator.draws=batch have no such reward; leave one of the "
                 "two out (their control is searcher=random)"
             )
+        if isinstance(self.policy_space, Start) and self.policy_space.learn_magnitude and not self.learns_magnitude:
+            raise InputError(
+                "policy_space.learn_magnitude=true lets magnitudes move, and searcher.magnitude_gradient=none keeps "
+                "them; leave one of the two out"
+            )
         needs_sides = self.as_published or self.stabilizers.reward_scale == "loss"
         if self.through_step == "jvp" and needs_sides:
             raise InputError(
@@ -281,5 +286,7 @@ class CellsOnly:
 
     def start(self, context: Context) -> DifferentiableSearcher:
         """Begin a search of cells."""
+        if context.cells is None:
+            raise InputError("CellsOnly searches cells, and this network has none to choose; use search=architecture")
         soft = SoftPolicy(self.policy, learn_probability=False, learn_magnitude=False)
         return DifferentiableSearcher(context, DrawnPolicy(soft, ReinforceSettings(), context.standard, context.noise))

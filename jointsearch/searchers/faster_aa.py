@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.front_end import augment_with
-from jointsearch.protocols import Context, Found, Moment, Needs, State, StepReport
+from jointsearch.protocols import About, Context, Found, Moment, Needs, State, StepReport
 from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.spaces import Stages
 from jointsearch.settings import bounded, check_fields, choice, group
@@ -37,6 +37,7 @@ class FasterAA:
     """
 
     BETAS: ClassVar[tuple[float, float]] = (0.0, 0.999)  # of Adam, for policy and critic
+    about: ClassVar[About] = About(own_optimizer=True)
 
     learning_rate: float = bounded(1e-3, 1e-8, 10.0, help="of the policy")
     critic_learning_rate: float = bounded(1e-3, 1e-8, 10.0, help="of the network and its second head")

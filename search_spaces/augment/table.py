@@ -16,6 +16,7 @@ from search_spaces.augment.quantized import QUANTIZED_OPS
 from search_spaces.errors import InputError, nearest
 
 OPS: dict[str, AugOp] = {op.name: op for op in (*GEOMETRIC_OPS, *QUANTIZED_OPS, *COLOR_OPS, *ERASING_OPS, *MIXING_OPS)}
+OURS = frozenset(OPS)
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,15 @@ def _op_tables(count: int) -> OpTables:
 
 
 def register_op(op: AugOp) -> AugOp:
-    """Make an op of user code known to policies, searches and exports, under its name."""
-    if OPS.get(op.name, op) is not op:
+    """Make an op of user code known to policies, searches and exports, under its name.
+
+    The module that registered an op may register it once more, as a notebook does when a cell is run again.
+    """
+    known = OPS.get(op.name, op)
+    if known is not op and (op.name in OURS or known.fn.__module__ != op.fn.__module__):
         raise InputError(f"an op named {op.name} is known already; give yours another name")
     OPS[op.name] = op
+    _op_tables.cache_clear()
     return op
 
 

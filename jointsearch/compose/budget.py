@@ -1,0 +1,43 @@
+"""A study in a share of its epochs."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from jointsearch.loops.recipe import SearchRecipe
+from jointsearch.study import Study
+from search_spaces.errors import InputError
+
+
+def with_budget(study: Study, budget: Any) -> Study:
+    """The study with the epochs of search and training multiplied by the budget."""
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 1e-4 <= budget <= 1000:
+        raise InputError(f"budget is {budget}; wanted a number from 0.0001 to 1000")
+    try:
+        return study if budget == 1 else scaled(study, budget)
+    except InputError as error:
+        raise InputError(f"budget={budget:g} does not fit these epochs ({error}); give another budget") from None
+
+
+def scaled(study: Study, budget: float) -> Study:
+    """The study with the epochs of search and training multiplied by the budget, at least one."""
+
+    def times(count: int) -> int:
+        return max(1, round(count * budget))
+
+    recipe, kind = study.recipe, study.search
+    warmup = recipe.warmup and replace(recipe.warmup, epochs=times(recipe.warmup.epochs))
+    epochs = times(recipe.epochs)
+    shorter = replace(recipe, epochs=epochs, warmup=None if warmup and warmup.epochs >= epochs else warmup)
+    changes: dict[str, Any] = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        value = getattr(kind, item.name)
+        if isinstance(value, SearchRecipe):
+            changes[item.name] = replace(value, epochs=times(value.epochs))
+        elif item.name == "policy_epochs" and value:
+            changes[item.name] = times(value)
+        elif getattr(value, "from_epoch", 0):
+            last = kind.search_recipe.epochs * budget - 1  # type: ignore[attr-defined]
+            changes[item.name] = replace(value, from_epoch=min(round(value.from_epoch * budget), max(0, int(last))))
+        elif hasattr(value, "scaled"):
+            changes[item.name] = value.scaled(budget)
+    return replace(study, recipe=shorter, search=replace(kind, **changes))  # type: ignore[type-var]

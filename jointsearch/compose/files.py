@@ -1,0 +1,96 @@
+"""What stands in the YAML files of `configs/`: which choices a command has, and what each of them sets."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from jointsearch import registry
+from jointsearch.registry import CONFIGS, built_in
+from jointsearch.settings import TARGET, leaves, target_class
+
+
+def content(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, with those of the files that it is built on."""
+    own: Any = OmegaConf.to_container(OmegaConf.load(path)) or {}
+    bases = [entry for entry in own.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    return {key: value for base in bases for key, value in content(path.with_stem(base)).items()} | own
+
+
+def chosen(path: Path) -> dict[str, str]:
+    """The choices that a preset makes, also those of the files that it is built on."""
+    own: Any = OmegaConf.to_container(OmegaConf.load(path)) or {}
+    found: dict[str, str] = {}
+    for entry in own.get("defaults", []):
+        if isinstance(entry, dict):
+            found |= {name.rpartition("/")[2].partition("@")[0]: value for name, value in entry.items()}
+        elif entry != "_self_":
+            found = chosen(path.with_stem(entry)) | found
+    return found
+
+
+def class_of(group: str, choice: str) -> type | None:
+    """The settings class of a choice, where it has one of its own."""
+    if choice in registry.choices.get(group, {}):
+        return registry.choices[group][choice]
+    whole = content(CONFIGS / group / f"{choice}.yaml")
+    target = (whole.get(group) or whole).get(TARGET)
+    return target_class(target) if target else None
+
+
+def readers(name: str) -> str:
+    """The choices of search and searcher that read a setting."""
+    found = [
+        f"{group}={choice}"
+        for group in ("search", "searcher")
+        for choice in built_in(group)
+        if name in names_of(class_of(group, choice))
+    ]
+    return ", ".join(found)
+
+
+def names_of(cls: Any) -> list[str]:
+    """The fields of a settings class."""
+    return [item.name for item in fields(cls)]
+
+
+def used_groups(config_name: str) -> set[str]:
+    """The groups that a command has."""
+    return {name for name, _ in _defaults(config_name)}
+
+
+def may_be_null(config_name: str) -> set[str]:
+    """The groups of a command of which nothing needs to be chosen."""
+    return {name for name, value in _defaults(config_name) if value is None}
+
+
+def _defaults(config_name: str) -> list[tuple[str, Any]]:
+    """The groups of a command, each with what is chosen where the user says nothing."""
+    whole: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{config_name}.yaml"))
+    entries = [entry for entry in whole.get("defaults", []) if isinstance(entry, dict)]
+    return [(name.split()[-1], value) for entry in entries for name, value in entry.items()]
+
+
+def scripts_with(group: str) -> list[str]:
+    """The commands that have a group."""
+    return [path.stem for path in sorted(CONFIGS.glob("*.yaml")) if group in used_groups(path.stem)]
+
+
+def fits(group: str, name: str, config_name: str) -> bool:
+    """Whether a preset or experiment is meant for a command: it stands in the command of its first line."""
+    text = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8")
+    first = re.search(r"^# python scripts/(\w+)[.]py", text, re.MULTILINE)
+    return first is not None and first[1] == config_name
+
+
+def yaml_of(word: str) -> Path:
+    """The file of a choice, group=name."""
+    return CONFIGS / f"{word.replace('=', '/')}.yaml"
+
+
+def brought_by(word: str) -> frozenset[str]:
+    """The dotted names that a preset or experiment sets, and the groups that it chooses from."""
+    file = yaml_of(word)
+    return frozenset([*(name for name, _ in leaves(content(file))), *chosen(file)])
