@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-FEW = 8
+FEW = 12
 
 
 class InputError(ValueError):

@@ -256,7 +256,7 @@ def test_a_table_that_is_measured_only_once_is_refused() -> None:
 def test_an_op_that_makes_a_trial_diverge_has_lost_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     searcher = searcher_of(trials("Invert", "Rotate", trial_steps=1), linear())
     errors = iter([0.25, torch.nan, 0.5, 0.25, torch.nan, 0.5, torch.nan, 0.5, 0.5])
-    monkeypatch.setattr(gains, "validation_error", lambda network, judges: torch.tensor(next(errors)).double())
+    monkeypatch.setattr(gains, "validation_error", lambda *_: torch.tensor(next(errors)).double())
     run(searcher, [some(6, 1)] * 2, [some(6, 2)], measured=always)
     assert searcher.gains.tolist() == [[0.0, -0.75, -0.25]] * 2
     # Without the plain image nothing can be compared.
