@@ -36,18 +36,17 @@ RECIPE = Recipe(
     batch_size=128, learning_rate=0.01, weight_decay=0.0, schedule="none", precision="float32", evaluate_every=1
 )
 
-# With cells: larger batches, because a step of a supernet takes most of its time whatever its images.
 CHANNELS, LAYERS = 4, 3
 CELL_RECIPE = Recipe(
-    epochs=40,
-    batch_size=250,
+    epochs=50,
+    batch_size=125,
     optimizer="momentum",
-    learning_rate=0.1,
+    learning_rate=0.3,
     weight_decay=3e-4,
     schedule="none",
     clip_gradient=5.0,
     precision="float32",
-    evaluate_every=40,
+    evaluate_every=50,
 )
 CELL_STEPS = CELL_RECIPE.epochs * CELL_RECIPE.check_steps(COUNTS["train"])
 

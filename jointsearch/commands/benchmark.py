@@ -59,12 +59,14 @@ PLANTED = {
     "default, by trials": ["search=policy"],
 }  # fmt: skip
 
-# Policy and cells together, the default of search=joint under each estimator.
+# Policy and cells together. A few images decide the mean reward where the network is a supernet: ranks count all alike.
+RANKS = "searcher.stabilize.reward_scale=rank"
 PLANTED_CELLS = {
-    "joint, relax": ["search=joint", "estimator=relax"],
+    "joint, relax, ranks of rewards": ["search=joint", "estimator=relax", RANKS],
+    "joint, reinforce, ranks of rewards": ["search=joint", "estimator=reinforce", RANKS],
     "joint, gumbel": ["search=joint", "estimator=gumbel"],
-    "joint, reinforce": ["search=joint", "estimator=reinforce"],
-    "joint, reinforce, shuffled": ["search=joint", "estimator=reinforce", "searcher.shuffled=true"],
+    "joint, relax": ["search=joint", "estimator=relax"],
+    "joint, relax, ranks of rewards, shuffled": ["search=joint", "estimator=relax", RANKS, "searcher.shuffled=true"],
 }  # fmt: skip
 
 # On the same planted data: each by itself beside "gradients, ours", and another search without gradients.

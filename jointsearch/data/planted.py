@@ -37,7 +37,7 @@ COUNTS = {"train": 1000, "validation": 1000, "test": 2000}
 SHIFT_PIXELS = 3
 PLANTED_ANSWER: Answer = {"recover": ("TranslateX",), "avoid": ("Solarize",)}
 PLANTED_MAGNITUDE = SHIFT_PIXELS / (0.45 * SIDE)  # TranslateX at magnitude 1 moves by .45 of the width
-SHADES = (0.28, 1.72)  # factors of Brightness at magnitude .8, either way
+SHADES = (0.42, 1.58)  # factors of Brightness at a magnitude of .64, either way
 SHADES_ANSWER: Answer = {"recover": ("Brightness",), "avoid": ("Invert",)}
 
 
