@@ -5,6 +5,7 @@ import importlib.util
 import sys
 import warnings
 from dataclasses import is_dataclass
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -47,9 +48,10 @@ def groups() -> dict[str, list[str]]:
     return {name: [*members, *choices.get(name, [])] for name, members in sorted(found.items())}
 
 
-def built_in(group: str) -> list[str]:
+@cache
+def built_in(group: str) -> tuple[str, ...]:
     """The choices of a group that come with the project."""
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+    return tuple(sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")))
 
 
 def register_choice(group: str, name: str, cls: type) -> type:

@@ -61,6 +61,19 @@ def test_a_partial_group_keeps_the_defaults_of_its_data_set() -> None:
     assert (standard.crop_padding, standard.flip, standard.cutout) == (4, True, 20)
 
 
+def test_the_words_of_one_composition_do_not_reach_the_next() -> None:
+    before = compose_words("joint_search", ["dataset=svhn"])
+    changed = compose_words("joint_search", ["dataset=svhn", "dataset.standard.crop_padding=1", "search_recipe.x=[1]"])
+    assert changed.values["dataset"]["standard"]["crop_padding"] == 1
+    changed.values["dataset"]["standard"]["flip"] = "changed"
+    assert compose_words("joint_search", ["dataset=svhn"]) == before
+
+
+def test_a_word_that_adds_counts_in_its_place() -> None:
+    assert compose_words("joint_search", ["recipe.x=1", "++recipe.x=2"]).values["recipe"]["x"] == 2
+    assert compose_words("joint_search", ["++recipe.x=2", "recipe.x=1"]).values["recipe"]["x"] == 1
+
+
 def test_a_folder_in_python_is_the_folder_of_the_command_line() -> None:
     assert compose_study("dataset=folder").dataset == Folder()
     assert Folder().standard.flip

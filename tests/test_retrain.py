@@ -2,19 +2,17 @@
 
 import copy
 import json
-import multiprocessing
 import os
 import random
 import signal
 import time
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sklearn.datasets  # noqa: F401  imported for the fork server, like the next line
 import torch
-import torch._dynamo
 
 from jointsearch.augmenters import with_policy
 from jointsearch.data.datasets import Digits
@@ -32,6 +30,7 @@ from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
+from tests.forked import forkserver
 from tests.kills import same, sleep_until, wait_for
 
 # Everything that has a state of its own: averaging, mixing (NumPy's generator), dropout (torch's), clipping, warm-up.
@@ -71,11 +70,8 @@ def final_state(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_retrain"])
-    return context
+def processes() -> ForkServerContext:
+    return forkserver()
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,17 @@
 """A search that is killed anywhere ends with the same bits: of a policy, and of policy and cells together."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
 import time
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import sklearn.datasets  # noqa: F401  imported for the fork server, like the next line
 import torch
-import torch._dynamo
 
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.loops.journal import Interrupted
@@ -23,6 +21,7 @@ from jointsearch.search_kinds import Joint, SupernetSettings
 from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import Stabilize
 from search_spaces.genotype import Genotype
+from tests.forked import forkserver
 from tests.kills import same, sleep_until, wait_for
 from tests.runs_bench import DIGITS, QUICK, SEARCH, differentiable, run_searches, search_study
 
@@ -89,11 +88,8 @@ def final_state(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_search_kills"])
-    return context
+def processes() -> ForkServerContext:
+    return forkserver()
 
 
 @pytest.fixture(scope="module", params=STUDIES)

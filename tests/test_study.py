@@ -1,18 +1,16 @@
 """A whole study from Python: data and networks once, the same bits after a kill, nothing written after a mistake."""
 
 import json
-import multiprocessing
 import re
 import signal
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sklearn.datasets  # noqa: F401  imported for the fork server, like the next line
 import torch
-import torch._dynamo
 
 from jointsearch import Study, StudyResult, compose_study, run_study
 from jointsearch.data.datasets import Digits, Folder
@@ -28,6 +26,7 @@ from jointsearch.searchers.table import Table
 from jointsearch.study import Prepared, prepare
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
+from tests.forked import forkserver
 from tests.kills import same, wait_for
 from tests.runs_bench import DIGITS, QUICK, differentiable
 
@@ -172,11 +171,8 @@ def left_behind(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    # Children fork from a server that has imported everything: a start takes 0.1 s where Python alone takes 6.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_study"])
-    return context
+def processes() -> ForkServerContext:
+    return forkserver()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """What stands in the YAML files of `configs/`: which choices a command has, and what each of them sets."""
 
 import re
+from copy import deepcopy
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,24 @@ from jointsearch.registry import CONFIGS, built_in
 from jointsearch.settings import TARGET, leaves, target_class
 
 
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    """A YAML file of ours, read once; whoever changes it takes a copy."""
+    read: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return read or {}
+
+
 def content(path: Path) -> dict[str, Any]:
     """The settings of a YAML file, with those of the files that it is built on."""
-    own: Any = OmegaConf.to_container(OmegaConf.load(path)) or {}
+    own = deepcopy(_read(path))
     bases = [entry for entry in own.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     return {key: value for base in bases for key, value in content(path.with_stem(base)).items()} | own
 
 
 def chosen(path: Path) -> dict[str, str]:
     """The choices that a preset makes, also those of the files that it is built on."""
-    own: Any = OmegaConf.to_container(OmegaConf.load(path)) or {}
     found: dict[str, str] = {}
-    for entry in own.get("defaults", []):
+    for entry in _read(path).get("defaults", []):
         if isinstance(entry, dict):
             found |= {name.rpartition("/")[2].partition("@")[0]: value for name, value in entry.items()}
         elif entry != "_self_":
@@ -68,7 +76,7 @@ def may_be_null(config_name: str) -> set[str]:
 
 def _defaults(config_name: str) -> list[tuple[str, Any]]:
     """The groups of a command, each with what is chosen where the user says nothing."""
-    whole: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{config_name}.yaml"))
+    whole = _read(CONFIGS / f"{config_name}.yaml")
     entries = [entry for entry in whole.get("defaults", []) if isinstance(entry, dict)]
     return [(name.split()[-1], value) for entry in entries for name, value in entry.items()]
 

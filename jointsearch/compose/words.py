@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jointsearch import registry
@@ -84,13 +87,9 @@ def compose_words(config_name: str, words: Sequence[str], settings: Mapping[str,
     for plugin in [*_plugins(words), *([more] if isinstance(more, str) else more)]:
         registry.load_plugin(plugin)
     overrides = [word for word in (*words, *_choices_among(values)) if word not in nothing]
-    _store_choices()
-    GlobalHydra.instance().clear()
     _check_choices(config_name, overrides)
     try:
-        with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-            composed = compose(config_name=config_name, overrides=[_free(word) for word in overrides])
-            found: Any = OmegaConf.to_container(composed, resolve=True)
+        found: Any = OmegaConf.to_container(_combined(config_name, overrides), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(f"{_first_line(error)}; see --help") from None
     _check_overruled(found, overrides)
@@ -127,6 +126,37 @@ def _half(whole: str, words: Sequence[str]) -> Iterator[str]:
         yield f"{whole} is for {group}={own[group]}; with {group}={given[group]} only this of it counts: {rest}"
 
 
+def _combined(config_name: str, words: Sequence[str]) -> DictConfig:
+    """The YAML files that the words choose, with the values that they set, as Hydra combines them."""
+    sets = [word for word in words if _free(word) != word and re.match(r"(?!hydra=)[a-z][\w.]*=", word)]
+    if any(word.startswith(("+", "~")) for word in words):
+        sets = []  # what adds or removes depends on the words before it: all of them to Hydra
+    own = tuple((group, name) for group, names in registry.choices.items() for name in names)
+    composed = deepcopy(_by_hydra(config_name, tuple(_free(word) for word in words if word not in sets), own))
+    for override in map(_parsed, sets):
+        try:
+            OmegaConf.update(composed, override.key_or_group, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException:
+            raise HydraException(f"Error merging override ++{override.input_line}") from None
+    return composed
+
+
+# Hydra takes 0.1 s, most of it for the same files again. What sets a value cannot change which of them are chosen.
+@lru_cache(maxsize=256)
+def _by_hydra(config_name: str, words: tuple[str, ...], own: tuple[tuple[str, str], ...]) -> DictConfig:
+    """What Hydra makes of words and of `own`, the choices that user code added; not to be changed."""
+    for group, name in own:
+        ConfigStore.instance().store(group=group, name=name, node={TARGET: f"plugin:{group}:{name}"})
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        return compose(config_name=config_name, overrides=list(words))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
+
+
 def _free(word: str) -> str:
     """A word as Hydra takes it: values may set what no YAML file holds, and the dataclasses check them."""
     name = word.partition("=")[0]
@@ -142,7 +172,7 @@ def _check_word(word: str) -> None:
     if found:
         raise InputError(f"{word} holds {found[0]}, which is not allowed on the command line; leave it out")
     try:
-        several = OverridesParser.create().parse_override(word).is_sweep_override()
+        several = _parsed(word).is_sweep_override()
     except HydraException as error:
         remedy = "close brackets and quotes, and quote a value that holds = or brackets: 'run=\"a=b\"'"
         raise InputError(f"{word} cannot be read ({_first_line(error)}); {remedy}") from None
@@ -154,16 +184,9 @@ def _check_word(word: str) -> None:
 
 
 def _plugins(words: Sequence[str]) -> list[str]:
-    given = [OverridesParser.create().parse_override(word) for word in words if word.lstrip("+").startswith("plugins=")]
+    given = [_parsed(word) for word in words if word.lstrip("+").startswith("plugins=")]
     values = [override.value() for override in given]
     return [str(path) for value in values for path in (value if isinstance(value, list) else [value])]
-
-
-def _store_choices() -> None:
-    """Tell Hydra which choices user code added."""
-    for group, names in registry.choices.items():
-        for name in names:
-            ConfigStore.instance().store(group=group, name=name, node={TARGET: f"plugin:{group}:{name}"})
 
 
 def _check_choices(config_name: str, words: Sequence[str]) -> None:

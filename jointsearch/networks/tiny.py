@@ -3,7 +3,7 @@
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import nn
+from torch import Tensor, nn
 
 from jointsearch.networks.classifier import ImageClassifier
 
@@ -53,12 +53,21 @@ def three_stage_network(
     return ImageClassifier(parts, feature_info, num_classes, global_pool)
 
 
+class ToSide(nn.AdaptiveAvgPool2d):
+    """Resizes images to a side. Images of that size stay as they are, where torch would average each pixel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> (B, C, side, side)."""
+        side = self.output_size
+        return input if input.shape[-2:] == (side, side) else super().forward(input)
+
+
 def one_layer_network(
     num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
 ) -> ImageClassifier:
     """One hidden layer over all pixels, so without any translation invariance of its own."""
     hidden = nn.Sequential(
-        nn.AdaptiveAvgPool2d(MLP_SIDE),  # resizes images to 12x12; images of that size stay unchanged
+        ToSide(MLP_SIDE),
         nn.Flatten(),
         nn.Linear(in_chans * MLP_SIDE**2, MLP_WIDTH),
         nn.ReLU(inplace=True),
