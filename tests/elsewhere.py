@@ -70,8 +70,8 @@ class _Elsewhere(TorchDispatchMode):
         return done
 
 
-# Operations take and give tensors, and lists and tuples of them. The walk of torch, through any tree, takes ten times as
-# long.
+# Operations take and give tensors, and lists and tuples of them. The walk of torch, through any tree, takes ten times
+# as long.
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
