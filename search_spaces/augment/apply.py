@@ -138,8 +138,8 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor
     op_row = draw.op[:, stage][order]
     rows = order.to(images.device, non_blocking=True)
     amount = amounts[rows, stage]
-    changed = images.clone()
     learns = draw.magnitude.requires_grad
+    places, results = [], []
     warps, matrices = [], []
     for op, part in _slices(op_row):
         if _is_warp(op):
@@ -155,7 +155,8 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor
             result = op.fn(own, amount[part])
         if learns and op.has_magnitude:
             result = exactly_at_zero(own, draw.magnitude[rows[part], stage], result)
-        changed.index_copy_(0, rows[part], result)
+        places.append(rows[part])
+        results.append(result)
     if warps:
         # All shears, shifts and rotations of a stage in one warp: five small ones cost three times as much.
         moved = torch.cat(warps)
@@ -163,8 +164,10 @@ def _apply_stage(images: Tensor, pool: Tensor, draw: PolicyDraw, amounts: Tensor
         result = warp(own, torch.cat(matrices))
         if learns:
             result = exactly_at_zero(own, draw.magnitude[moved, stage], result)
-        changed.index_copy_(0, moved, result)
-    return changed
+        places.append(moved)
+        results.append(result)
+    # Written at once: backward, each writing would copy the gradient of all images.
+    return images.index_copy(0, torch.cat(places), torch.cat(results))
 
 
 def _amounts(draw: PolicyDraw) -> Tensor:
