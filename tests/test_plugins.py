@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from timm.models import _registry
 
-from jointsearch import register_choice, registry, settings
+from jointsearch import compose_study, register_choice, registry, settings
 from jointsearch.compose import content
 from jointsearch.loops.recipe import Recipe
 from jointsearch.protocols import Needs
@@ -275,6 +275,14 @@ def test_a_choice_may_be_registered_once_more_as_a_cell_of_a_notebook_does(clean
     for _ in range(2):
         assert register_choice("searcher", "mine", Settled) is Settled
     assert registry.groups()["searcher"].count("mine") == 1
+
+
+def test_a_registered_choice_is_composed_by_its_name(clean: None) -> None:
+    assert compose_study("search=policy") == compose_study("search=policy")
+    register_choice("searcher", "registered_here", Settled)
+    kind = compose_study("search=policy", "searcher=registered_here").search
+    assert isinstance(kind, PolicyOnly)
+    assert kind.searcher == Settled()
 
 
 def test_built_in_choices_have_what_is_asked_of_those_of_users() -> None:

@@ -59,7 +59,8 @@ PLANTED = {
     "default, by trials": ["search=policy"],
 }  # fmt: skip
 
-# Policy and cells together. A few images decide the mean reward where the network is a supernet: ranks count all alike.
+# Policy and cells together. In a supernet a few images with large losses decide the mean reward; ranks count all images
+# alike.
 RANKS = "searcher.stabilize.reward_scale=rank"
 PLANTED_CELLS = {
     "joint, relax, ranks of rewards": ["search=joint", "estimator=relax", RANKS],

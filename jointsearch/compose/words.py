@@ -131,8 +131,10 @@ def _combined(config_name: str, words: Sequence[str]) -> DictConfig:
     sets = [word for word in words if _free(word) != word and re.match(r"(?!hydra=)[a-z][\w.]*=", word)]
     if any(word.startswith(("+", "~")) for word in words):
         sets = []  # what adds or removes depends on the words before it: all of them to Hydra
-    own = tuple((group, name) for group, names in registry.choices.items() for name in names)
-    composed = deepcopy(_by_hydra(config_name, tuple(_free(word) for word in words if word not in sets), own))
+    for group, names in registry.choices.items():  # what user code added
+        for name in names:
+            ConfigStore.instance().store(group=group, name=name, node={TARGET: f"plugin:{group}:{name}"})
+    composed = deepcopy(_by_hydra(config_name, tuple(_free(word) for word in words if word not in sets)))
     for override in map(_parsed, sets):
         try:
             OmegaConf.update(composed, override.key_or_group, override.value(), merge=True, force_add=True)
@@ -143,10 +145,8 @@ def _combined(config_name: str, words: Sequence[str]) -> DictConfig:
 
 # Hydra takes 0.1 s, most of it for the same files again. What sets a value cannot change which of them are chosen.
 @lru_cache(maxsize=256)
-def _by_hydra(config_name: str, words: tuple[str, ...], own: tuple[tuple[str, str], ...]) -> DictConfig:
-    """What Hydra makes of words and of `own`, the choices that user code added; not to be changed."""
-    for group, name in own:
-        ConfigStore.instance().store(group=group, name=name, node={TARGET: f"plugin:{group}:{name}"})
+def _by_hydra(config_name: str, words: tuple[str, ...]) -> DictConfig:
+    """The configuration that Hydra makes of these words; callers change a copy of it."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         return compose(config_name=config_name, overrides=list(words))
