@@ -9,7 +9,7 @@ import pytest
 
 from jointsearch.benchmarks import planted
 from jointsearch.benchmarks.planted import PlantedOutcome, auc, holding, mass, planted_outcome, planted_search
-from jointsearch.commands.benchmark import PLANTED, PLANTED_CELLS, searcher_of, stage_of
+from jointsearch.commands.benchmark import EXPLORING, PLANTED, RANKS, searcher_of, stage_of
 from jointsearch.data.planted import PLANTED_ANSWER, PLANTED_MAGNITUDE, SHADES_ANSWER
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.searchers.differentiable import Differentiable
@@ -66,14 +66,13 @@ def test_relax_finds_the_same_where_it_sees_differences() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_joint_search_by_relax_ranks_what_holds_the_planted_op_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # All 105 pairs take minutes: `benchmark.py planted_cells`. Here, 5 of 15 pairs hold Brightness.
-    monkeypatch.setattr(planted, "CELL_RECIPE", replace(planted.CELL_RECIPE, epochs=4, evaluate_every=4))
+    # All ops take minutes: `benchmark.py planted_cells`. Here, 5 of 15 pairs hold Brightness.
+    monkeypatch.setattr(planted, "CELL_RECIPE", replace(planted.CELL_RECIPE, epochs=8, evaluate_every=8))
     few = "policy_space.ops=[Rotate,TranslateX,Posterize,Cutout,Brightness,Sharpness]"
-    stage = stage_of([*PLANTED_CELLS["joint, relax, ranks of rewards"], few, "policy_space.top=null"])
+    stage = stage_of([*EXPLORING, "estimator=relax", RANKS, few, "policy_space.top=null"])
     settings = stage.searcher(None, 0)
     found, _ = planted_search(settings, 0, tmp_path, stage.architecture)
     held = holding(settings.policy_space.policy(), SHADES_ANSWER["recover"])

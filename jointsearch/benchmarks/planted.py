@@ -38,7 +38,7 @@ RECIPE = Recipe(
 
 CHANNELS, LAYERS = 4, 3
 CELL_RECIPE = Recipe(
-    epochs=50,
+    epochs=40,
     batch_size=125,
     optimizer="momentum",
     learning_rate=0.3,
@@ -46,7 +46,7 @@ CELL_RECIPE = Recipe(
     schedule="none",
     clip_gradient=5.0,
     precision="float32",
-    evaluate_every=50,
+    evaluate_every=40,
 )
 CELL_STEPS = CELL_RECIPE.epochs * CELL_RECIPE.check_steps(COUNTS["train"])
 
