@@ -80,6 +80,7 @@ def test_joint_search_by_relax_ranks_what_holds_the_planted_op_first(
     assert auc(found["sub_policy_shares"], held) >= 0.95
 
 
+@pytest.mark.slow
 def test_shuffled_rewards_find_nothing() -> None:
     assert 0.35 <= fmean(outcome.auc for outcome in outcomes(PLANTED["shuffled_reward"])) <= 0.65
 
