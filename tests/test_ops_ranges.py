@@ -154,6 +154,16 @@ def test_other_floating_point_images_keep_their_type_and_come_out_alike(
     assert (changed.float() - expected).abs().mean() <= tolerance
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_solarize_inverts_the_level_of_its_threshold_and_none_below_it(kind: torch.dtype) -> None:
+    levels = (torch.arange(256) / 255).to(kind)
+    magnitudes = 1 - torch.arange(256) / 256  # of the thresholds 0, 1 / 255, ...
+    ones = torch.ones(256)
+    noise = OpNoise(ones, ones.expand(2, -1).T, torch.arange(256))
+    changed = OPS["Solarize"](levels.expand(256, 1, 1, 256), magnitudes.to(kind), noise).squeeze()
+    assert torch.equal(changed != levels, torch.ones(256, 256).triu().bool())
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_several_ops_in_a_row_work_in_other_floating_point_types(kind: torch.dtype, images: Tensor) -> None:
     changed = apply_policy(EVERYTHING, images.to(kind), noise())
