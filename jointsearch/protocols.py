@@ -41,8 +41,8 @@ class Moment:
 
     @property
     def progress(self) -> float:
-        """The share of the epochs that are over."""
-        return self.epoch / self.epochs
+        """From 0 in the first epoch to 1 in the last; 1 where there is only one."""
+        return self.epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
 
 
 @dataclass(frozen=True)

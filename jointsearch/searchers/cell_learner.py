@@ -73,7 +73,7 @@ class CellLearner:
         return self.settings.order == "second"
 
     def prepare(self, progress: float, noise: torch.Generator) -> None:
-        """Before a step: draw paths, and fade skip connections; `progress` is the share of the search that is over."""
+        """Before a step: draw paths, and fade skip connections; `progress` is 0 in the first epoch, 1 in the last."""
         if self.network.settings.single_path:
             temperature = FIRST_TEMPERATURE + progress * (LAST_TEMPERATURE - FIRST_TEMPERATURE)
             self.network.draw(noise, temperature)
