@@ -77,6 +77,7 @@ class Stage:
     architecture: ArchitectureSettings | None = None  # None: no cells are searched
     folder: str = ""  # below that of the run
     epochs_from: str = "search_recipe.epochs"  # the setting that holds its epochs
+    images: int | None = None  # of the training images, so many at most; None: all
 
     @property
     def about(self) -> About:
@@ -169,17 +170,17 @@ class Joint:
                 f"searcher={type(self.searcher).__name__} searches no cells; use search=policy, or "
                 "searcher=differentiable"
             )
-        through_step = getattr(self.searcher, "through_step", None)
-        if self.architecture.remedies.hessian_monitor and through_step is None:
+        measures = getattr(self.searcher, "measures", None)
+        if self.architecture.remedies.hessian_monitor and measures is None:
             raise InputError(
                 "architecture.against_collapse.hessian_monitor needs searcher=differentiable; set it to false"
             )
         if self.architecture.order == "second" and (
-            through_step != "finite_difference" or getattr(self.searcher, "shuffled", False)
+            measures is None or measures.by != "finite_difference" or getattr(self.searcher, "shuffled", False)
         ):
             raise InputError(
                 "architecture.order=second learns from the real losses of a finite difference; use "
-                "searcher=differentiable with through_step=finite_difference and no shuffled rewards, or "
+                "searcher=differentiable with rewards.by=finite_difference and no shuffled rewards, or "
                 "architecture.order=first"
             )
 
@@ -240,9 +241,8 @@ class OneAfterTheOther:
 
     searcher: SearcherSettings = group(Differentiable, help="of the policy: any that search=policy has")
     network: str = setting("wide_resnet16_1", help="on which the policy is searched")
-    policy_epochs: int | None = bounded(
-        None, 1, 100_000, help="of the policy search; null takes those of search_recipe"
-    )
+    policy_epochs: int | None = bounded(None, 1, 100_000, help="of the policy search; null: as search_recipe has them")
+    policy_images: int | None = bounded(None, 4, help="training images of the policy search; null takes all")
     architecture: ArchitectureSettings = group(ArchitectureSettings, help="how cells learn")
     supernet: SupernetSettings = group(SupernetSettings, help="the network whose cells are searched")
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during both searches")
@@ -260,6 +260,8 @@ class OneAfterTheOther:
         first = policy_stage(self.searcher, self.network, recipe)
         if self.policy_epochs:
             first = replace(first, epochs_from="policy_epochs")
+        if images := self.policy_images:
+            first = replace(first, images=images, settings=first.settings | {"images": images})
 
         def under_found(folder: Path | None, seed: int) -> CellsOnly:
             if folder is None:

@@ -1,4 +1,4 @@
-"""Measure on this machine: python scripts/benchmark.py augment|ops|search_step|planted|planted_cells|levers|shapes"""
+"""Measure on this machine: python scripts/benchmark.py TASK, as ops; jointsearch benchmark --help lists the tasks."""
 
 import sys
 

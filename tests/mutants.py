@@ -245,6 +245,13 @@ MUTANTS = (
         "tests/test_table_trials.py",
     ),
     Mutant(
+        "batch statistics are frozen where cells learn through the step",
+        "jointsearch/through_step/record.py",
+        "        return self._function(self._buffers, self._modes)",
+        "        return self.frozen()",
+        "tests/test_real_step.py",
+    ),
+    Mutant(
         "rewards of another loss are those of the cross entropy",
         "jointsearch/searchers/differentiable.py",
         "record_step(self.network, self.context.image_losses)",

@@ -22,9 +22,9 @@ from jointsearch.protocols import StepReport
 from jointsearch.search_kinds import CellsAlone, Joint, SearchKind, SupernetSettings
 from jointsearch.searchers import differentiable as searcher_module
 from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings
-from jointsearch.searchers.differentiable import Stabilize
 from jointsearch.searchers.faster_aa import FasterAA
 from jointsearch.searchers.first_order import FirstOrder
+from jointsearch.searchers.rewards import Stabilize
 from jointsearch.searchers.spaces import Measured
 from jointsearch.searchers.table import Table, Trials
 from jointsearch.study import Study

@@ -17,7 +17,8 @@ from jointsearch.protocols import Context, SearcherSettings
 from jointsearch.search_kinds import FOUND, POLICY_FOLDER, SEED, CellsAlone, OneAfterTheOther
 from jointsearch.searchers import differentiable
 from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings, CellLearner
-from jointsearch.searchers.differentiable import CellsOnly, Differentiable, DifferentiableSearcher, Stabilize
+from jointsearch.searchers.differentiable import CellsOnly, Differentiable, DifferentiableSearcher
+from jointsearch.searchers.rewards import Rewards, Stabilize
 from jointsearch.searchers.spaces import Start, one_policy
 from jointsearch.soft.network import SuperNet
 from jointsearch.through_step.hessian import largest_eigenvalue
@@ -225,11 +226,22 @@ def test_the_second_order_is_the_first_plus_what_cells_do_through_the_training_s
     v = {name: part for name, part in gradient.items() if name not in leaves}
     # Not by double backward, which misses the kinks of ReLU that lie between both sides: in a supernet of 16 channels
     # the two differ by 0.65 to 3.4 of their size. On a smooth network they agree (test_through_step_architecture.py).
-    sides = losses_on_both_sides(record.frozen(), v, images, train.labels, architecture=leaves)
+    sides = losses_on_both_sides(record.live(), v, images, train.labels, architecture=leaves)
     through = torch.autograd.grad(sides.rewards(STEP_SIZE).mean(), list(leaves.values()))
     for name, part in zip(leaves, through, strict=True):
         torch.testing.assert_close(found[name], gradient[name] + part, rtol=1e-3, atol=1e-6)
         assert float(part.norm()) > 0.05 * float(found[name].norm())
+
+
+def test_with_frozen_rewards_the_second_order_has_two_passes_and_their_gradient_of_its_own() -> None:
+    def searcher(statistics: str) -> DifferentiableSearcher:
+        return new_searcher(policy={"rewards": Rewards(statistics=statistics)}, cells={"order": "second"})
+
+    assert searcher("frozen").step(batch_of(16), [batch_of(16, 9)], moment()).forward_equivalents == 10 + 2
+    found, wanted = gradients_of(searcher("frozen")), gradients_of(searcher("live"))
+    for name in ARCHITECTURE:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(found["preference"], wanted["preference"], rtol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -301,13 +313,12 @@ def test_the_weights_it_tells_are_those_that_the_cells_are_derived_from(channel_
 
 @pytest.mark.parametrize("option", ["single_path", "auxiliary_skip"])
 def test_what_a_supernet_draws_or_fades_follows_the_search(option: str) -> None:
-    torch.manual_seed(4)
-    network = supernet("small", channels=4, layers=3, num_classes=CLASSES, in_chans=1, **{option: True})
+    network = new_network(**{option: True})
     searcher = steps(new_searcher(network=network), 3)
     if option == "auxiliary_skip":
-        assert float(network.skip_weight) == pytest.approx(0.5)  # epoch 2 of 4
+        assert float(network.skip_weight) == pytest.approx(1 / 3)  # the third epoch of four
     else:
-        assert float(network.temperature) == pytest.approx(5.05)
+        assert float(network.temperature) == pytest.approx(3.4)
         assert bool(network.noise.any())
     assert searcher.found().genotype is not None
 

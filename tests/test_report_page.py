@@ -26,6 +26,7 @@ from jointsearch.report.page_html import tag
 from jointsearch.search_kinds import PolicyOnly
 from jointsearch.searchers.differentiable import Differentiable
 from jointsearch.searchers.random import RandomSearch
+from jointsearch.searchers.rewards import Rewards
 from jointsearch.searchers.table import Table, Trials
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -211,11 +212,10 @@ def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("searcher", "said"),
     [
-        (Differentiable(through_step="jvp"), "searcher Differentiable, through_step jvp, estimator Relax"),
+        (Differentiable(rewards=Rewards(by="jvp")), "searcher Differentiable, rewards jvp, estimator Relax"),
         (
             Differentiable(estimator=ReinforceSettings(), shuffled=True),
-            "searcher Differentiable, through_step finite_difference, estimator Reinforce, "
-            "rewards shuffled (the control)",
+            "searcher Differentiable, estimator Reinforce, rewards shuffled (the control)",
         ),
         (Table(), "searcher Table"),
         (Trials(trial_steps=20), "searcher Trials, 20 steps with each op"),

@@ -19,7 +19,7 @@ from jointsearch.loops.recipe import Recipe, Warmup
 from jointsearch.runs.checkpoint import load_checkpoint
 from jointsearch.search_kinds import Joint, SupernetSettings
 from jointsearch.searchers.cell_learner import ArchitectureSettings
-from jointsearch.searchers.differentiable import Stabilize
+from jointsearch.searchers.rewards import Stabilize
 from search_spaces.genotype import Genotype
 from tests.forked import forkserver
 from tests.kills import same, sleep_until, wait_for

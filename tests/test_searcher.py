@@ -21,7 +21,8 @@ from jointsearch.estimators.relax import RelaxSettings
 from jointsearch.networks.create import create_network
 from jointsearch.searchers import policy_learner
 from jointsearch.searchers.credit import dealt, scaled
-from jointsearch.searchers.differentiable import Differentiable, Stabilize
+from jointsearch.searchers.differentiable import Differentiable
+from jointsearch.searchers.rewards import Rewards, Stabilize
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.validation import validation_gradient
@@ -76,12 +77,12 @@ def test_the_credited_draw_is_the_applied_one_for_every_image(workers: int | Non
     assert set(seen) == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)}
 
 
-@pytest.mark.parametrize("through_step", ["finite_difference", "jvp"])
+@pytest.mark.parametrize("by", ["finite_difference", "jvp"])
 @pytest.mark.parametrize("estimator", ["leave_one_out", "relax_joint"])
-def test_the_credit_of_an_image_is_its_reward_by_double_backward(estimator: str, through_step: str) -> None:
+def test_the_credit_of_an_image_is_its_reward_by_double_backward(estimator: str, by: str) -> None:
     network = smooth_network()
     twin = copy.deepcopy(network)
-    bench = make(network=network, through_step=through_step, estimator=ESTIMATORS[estimator])
+    bench = make(network=network, rewards=Rewards(by=by), estimator=ESTIMATORS[estimator])
     train, judge, dropped = batch_of(32), batch_of(24, 9), torch.get_rng_state()
     bench.step(train, judge)
     (received,), ((_, (credits,)),) = bench.received, bench.draws
@@ -166,11 +167,8 @@ BATCH, MIDDLE = 16, 24
         ({"validation_batches": 3}, "relax"),
         ({"from_epoch": 1}, "leave_one_out"),
         ({"magnitude_gradient": "none"}, "gumbel"),
-        ({"through_step": "jvp"}, "leave_one_out"),
-        (
-            {"through_step": "jvp", "magnitude_gradient": "none", "stabilize": Stabilize(draws_per_validation=2)},
-            "leave_one_out",
-        ),
+        ({"rewards": Rewards(by="jvp")}, "leave_one_out"),
+        ({"rewards": Rewards(by="jvp"), "magnitude_gradient": "none"}, "leave_one_out"),
     ],
 )
 def test_a_step_costs_what_it_says(searcher: dict[str, Any], estimator: str) -> None:

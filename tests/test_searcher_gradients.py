@@ -13,11 +13,11 @@ from jointsearch.estimators.draw import EstimatorSettings
 from jointsearch.estimators.exact import expected_reward
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.estimators.relax import RelaxSettings
-from jointsearch.searchers.differentiable import Stabilize
 from jointsearch.searchers.drawn_policy import Augmented
 from jointsearch.searchers.policy_learner import DIRECT_STEEPNESS
+from jointsearch.searchers.rewards import Rewards, Stabilize
 from jointsearch.through_step.double_backward import double_backward
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepRecord, record_step
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.augment.apply import apply_draw, draw_of
 from search_spaces.augment.table import OPS
@@ -135,10 +135,10 @@ def magnitude_slope(bench: Bench, magnitude_logit: float) -> tuple[float, float]
 
 
 @pytest.mark.parametrize("op", ["Rotate", "TranslateX", "Brightness"])
-@pytest.mark.parametrize("through_step", ["finite_difference", "jvp"])
-def test_the_gradient_of_a_magnitude_is_the_slope_of_the_mean_reward(op: str, through_step: str) -> None:
+@pytest.mark.parametrize("by", ["finite_difference", "jvp"])
+def test_the_gradient_of_a_magnitude_is_the_slope_of_the_mean_reward(op: str, by: str) -> None:
     start = Policy((SubPolicy((OpChoice(op, 0.7, 0.4),)),))
-    bench = make(start, plain_network().double(), False, through_step=through_step)
+    bench = make(start, plain_network().double(), False, rewards=Rewards(by=by))
     _, slope = magnitude_slope(bench, -0.4)
     above, below = (magnitude_slope(bench, -0.4 + step)[0] for step in (1e-3, -1e-3))
     assert slope == pytest.approx((above - below) / 2e-3, rel=2e-2)
@@ -149,7 +149,7 @@ def test_as_published_a_magnitude_counts_as_added_to_every_pixel() -> None:
     start = Policy((SubPolicy((OpChoice("Brightness", 1.0, 0.4),)),))
     logit, slopes = -0.4, {}
     for name, settings, steepness in (
-        ("pathwise", {"through_step": "jvp"}, 1.0),
+        ("pathwise", {"rewards": Rewards(by="jvp")}, 1.0),
         ("paper", {"published": "paper"}, DIRECT_STEEPNESS),
     ):
         bench = make(start, plain_network().double(), False, **settings)
@@ -199,10 +199,10 @@ def test_seeing_both_losses_relax_is_reinforce_whatever_its_surrogate_says(draws
 
 def test_several_draws_for_a_validation_gradient_are_averaged() -> None:
     train = batch_of(32)
-    several = make(trains=False, stabilize=Stabilize(draws_per_validation=3), through_step="jvp", **FIXED)
+    several = make(trains=False, stabilize=Stabilize(draws_per_validation=3), rewards=Rewards(by="jvp"), **FIXED)
     together = several.gradient(train, JUDGE)
     assert [len(credits) for _, credits in several.draws] == [1, 1, 1]
-    alone = make(trains=False, through_step="jvp", **FIXED)
+    alone = make(trains=False, rewards=Rewards(by="jvp"), **FIXED)
     single = [alone.gradient(train, JUDGE) for _ in range(3)]  # goes through the same noise
     torch.testing.assert_close(together, torch.stack(single).mean(0))
     assert not torch.allclose(single[0], single[1])
@@ -213,7 +213,7 @@ def test_several_validation_batches_are_averaged() -> None:
     judges = [batch_of(16, 9), batch_of(48, 10)]
 
     def gradient(*judges: Batch) -> Tensor:
-        return make(trains=False, through_step="jvp", **FIXED).gradient(batch_of(32), *judges)
+        return make(trains=False, rewards=Rewards(by="jvp"), **FIXED).gradient(batch_of(32), *judges)
 
     expected = 0.25 * gradient(judges[0]) + 0.75 * gradient(judges[1])  # by their images
     torch.testing.assert_close(gradient(*judges), expected)
@@ -239,18 +239,18 @@ def test_among_ops_that_do_nothing_the_policy_drifts_as_it_does_on_shuffled_rewa
 
 def test_the_gradient_of_the_weights_of_sub_policies_is_that_of_the_blend_of_all_their_images() -> None:
     start = Policy((*TELLING.sub_policies, SubPolicy((OpChoice("Rotate", 0.5, 0.6), OpChoice("Brightness", 0.5, 0.3)))))
-    bench = make(start, plain_network().double(), False, through_step="jvp", estimator=GUMBEL["gumbel"])
+    bench = make(start, plain_network().double(), False, rewards=Rewards(by="jvp"), estimator=GUMBEL["gumbel"])
     searcher, train = bench.searcher, smooth(16)
     batch = searcher.drawn.augmented(train)
-    frozen, direction = frozen_at(bench, batch)
-    objective, credits, _ = searcher.outcome(frozen, direction, batch, moment(), {})
+    record, direction = recorded_at(bench, batch)
+    objective, credits, _ = searcher.outcome(record, direction, batch, moment(), {})
     (found,) = torch.autograd.grad(objective, bench.soft.preference, retain_graph=True)
     acts = batch.draw.all_acts.detach()
     blend = sum(
         batch.draw.weights[:, place].view(-1, 1, 1, 1) * under(bench, batch, place, acts[:, place])
         for place in range(4)
     )
-    value = double_backward(frozen, direction, (blend - 0.5) / 0.25, batch.labels, STEP_SIZE).mean()
+    value = double_backward(record.frozen(), direction, (blend - 0.5) / 0.25, batch.labels, STEP_SIZE).mean()
     torch.testing.assert_close(value.detach(), credits.mean(), rtol=1e-6, atol=1e-9, check_dtype=False)
     (expected,) = torch.autograd.grad(value, bench.soft.preference)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
@@ -271,11 +271,11 @@ def draw_fields(draw: Any, batch: Augmented) -> tuple[Tensor, ...]:
     return draw.sub_policy, draw.op, draw.magnitude, batch.ops.sign, batch.ops.position, batch.ops.partner
 
 
-def frozen_at(bench: Bench, batch: Augmented) -> tuple[FrozenNetwork, dict[str, Tensor]]:
+def recorded_at(bench: Bench, batch: Augmented) -> tuple[StepRecord, dict[str, Tensor]]:
     with record_step(bench.network) as record:
         bench.searcher.context.train_step(batch.images.detach(), batch.labels)
     judge = (JUDGE.images.double() / 255 - STANDARD.mean[0]) / STANDARD.std[0]
-    return record.frozen(), validation_gradient(bench.network, [(judge, JUDGE.labels)])
+    return record, validation_gradient(bench.network, [(judge, JUDGE.labels)])
 
 
 def test_a_gumbel_step_moves_everything_that_is_learned() -> None:

@@ -13,7 +13,7 @@ from jointsearch.through_step.direction import SHORTEST
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.finite_difference import finite_difference
 from jointsearch.through_step.jvp import jvp
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepNetwork, record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from tests.through_step_bench import (
     LABELS,
@@ -39,7 +39,7 @@ def worst(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-def as_by_definition(frozen: FrozenNetwork, direction: Direction, images: Tensor, labels: Tensor) -> Tensor:
+def as_by_definition(frozen: StepNetwork, direction: Direction, images: Tensor, labels: Tensor) -> Tensor:
     """The definition: one plain gradient for each image."""
     rewards = []
     for index in range(len(labels)):
@@ -124,9 +124,7 @@ def test_the_summed_rewards_predict_what_the_step_does_to_the_validation_loss(
     assert abs(predicted.item() - change) < 0.2 * abs(change)
 
 
-def direct_reward(
-    frozen: FrozenNetwork, image: Tensor, label: Tensor, validation_loss: Callable, size: float
-) -> Tensor:
+def direct_reward(frozen: StepNetwork, image: Tensor, label: Tensor, validation_loss: Callable, size: float) -> Tensor:
     """The change of the validation loss after training on one image alone, from the weights before the step."""
     weights = {name: weight.clone().requires_grad_() for name, weight in frozen.weights.items()}
     loss = cross_entropy(frozen(weights, image[None]), label[None])

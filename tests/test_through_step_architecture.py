@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.hessian import largest_eigenvalue
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepNetwork, record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 
@@ -40,7 +40,7 @@ def inputs(count: int, seed: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def recorded(dtype: torch.dtype) -> tuple[Mixed, FrozenNetwork, dict[str, Tensor], dict[str, Tensor]]:
+def recorded(dtype: torch.dtype) -> tuple[Mixed, StepNetwork, dict[str, Tensor], dict[str, Tensor]]:
     """A network after a step, the same as a function, its leaves, and the gradient of weights and architecture."""
     network, images = Mixed(dtype), inputs(12, 1, dtype)
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]

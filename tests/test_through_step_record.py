@@ -14,7 +14,7 @@ from jointsearch.loops.trainer import Trainer
 from jointsearch.networks.create import create_network
 from jointsearch.randomness import own_global_randomness
 from jointsearch.through_step.finite_difference import finite_difference
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepNetwork, record_step
 from tests.through_step_bench import LABELS, REWARDS, STEP_SIZE, doubles, one_step, recorded, singles, small
 
 __all__ = ["doubles", "singles"]
@@ -224,31 +224,50 @@ def test_a_step_that_fails_leaves_the_layers_as_an_ordinary_one_would(singles: T
     found, wanted = state(network), state(ordinary)
     torch.testing.assert_close(found["tensors"], wanted["tensors"])
     assert all(found[name] == wanted[name] for name in ("modes", "momenta", "hooks"))
-    with pytest.raises(ValueError, match="is not over or has failed, so nothing can be frozen"):
+    with pytest.raises(ValueError, match="is not over or has failed, so there is nothing to repeat"):
         record.frozen()
 
 
-def test_a_batch_normalization_without_running_statistics_is_refused() -> None:
+def test_a_batch_normalization_without_running_statistics_has_live_ones_only(singles: Tensor) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+    with record_step(network) as record:
+        outputs = network(singles)
+    torch.testing.assert_close(record.live()({}, singles), outputs)
     with pytest.raises(
-        ValueError, match=r"'1' keeps no running statistics.*track_running_stats=True, or use GroupNorm"
+        ValueError, match=r"'1' keeps no running statistics.*use live statistics, or.*track_running_stats=True"
     ):
-        record_step(network).__enter__()
-    assert not network._forward_hooks
+        record.frozen()
+    assert not network[1]._forward_hooks
 
 
-def test_a_batch_normalization_that_runs_twice_is_refused(singles: Tensor) -> None:
+def test_a_batch_normalization_that_runs_twice_has_live_statistics_only(singles: Tensor) -> None:
     shared = nn.BatchNorm2d(3)
     network = nn.Sequential(shared, nn.Conv2d(3, 3, 3), shared)
     ordinary = copy.deepcopy(network)
-    ordinary(singles)
-    with (
-        pytest.raises(ValueError, match=r"'0' ran twice in the recorded step.*give every use its own layer"),
-        record_step(network),
-    ):
+    wanted = ordinary(singles)
+    with record_step(network) as record:
         network(singles)
     torch.testing.assert_close(state(network)["tensors"], state(ordinary)["tensors"])
     assert state(network)["hooks"] == state(ordinary)["hooks"]
+    torch.testing.assert_close(record.live()({}, singles), wanted)
+    with pytest.raises(ValueError, match=r"'0' ran twice in the recorded step.*give every use its own layer"):
+        record.frozen()
+
+
+def test_live_statistics_are_those_of_the_images_and_of_the_moved_weights(doubles: Tensor) -> None:
+    network = small(dropout=0.5, dtype=torch.float64)
+    batch_norms(network)[1].eval()
+    with record_step(network) as record:
+        torch.manual_seed(4)
+        network(doubles)
+    before = state(network)
+    moved = {name: 1.1 * weight for name, weight in record.live().weights.items()}
+    found = record.live()(moved, 3 * doubles)
+    assert_same(state(network), {**before, "generator": torch.get_rng_state()})
+    for name, weight in moved.items():
+        network.get_parameter(name).data.copy_(weight)
+    torch.manual_seed(4)
+    torch.testing.assert_close(found, network(3 * doubles), rtol=1e-12, atol=1e-12)
 
 
 def test_a_step_is_one_forward_pass_no_less_and_no_more(singles: Tensor) -> None:
@@ -261,7 +280,7 @@ def test_a_step_is_one_forward_pass_no_less_and_no_more(singles: Tensor) -> None
         network(singles)
         with pytest.raises(ValueError, match="is not over or has failed"):
             record.frozen()
-    assert isinstance(record.frozen(), FrozenNetwork)
+    assert isinstance(record.frozen(), StepNetwork)
     with record_step(network):
         network(singles)
         with pytest.raises(ValueError, match=r"called the network twice.*make one forward pass"):

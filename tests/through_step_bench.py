@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from jointsearch.through_step.double_backward import double_backward
 from jointsearch.through_step.finite_difference import finite_difference
 from jointsearch.through_step.jvp import jvp
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepNetwork, record_step
 
 STEP_SIZE = 0.1
 REWARDS = [finite_difference, jvp, double_backward]
@@ -49,7 +49,7 @@ def one_step(network: nn.Module, images: Tensor, labels: Tensor, step_size: floa
     optimizer.zero_grad()
 
 
-def recorded(network: nn.Module, images: Tensor, labels: Tensor = LABELS) -> tuple[FrozenNetwork, Direction]:
+def recorded(network: nn.Module, images: Tensor, labels: Tensor = LABELS) -> tuple[StepNetwork, Direction]:
     """The network of a step, and the gradient of a validation loss after it."""
     with record_step(network) as record:
         one_step(network, images.detach(), labels)

@@ -1,10 +1,19 @@
-"""Measure on this machine: augment, ops, search_step, planted, planted_cells, levers, shapes."""
+"""Measure on this machine: augment, ops, search_step, agreement, planted, planted_cells, levers, shapes."""
 
 from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 
+from jointsearch.benchmarks.agreement import (
+    BATCH,
+    EPOCHS,
+    NETWORK,
+    magnitudes_agreement,
+    rewards_agreement,
+    trained_steps,
+)
+from jointsearch.benchmarks.agreement import STEPS as AGREEMENT_STEPS
 from jointsearch.benchmarks.augmentation import compare_libraries, share_of_step
 from jointsearch.benchmarks.ops import ops_table
 from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
@@ -25,7 +34,7 @@ from search_spaces.errors import InputError
 SUBJECT = "task"
 MOST_USED = ()
 KNOWN_ANSWERS = ("planted", "planted_cells", "levers", "shapes")
-TASKS = ("augment", "ops", "search_step", *KNOWN_ANSWERS)
+TASKS = ("augment", "ops", "search_step", "agreement", *KNOWN_ANSWERS)
 # What is measured, and what has to be written after joint_search.py to get it.
 GRADIENTS = ["search=policy", "searcher=differentiable", "estimator=reinforce"]
 SHUFFLED = ["search=policy", "searcher=shuffled_reward", "estimator=reinforce"]
@@ -107,7 +116,7 @@ class Settings:
     task: str = choice(
         "augment",
         *TASKS,
-        help="augment: speed; search_step: cost; the others: searches with a known answer",
+        help="augment, ops: speed; search_step: cost; agreement: exactness; the others: searches with a known answer",
     )
     device: str = setting("auto", help="where training steps run: auto, cpu, cuda, ...")
     network: str = setting("wide_resnet40_2", help="of search_step, and of augment beside a training step")
@@ -134,6 +143,8 @@ def main(settings: Settings) -> None:
             print(ops_table(settings.rounds))
         case "search_step":
             print_search_steps(settings, device)
+        case "agreement":
+            print_agreement()
         case "planted":
             print_planted(settings, PLANTED, STEPS, PLANTED_ANSWER)
         case "planted_cells":
@@ -188,6 +199,16 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
             f"| {name} |{absolute} {cost.seconds / plain:.2f} | {cost.forward_equivalents:g} | {share} | "
             f"{cost.peak_gigabytes:.2f} GiB |"
         )
+
+
+def print_agreement() -> None:
+    """Rewards and gradients of magnitudes beside those of the real step."""
+    steps = trained_steps()
+    print(f"{NETWORK}, {EPOCHS} epochs on drawn shapes, then {AGREEMENT_STEPS} steps of {BATCH} images:")
+    for subject, found in (("reward", rewards_agreement), ("gradient of magnitudes", magnitudes_agreement)):
+        print(f"\n| {subject} | cosine to the truth | size over the truth's | right signs |\n|---|---|---|---|")
+        for name, one in found(steps).items():
+            print(f"| {name} | {one.cosine:.2f} | {one.size:.2f} | {one.signs:.0%} |", flush=True)
 
 
 def print_planted(settings: Settings, searches: dict[str, list[str]], steps: int, answer: Answer) -> None:

@@ -33,7 +33,7 @@ SELECTED = {
     "last": "of the last epoch",
     "best": "of the epoch in which the searched network had its best validation {metric}; of equal ones the later",
 }
-WAYS = {"searcher": ("is",), "through_step": ("through_step",), "estimator": ("estimator", "is")}
+WAYS = {"searcher": ("is",), "rewards": ("rewards", "by"), "estimator": ("estimator", "is")}
 COSTS = ("forward_equivalents", "skipped_steps")
 EXPLAINED = {
     "forward_equivalents": "A forward-equivalent is one forward pass of a batch. A backward pass counts as two, or as "

@@ -18,33 +18,19 @@ from jointsearch.searchers.cell_learner import CellLearner
 from jointsearch.searchers.drawn_policy import Augmented, DrawnPolicy
 from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.policy_learner import PolicyLearner, policy_facts
+from jointsearch.searchers.rewards import Rewards, Stabilize
 from jointsearch.searchers.spaces import Pairs, Start
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from jointsearch.soft.policy import SoftPolicy
 from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.jvp import jvp
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepRecord, record_step
 from jointsearch.through_step.sides import Sides, losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 
 Gradient = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Stabilize:
-    """Options against noisy rewards. None of them improved the default search where they were measured."""
-
-    start_share: float = bounded(
-        0.0, 0.0, 0.99, help="share of the draws that come from the start, whatever is learned"
-    )
-    entropy_bonus: float = bounded(0.0, 0.0, 1000.0, help="pulls the shares of sub-policies towards the start's")
-    reward_scale: str = choice("none", "none", "loss", "rank", help="divide by each image's loss, or take ranks")
-    draws_per_validation: int = bounded(1, 1, 1000, help="draws of a batch for each validation gradient")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -57,9 +43,7 @@ class Differentiable:
     learning_rate: float = bounded(0.02, 1e-8, 10.0, help="of the policy, with Adam")
     policy_space: Pairs | Start = group(Pairs, help="which policies may be chosen: pairs, trivialaugment")
     estimator: EstimatorSettings = group(RelaxSettings, help="gradient of a draw: relax, reinforce or gumbel")
-    through_step: str = choice(
-        "finite_difference", "finite_difference", "jvp", help="how rewards are computed; jvp is exact and slower"
-    )
+    rewards: Rewards | None = setting(None, help="how rewards are computed, as in searcher.rewards.by=jvp")
     magnitude_gradient: str = choice(
         "pathwise", "pathwise", "none", help="pathwise: magnitudes learn through the op; none: they stay"
     )
@@ -91,10 +75,10 @@ class Differentiable:
                 "them; leave one of the two out"
             )
         needs_sides = self.as_published or self.stabilizers.reward_scale == "loss"
-        if self.through_step == "jvp" and needs_sides:
+        if self.measures.by == "jvp" and needs_sides:
             raise InputError(
-                "searcher.through_step=jvp computes no losses, which searcher.published and reward_scale=loss need; "
-                "use searcher.through_step=finite_difference"
+                "searcher.rewards.by=jvp computes no losses, which searcher.published and reward_scale=loss need; "
+                "use searcher.rewards.by=finite_difference"
             )
         if self.as_published and getattr(self.estimator, "baseline", None) == "ema":
             raise InputError(
@@ -106,6 +90,11 @@ class Differentiable:
     def as_published(self) -> bool:
         """Whether DADA's choices are taken: estimates on both sides of the difference, magnitudes that pixels copy."""
         return self.published != "no"
+
+    @property
+    def measures(self) -> Rewards:
+        """How rewards are computed."""
+        return self.rewards or Rewards()
 
     @property
     def stabilizers(self) -> Stabilize:
@@ -183,9 +172,9 @@ class DifferentiableSearcher:
         measured: list[tuple[Augmented, Tensor]] = []
         cost = PLAIN_STEP + (3 if measures else 2) * len(validation)
         if record is not None:
-            frozen, v = record.frozen(), {name: part for name, part in gradient.items() if name not in leaves}
+            v = {name: part for name, part in gradient.items() if name not in leaves}
             more = [self.drawn.augmented(train) for _ in range(self.settings.stabilizers.draws_per_validation - 1)]
-            outcomes = [self.outcome(frozen, v, batch, at, leaves) for batch in (first, *more)]
+            outcomes = [self.outcome(record, v, batch, at, leaves) for batch in (first, *more)]
             objective = objective + torch.stack([one for one, _, _ in outcomes]).mean()
             measured = [(batch, credits) for batch, (_, credits, _) in zip((first, *more), outcomes, strict=True)]
             cost += sum(passes for _, _, passes in outcomes)
@@ -200,23 +189,30 @@ class DifferentiableSearcher:
         return (validation + self.cells.penalty(leaves, at.progress)).cpu()
 
     def outcome(
-        self, frozen: FrozenNetwork, v: Gradient, batch: Augmented, at: Moment, leaves: Mapping[str, Tensor]
+        self, record: StepRecord, v: Gradient, batch: Augmented, at: Moment, leaves: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, int]:
         """The part of the objective that goes through the step, the reward of each draw, and the cost of both.
 
         Two losses cost 2 forward passes, and 2 more where they carry a gradient. A jvp has two tangents: 3, and 3 more.
         """
+        images, labels, ways = batch.images, batch.labels, self.settings.measures
+        through = leaves if self.cells is not None and self.cells.through_step else {}
+        live = self.policy is None or ways.statistics == "live"
+        network = record.live() if live else record.frozen()
         sides: Sides | None = None
-        if self.settings.through_step == "jvp":
-            rewards = jvp(frozen, v, batch.images, batch.labels, at.step_size)  # (B,)
+        if ways.by == "jvp":
+            rewards = jvp(network, v, images, labels, at.step_size)  # (B,)
         else:
-            through = leaves if self.cells is not None and self.cells.through_step else {}
-            sides = losses_on_both_sides(frozen, v, batch.images, batch.labels, architecture=through)
+            sides = losses_on_both_sides(network, v, images, labels, ways.epsilon, through if live else None)
             rewards = sides.rewards(at.step_size)
         cost = (2 if sides is not None else 3) * (2 if rewards.requires_grad else 1)
         if self.policy is None:
             return rewards.mean().cpu(), rewards.detach(), cost
-        return *self.policy.objective(rewards, sides, batch, at.step_size), cost
+        objective, credits = self.policy.objective(rewards, sides, batch, at.step_size)
+        if through and not live:  # the gradient of cells is that of the batch, whose statistics follow the weights
+            sides = losses_on_both_sides(record.live(), v, images.detach(), labels, ways.epsilon, through)
+            objective, cost = objective + sides.rewards(at.step_size).mean().cpu(), cost + 4
+        return objective, credits, cost
 
     def descend(
         self,

@@ -19,7 +19,7 @@ from jointsearch.front_end import augment_with
 from jointsearch.protocols import TrainStep
 from jointsearch.searchers.credit import scaled
 from jointsearch.through_step.loss import ImageLosses
-from jointsearch.through_step.record import FrozenNetwork, record_step
+from jointsearch.through_step.record import StepNetwork, record_step
 from jointsearch.through_step.sides import losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.augment.apply import apply_draw, apply_policy, draw_of
@@ -112,7 +112,7 @@ class OneStep:
 
     def of_images(
         self,
-        frozen: FrozenNetwork,
+        network: StepNetwork,
         direction: dict[str, Tensor],
         train: Batch,
         step_size: float,
@@ -121,7 +121,7 @@ class OneStep:
         """The gain of every row on every image, (R, B), on the CPU."""
         # Row by row and not in one large batch, so that all of them meet the same dropout noise.
         sides = [
-            losses_on_both_sides(frozen, direction, self.images(row, train, noise), train.labels)
+            losses_on_both_sides(network, direction, self.images(row, train, noise), train.labels)
             for row in range(len(self.table.members))
         ]
         rewards = torch.stack([side.rewards(step_size) for side in sides])  # (R, B)

@@ -44,7 +44,8 @@ class PolicyLearner:
         self.estimator = self.drawn.estimator
         self.optimizer = torch.optim.Adam(self.soft.parameters(), settings.learning_rate, betas=settings.BETAS)
         controls = list(self.estimator.parameters())
-        self.control_optimizer = torch.optim.Adam(controls, settings.learning_rate) if controls else None
+        betas = settings.BETAS if settings.as_published else (0.9, 0.999)
+        self.control_optimizer = torch.optim.Adam(controls, settings.learning_rate, betas=betas) if controls else None
 
     def learns(self, at: Moment) -> bool:
         """Whether the policy moves in this step."""

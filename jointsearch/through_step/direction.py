@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from jointsearch.through_step.record import FrozenNetwork
+from jointsearch.through_step.record import StepNetwork
 
 # A direction this short is rounding error; dividing by its norm gives noise.
 SHORTEST = 1e-12
@@ -26,7 +26,7 @@ class Direction:
         return torch.where(self.norm < SHORTEST, 0.0, rewards) + 0.0 * self.norm
 
 
-def checked_direction(network: FrozenNetwork, direction: Mapping[str, Tensor]) -> Direction:
+def checked_direction(network: StepNetwork, direction: Mapping[str, Tensor]) -> Direction:
     """The direction in the dtype of the weights. Refuses wrong names and shapes, and weights in low precision."""
     for name, weight in network.weights.items():
         if weight.dtype not in (torch.float32, torch.float64):
@@ -50,7 +50,7 @@ def checked_direction(network: FrozenNetwork, direction: Mapping[str, Tensor]) -
     return Direction(parts, get_total_norm(parts.values()))
 
 
-def in_precision_of_weights(images: Tensor, network: FrozenNetwork) -> Tensor:
+def in_precision_of_weights(images: Tensor, network: StepNetwork) -> Tensor:
     """Images in the dtype of the weights, float32 or float64, even if autocast lowered their precision."""
     return images.to(next(iter(network.weights.values())).dtype)
 

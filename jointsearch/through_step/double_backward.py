@@ -7,11 +7,11 @@ from torch import Tensor
 
 from jointsearch.through_step.direction import checked_direction, in_precision_of_weights
 from jointsearch.through_step.precision import full_precision
-from jointsearch.through_step.record import FrozenNetwork
+from jointsearch.through_step.record import StepNetwork
 
 
 def double_backward(
-    network: FrozenNetwork,
+    network: StepNetwork,
     direction: Mapping[str, Tensor],
     images: Tensor,
     labels: Tensor,

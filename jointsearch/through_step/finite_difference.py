@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from jointsearch.through_step.record import FrozenNetwork
+from jointsearch.through_step.record import StepNetwork
 from jointsearch.through_step.sides import losses_on_both_sides
 
 
 def finite_difference(
-    network: FrozenNetwork,
+    network: StepNetwork,
     direction: Mapping[str, Tensor],
     images: Tensor,
     labels: Tensor,

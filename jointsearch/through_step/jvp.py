@@ -9,11 +9,11 @@ from torch.autograd import forward_ad
 
 from jointsearch.through_step.direction import checked_direction, in_precision_of_weights, with_gradient
 from jointsearch.through_step.precision import full_precision
-from jointsearch.through_step.record import FrozenNetwork
+from jointsearch.through_step.record import StepNetwork
 
 
 def jvp(
-    network: FrozenNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, step_size: float
+    network: StepNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, step_size: float
 ) -> Tensor:
     """Rewards (B,): -step_size v . grad_w l_i; differentiable in `images` that require a gradient."""
     differentiable = images.requires_grad and torch.is_grad_enabled()

@@ -1,4 +1,9 @@
-"""Records one training step, to make the network a function of its weights with all else as in that step."""
+"""Records one training step, to make the network a function of its weights with all else as in that step.
+
+Batch normalization divides by statistics of the batch, which move with the weights. Live statistics do so here too: the
+mean loss has the gradient of the training step. Frozen statistics are constants, those of the step: the loss of an
+image does not depend on the other images, so that its reward is its own.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,13 +19,12 @@ from jointsearch.through_step.loss import ImageLosses, cross_entropies
 
 
 @dataclass(frozen=True, eq=False)
-class FrozenNetwork:
-    """A network as a function of its weights; batch statistics, dropout noise and modes are those of one step."""
+class StepNetwork:
+    """A network as a function of its weights, with the dropout noise, buffers and modes of one step."""
 
     network: nn.Module
     weights: dict[str, Tensor]  # of the trainable parameters, before the step
-    statistics: dict[str, Tensor]  # batch mean and biased variance, by the names of the buffers they stand for
-    buffers: dict[str, Tensor]  # all other buffers: a forward pass may write to them, so every call gets a copy
+    buffers: dict[str, Tensor]  # a forward pass may write to them, so every call gets a copy
     modes: dict[nn.Module, bool]
     noise: dict[torch.device, Tensor]  # generator states; empty where the step drew nothing
     image_losses: ImageLosses = cross_entropies
@@ -38,42 +42,48 @@ class FrozenNetwork:
             if self.noise:
                 undo.enter_context(torch.random.fork_rng([device for device in self.noise if device.type == "cuda"]))
                 _set_generators(self.noise)
-            return functional_call(self.network, {**self.weights, **weights, **self.statistics, **buffers}, inputs)
+            return functional_call(self.network, {**self.weights, **weights, **buffers}, inputs)
 
 
 class StepRecord:
-    """The state at the start of one training step. After the step, `frozen()` turns it into a function."""
+    """The state at the start of one training step. After the step, it gives the network as it was then."""
 
     def __init__(self, network: nn.Module, image_losses: ImageLosses) -> None:
         self._network, self._image_losses = network, image_losses
-        self._norms = [_BatchNormWatch(name, module) for name, module in _batch_norms(network) if module.training]
-        watched = {watch.module for watch in self._norms}
-        owned = {id(buffer) for module in watched for buffer in module.buffers(recurse=False)}
+        self._norms = [
+            _BatchNormWatch(name, module)
+            for name, module in network.named_modules()
+            if isinstance(module, _BatchNorm) and module.training
+        ]
         self._weights = {
             name: parameter.detach().clone()
             for name, parameter in network.named_parameters()
             if parameter.requires_grad
         }
-        self._buffers = {
-            name: buffer.detach().clone() for name, buffer in network.named_buffers() if id(buffer) not in owned
-        }
-        # In eval mode a batch normalization reads its statistics from its buffers; FrozenNetwork puts them there.
-        self._modes = {module: module.training and module not in watched for module in network.modules()}
+        self._buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+        self._modes = {module: module.training for module in network.modules()}
         self._noise: dict[torch.device, Tensor] | None = None
         self._finished = False
 
-    def frozen(self) -> FrozenNetwork:
-        """The network as a function of its weights, with all else as in the recorded step."""
+    def live(self) -> StepNetwork:
+        """The network as a function of its weights, normalized by the statistics that a batch has at these weights."""
+        return self._function(self._buffers, self._modes)
+
+    def frozen(self) -> StepNetwork:
+        """The network as a function of its weights, normalized by the statistics of the recorded step."""
+        statistics = {name: value for watch in self._norms for name, value in watch.frozen().items()}
+        # In eval mode a batch normalization reads its statistics from its buffers.
+        modes = self._modes | {watch.module: False for watch in self._norms}
+        return self._function(self._buffers | statistics, modes)
+
+    def _function(self, buffers: dict[str, Tensor], modes: dict[nn.Module, bool]) -> StepNetwork:
         if not self._finished or self._noise is None:
             state = "called no forward pass of the network" if self._finished else "is not over or has failed"
             raise ValueError(
-                f"the recorded step {state}, so nothing can be frozen; run forward, backward and optimizer.step() "
-                "inside record_step(network), and call frozen() after it"
+                f"the recorded step {state}, so there is nothing to repeat; run forward, backward and "
+                "optimizer.step() inside record_step(network), and call live() or frozen() after it"
             )
-        statistics = {name: value for watch in self._norms for name, value in watch.statistics.items()}
-        return FrozenNetwork(
-            self._network, self._weights, statistics, self._buffers, self._modes, self._noise, self._image_losses
-        )
+        return StepNetwork(self._network, self._weights, buffers, modes, self._noise, self._image_losses)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -91,7 +101,7 @@ class StepRecord:
         if self._noise is not None:
             raise ValueError(
                 "the recorded step called the network twice, and batch statistics and dropout noise of two forward "
-                "passes cannot both be frozen; make one forward pass inside record_step(network)"
+                "passes cannot both be repeated; make one forward pass inside record_step(network)"
             )
         self._noise = _generators(self._network)
 
@@ -120,13 +130,31 @@ class _BatchNormWatch:
     def __init__(self, name: str, module: _BatchNorm) -> None:
         self.name, self.module = name, module
         self.statistics: dict[str, Tensor] = {}
+        self.runs = 0
         self.momentum = module.momentum
-        self.own = {name: module.get_buffer(name) for name in ("running_mean", "running_var")}
+        kept = ("running_mean", "running_var") if module.track_running_stats else ()
+        self.own = {name: module.get_buffer(name) for name in kept}
         self.undo = ExitStack()
+
+    def frozen(self) -> dict[str, Tensor]:
+        """Mean and biased variance of the recorded batch, by the names of the buffers that hold them in eval mode."""
+        if not self.own:
+            raise ValueError(
+                f"batch normalization {self.name!r} keeps no running statistics, so those of a training step cannot be "
+                "frozen; use live statistics, or build it with track_running_stats=True"
+            )
+        if self.runs > 1:
+            raise ValueError(
+                f"batch normalization {self.name!r} ran twice in the recorded step, and the statistics of only one "
+                "pass can be frozen; use live statistics, or give every use its own layer, without checkpointing"
+            )
+        return self.statistics
 
     def lend(self) -> None:
         """Give the layer temporary buffers until its forward pass is over."""
         module = self.module
+        if not self.own:
+            return
         self.undo.callback(module.register_forward_hook(self._after_forward).remove)
         self.undo.callback(self._take_back)
         module.momentum = 1.0
@@ -143,11 +171,9 @@ class _BatchNormWatch:
             setattr(self.module, name, own)
 
     def _after_forward(self, module: _BatchNorm, _inputs: Any, output: Tensor) -> None:
-        if self.statistics:
-            raise ValueError(
-                f"batch normalization {self.name!r} ran twice in the recorded step, and the statistics of only one "
-                "pass can be frozen; give every use its own layer, without gradient checkpointing, or use GroupNorm"
-            )
+        self.runs += 1
+        if self.runs > 1:
+            return
         batch = {name: module.get_buffer(name) for name in self.own}  # (C,) each, the variance unbiased
         self._take_back()
         share = self._share()
@@ -163,18 +189,6 @@ class _BatchNormWatch:
     def _share(self) -> Any:
         """The weight of the batch in the running statistics. Without a momentum these are the mean over all batches."""
         return 1 / self.module.get_buffer("num_batches_tracked") if self.momentum is None else self.momentum
-
-
-def _batch_norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
-    for name, module in network.named_modules():
-        if not isinstance(module, _BatchNorm):
-            continue
-        if not module.track_running_stats:
-            raise ValueError(
-                f"batch normalization {name!r} keeps no running statistics, so those of a training step cannot be "
-                "frozen; build it with track_running_stats=True, or use GroupNorm"
-            )
-        yield name, module
 
 
 def _set_modes(modes: Mapping[nn.Module, bool]) -> None:

@@ -15,7 +15,7 @@ from jointsearch.through_step.direction import (
     with_shared_gradient,
 )
 from jointsearch.through_step.precision import full_precision
-from jointsearch.through_step.record import FrozenNetwork
+from jointsearch.through_step.record import StepNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Sides:
 
 
 def losses_on_both_sides(
-    network: FrozenNetwork,
+    network: StepNetwork,
     direction: Mapping[str, Tensor],
     images: Tensor,
     labels: Tensor,
@@ -64,12 +64,12 @@ def losses_on_both_sides(
         return Sides(above, below, reach, v)
 
 
-def _moved(network: FrozenNetwork, direction: dict[str, Tensor], reach: Tensor) -> dict[str, Tensor]:
+def _moved(network: StepNetwork, direction: dict[str, Tensor], reach: Tensor) -> dict[str, Tensor]:
     return {name: torch.addcmul(network.weights[name], part, reach) for name, part in direction.items()}
 
 
 def _losses(
-    network: FrozenNetwork,
+    network: StepNetwork,
     weights: dict[str, Tensor],
     inputs: Tensor,
     labels: Tensor,
