@@ -179,8 +179,8 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     if grid is not None:
         seconds = check_grid(grid, folder, loaded, **options)
         prepared.seconds["trainings"] = seconds * (1 + len(study.controls)) / len(grid.policies)
-    splits = loaded.search_splits(seed)
     for stage in stages:
+        splits = loaded.search_splits(seed, stage.images)
         steps = stage.recipe.whole().check_steps(len(splits.train))
         stage.check_epochs(steps)
         plan = prepared.plan(stage, seed, None)
@@ -190,7 +190,7 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
         for stage in stages[:1]:  # a second one starts from what the first one finds
             plan = prepared.plan(stage, other, None)
             if (plan.folder / SETTINGS_FILE).is_file():
-                check_identity(plan, loaded.search_splits(other))
+                check_identity(plan, loaded.search_splits(other, stage.images))
     return prepared
 
 
@@ -243,7 +243,7 @@ def _searches(prepared: Prepared, stage: Stage) -> list[dict[str, Any]]:
     study, results = prepared.study, []
     for seed in dict.fromkeys(study.seeds):
         plan = prepared.plan(stage, seed, prepared.folder)
-        splits = prepared.loaded.search_splits(seed)
+        splits = prepared.loaded.search_splits(seed, stage.images)
         new_searcher = stage.new_searcher(prepared.folder, seed, study.dataset.standard)
         results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})
     return results

@@ -276,14 +276,15 @@ def test_it_tells_where_policy_and_cells_stand() -> None:
     assert [len(one.ops) for one in found.policy.sub_policies] == [2] * 3
 
 
-@pytest.mark.parametrize("option", ["single_path", "auxiliary_skip"])
-def test_what_a_supernet_draws_or_fades_follows_the_search(option: str) -> None:
-    network = steps(new_searcher(network=new_network(**{option: True})), 3).network
-    if option == "auxiliary_skip":
-        assert float(network.skip_weight) == pytest.approx(0.5)  # epoch 2 of 4
-    else:
-        assert float(network.temperature) == pytest.approx(5.05)  # from 10 to .1
-        assert bool(network.noise.any())
+@pytest.mark.parametrize(("epochs", "skip_weight", "temperature"), [(1, 1.0, 10.0), (3, 1 / 3, 3.4), (4, 0.0, 0.1)])
+def test_what_a_supernet_draws_or_fades_reaches_its_end_with_the_search(
+    epochs: int, skip_weight: float, temperature: float
+) -> None:
+    network = steps(new_searcher(network=new_network(auxiliary_skip=True)), epochs).network  # of 4
+    assert float(network.skip_weight) == pytest.approx(skip_weight)
+    network = steps(new_searcher(network=new_network(single_path=True)), epochs).network
+    assert float(network.temperature) == pytest.approx(temperature)
+    assert bool(network.noise.any())
 
 
 def test_until_their_epoch_comes_cells_stay() -> None:
@@ -300,8 +301,8 @@ def test_beta_decay_adds_its_gradient_to_that_of_the_loss() -> None:
         gradients_of(new_searcher(against_collapse=AgainstCollapse(beta_decay=8.0)), 2),
     )
     for name, logits in new_network().architecture().items():
-        # Half of the epochs are over: 8 / 2 of the mean over E edges and both kinds of cells.
-        torch.testing.assert_close(decayed[name] - plain[name], 4 * logits.softmax(1) / len(logits) / 2)
+        # The third of four epochs: 2 / 3 of 8, of the mean over E edges and both kinds of cells.
+        torch.testing.assert_close(decayed[name] - plain[name], 16 / 3 * logits.softmax(1) / len(logits) / 2)
 
 
 def test_a_gradient_that_is_no_number_moves_neither_policy_nor_cells() -> None:
@@ -343,7 +344,11 @@ def test_the_preset_is_the_paper_and_carries_its_warning() -> None:
     study = compose_study("preset=kashima2021", dataset="cifar10")
     joint = study.search
     assert joint == Joint(
-        FirstOrder(), ArchitectureSettings(), SupernetSettings(), SearchRecipe(epochs=25), CellsSettings()
+        FirstOrder(),
+        ArchitectureSettings(),
+        SupernetSettings(),
+        SearchRecipe(epochs=25, schedule="cosine_to_0.001"),
+        CellsSettings(),
     )
     assert isinstance(joint, Joint)
     assert (joint.searcher.policy_space, len(joint.searcher.policy_space.names())) == (Stages(), 16)
@@ -383,5 +388,7 @@ def test_the_presets_run_from_the_command_line_on_digits(
     (result,) = json.loads(Path("out/searches.json").read_text())
     assert (result["epochs"], result["steps"]) == (1, 1)
     assert Genotype.load("out/search-seed0/genotype.json").to_darts() == result["genotype"]
+    if preset == "separate2021":
+        assert json.loads(Path("out/policy/search-seed0/settings.json").read_text())["search"]["images"] == 4000
     policy = Policy.load("out/search-seed0/policy.json")
     assert {len(one.ops) for one in policy.sub_policies} == stages

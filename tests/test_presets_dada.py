@@ -12,6 +12,7 @@ from jointsearch.estimators.relax import RelaxSettings
 from jointsearch.search_kinds import PolicyOnly
 from jointsearch.searchers.differentiable import Differentiable
 from jointsearch.searchers.policy_learner import DIRECT_STEEPNESS
+from jointsearch.searchers.rewards import Rewards
 from jointsearch.searchers.spaces import Pairs
 from search_spaces.policy import Policy
 from search_spaces.spaces import pairs
@@ -31,11 +32,14 @@ def test_the_preset_has_the_numbers_of_the_paper(preset: str, estimator: Estimat
         policy_space=Pairs(None, "unordered", magnitude=0.5, top=25),
         estimator=estimator,
         published="paper",
+        rewards=Rewards(statistics="live"),
     )
     assert search.searcher.policy_space.policy() == pairs(probability=0.5, magnitude=0.5)
     assert (Differentiable.BETAS, DIRECT_STEEPNESS) == ((0.5, 0.999), 4.0)
     recipe = {"epochs": 20, "batch_size": 128, "optimizer": "momentum", "learning_rate": 0.1, "weight_decay": 2e-4}
-    assert (recipe | {"momentum": 0.9, "schedule": "cosine"}).items() <= vars(search.search_recipe.whole()).items()
+    assert (recipe | {"momentum": 0.9, "schedule": "cosine_to_0.001"}).items() <= vars(
+        search.search_recipe.whole()
+    ).items()
     assert search.network == "wide_resnet40_2"
 
 

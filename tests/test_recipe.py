@@ -162,6 +162,11 @@ def test_cosine_goes_from_the_learning_rate_to_zero_by_its_closed_form_at_every_
     assert learning_rates(3, schedule="cosine", epochs=4) == pytest.approx(expected, rel=1e-9)
 
 
+def test_cosine_may_end_at_a_thousandth() -> None:
+    expected = [0.001 + 0.5 * (0.5 - 0.001) * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert learning_rates(3, schedule="cosine_to_0.001", epochs=4) == pytest.approx(expected, rel=1e-9)
+
+
 def test_step_divides_by_ten_after_each_third_of_the_epochs() -> None:
     expected = [0.5] * 4 + [0.05] * 4 + [0.005] * 4
     assert learning_rates(2, schedule="step", epochs=6) == pytest.approx(expected, rel=1e-9)

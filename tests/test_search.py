@@ -13,7 +13,7 @@ import torch
 from jointsearch.compose import compose_study
 from jointsearch.data import datasets
 from jointsearch.data.datasets import Folder, Shapes
-from jointsearch.data.load import load_search_splits, load_splits
+from jointsearch.data.load import Loaded, load_search_splits, load_splits
 from jointsearch.data.sets import Batch, FoundSplits, ImageSet, StreamSet
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.estimators.relax import RelaxSettings
@@ -48,7 +48,7 @@ def test_a_search_leaves_what_it_says(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == [1, 2]
     assert {"train_loss", "validation_loss", "validation_accuracy", "idle_share", "share/Rotate"} <= set(rows[0])
     identity = json.loads((folder / "settings.json").read_text())
-    assert identity["search"]["searcher"]["through_step"] == "finite_difference"
+    assert identity["search"]["searcher"]["magnitude_gradient"] == "pathwise"
 
 
 def test_a_finished_search_is_read_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +214,17 @@ def test_the_halves_are_disjoint_stratified_and_all_of_the_training_images(seed:
     assert torch.equal(torch.unique(torch.cat(parts), dim=0), together)
     counts = [part.labels.bincount() for part in (halves.train, halves.validation)]
     assert int((counts[0] - counts[1]).abs().max()) <= 1
+
+
+def test_a_search_may_be_given_some_of_the_training_images() -> None:
+    loaded = Loaded(DIGITS)
+    parts = loaded.search_splits(3, 100)
+    assert (len(parts.train), len(parts.validation)) == (50, 50)
+    together = {tuple(row.tolist()) for part in (parts.train, parts.validation) for row in rows(part)}
+    assert together <= {tuple(row.tolist()) for row in rows(loaded.splits(3).train)}
+    assert len(together) == 100
+    assert sorted(torch.cat([parts.train.labels, parts.validation.labels]).bincount().tolist()) == [10] * 10
+    assert loaded.search_splits(3, 10_000).digest == loaded.search_splits(3).digest
 
 
 def test_a_half_without_a_class_is_refused() -> None:

@@ -36,14 +36,16 @@ class Loaded:
             self._splits = {seed: splits}  # of one seed at a time: each holds its own pixels
         return self._splits[seed]
 
-    def search_splits(self, seed: int) -> DataSplits:
+    def search_splits(self, seed: int, images: int | None = None) -> DataSplits:
         """What a search trains its weights on, what validates, and no test images at all.
 
         Validation images are those that a data set brings along, as a folder may. A data set without any is searched on
-        two halves of its training images.
+        two halves of its training images, or of so many `images` of them.
         """
         splits = self.splits(seed)
         train, validation = splits.train, splits.validation
+        if images is not None:
+            train = train.subset(*stratified_split(train.labels, (min(images, len(train)),), seed))
         if self.found.validation is None:
             train, validation = search_halves(train, seed)
             _check_every_class_is_trained(train, self.settings.name)

@@ -50,10 +50,12 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
         )
+        schedule, _, lowest = recipe.schedule.partition("_to_")
         self.schedule, _ = create_scheduler_v2(
             self.optimizer,
-            sched=recipe.schedule,
+            sched=schedule,
             num_epochs=recipe.epochs,
+            min_lr=float(lowest or 0),
             warmup_epochs=recipe.warmup.epochs if recipe.warmup else 0,
             warmup_lr=recipe.learning_rate * recipe.warmup.start if recipe.warmup else 0.0,
             decay_epochs=max(1, recipe.epochs // 3),

@@ -142,8 +142,10 @@ def training_images(part: Part, dataset: DataSettings | Loaded | None = None) ->
     or holds its images.
     """
     loaded = dataset if isinstance(dataset, Loaded) else _load(part, dataset)
-    splits = loaded.search_splits if "search" in part.settings else loaded.splits
-    train = splits(part.seed).train
+    if "search" in part.settings:
+        train = loaded.search_splits(part.seed, part.setting("search", "images")).train
+    else:
+        train = loaded.splits(part.seed).train
     if len(train) != part.setting("data", "train"):
         raise InputError(
             f"dataset {loaded.settings.name} has {len(train)} training images and the run had "

@@ -1,0 +1,49 @@
+"""The docs' table of what presets do otherwise than the papers is that of the presets' own lines.
+
+python -m tests.test_docs_presets    # writes the table anew
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PRESETS = REPOSITORY / "jointsearch" / "configs" / "preset"
+PAGE = REPOSITORY / "docs" / "presets.md"
+TABLE = re.compile(r"(<!-- differences of presets -->\n).*?(<!-- end -->)", re.DOTALL)
+OURS = {"default", "joint_trivialaugment"}
+
+
+def differences(preset: Path) -> list[str]:
+    """The sentences of a preset after '# - ', each on one line."""
+    comments = re.findall(r"^# (- |  )(.*)$", preset.read_text(encoding="utf-8"), re.MULTILINE)
+    text = "".join(f"\n{line}" if mark == "- " else f" {line}" for mark, line in comments)
+    return text.strip().splitlines()
+
+
+def table() -> str:
+    """The rows of all presets."""
+    rows = [(path.stem, line) for path in sorted(PRESETS.glob("*.yaml")) for line in differences(path)]
+    return "| preset | what differs |\n|---|---|\n" + "".join(f"| `{name}` | {line} |\n" for name, line in rows)
+
+
+def test_the_docs_have_the_lines_of_the_presets() -> None:
+    (found,) = TABLE.finditer(PAGE.read_text(encoding="utf-8"))
+    assert found.group(0).splitlines()[1:-1] == table().splitlines(), "run python -m tests.test_docs_presets"
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_of_a_paper_says_how_it_differs(preset: Path) -> None:
+    assert bool(differences(preset)) == (preset.stem not in OURS)
+
+
+def test_a_difference_may_go_over_several_lines(tmp_path: Path) -> None:
+    (path := tmp_path / "some.yaml").write_text("# Head\n# - One\n#   goes on.\n# - Two.\nkey: 1  # - no\n")
+    assert differences(path) == ["One goes on.", "Two."]
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(TABLE.sub(lambda found: found.group(1) + table() + found.group(2), page), encoding="utf-8")
