@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jointsearch.report.comparison import compare, paired_difference
+from jointsearch.report.comparison import compare
+from jointsearch.report.difference import paired_difference
 from search_spaces.errors import InputError
 
 

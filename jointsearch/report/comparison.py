@@ -1,15 +1,14 @@
 """Trainings side by side, from run folders and results files: mean, spread, and differences paired by seed."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
 from jointsearch.loops.plan import COMPARED, DRAWN, differences
+from jointsearch.report.difference import SIGNIFICANT, Difference, corrected_by_holm, paired_difference
 from jointsearch.report.metric_facts import ACCURACY, EPOCHS, MetricFacts, metric_facts
 from jointsearch.report.results_file import Record, read_results
 from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, replace_file, write_json
@@ -18,6 +17,7 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import read_json
 
 NONE_FINISHED = "No training is finished yet."
+CORRECTIONS = ("none", "holm")  # of the verdicts, for the number of rows
 METHOD_FREE = ("none", "none@random")  # rows that owe nothing to a method: the baseline where none is named
 
 
@@ -40,25 +40,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A policy minus the baseline over the seeds they share, with the 95% interval of the mean."""
-
-    mean: float
-    half_width: float | None  # None: one seed says nothing about the spread
-    seeds: int
-    higher_is_better: bool = True
-
-    @property
-    def verdict(self) -> str:
-        """In words; nothing is claimed that the interval does not carry."""
-        if self.half_width is None or self.seeds < 3:
-            return f"{self.seeds} seed{'s' * (self.seeds > 1)}: no claim"
-        if abs(self.mean) <= self.half_width:
-            return "no difference found"
-        return "better" if (self.mean > 0) == self.higher_is_better else "worse"
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Rows with the best mean first, scored by one metric."""
 
@@ -67,13 +48,42 @@ class Comparison:
     baseline: str
     rows: tuple[Row, ...]
     unfinished: tuple[str, ...]
+    correction: str = CORRECTIONS[0]
+
+    @cached_property
+    def differences(self) -> dict[str, Difference]:
+        """How each policy differs from the baseline, where they share a seed."""
+        base = next((row for row in self.rows if row.policy == self.baseline), None)
+        paired = {
+            row.policy: paired_difference(row.values, base.values, self.metric.higher_is_better)
+            for row in self.rows
+            if base is not None and row is not base
+        }
+        found = {policy: one for policy, one in paired.items() if one is not None}
+        return corrected_by_holm(found) if self.correction == "holm" else found
 
     def difference(self, row: Row) -> Difference | None:
         """How a row differs from the baseline; None for the baseline itself and where no seed is shared."""
-        base = next((candidate for candidate in self.rows if candidate.policy == self.baseline), None)
-        if base is None or row is base:
-            return None
-        return paired_difference(row.values, base.values, self.metric.higher_is_better)
+        return self.differences.get(row.policy)
+
+    @property
+    def by_chance(self) -> str:
+        """How often such a table calls a row better or worse although none is; empty where one row is compared."""
+        claims = sum(difference.is_claim for difference in self.differences.values())
+        if claims < 2:
+            return ""
+        if self.correction == "holm":
+            return (
+                f"Verdicts are corrected for {claims} rows by Holm's method: if none truly differed from "
+                f"{self.baseline}, at most 5% of such tables would call one better or worse. An interval is for its "
+                "row alone."
+            )
+        # Rows that share a baseline go together, so that independent rows are the worst case.
+        return (
+            f"An interval is for its row alone. If none of these {claims} rows truly differed from {self.baseline}, up "
+            f"to {1 - (1 - SIGNIFICANT) ** claims:.0%} of such tables would call one better or worse; compare with "
+            "correct=holm keeps that at 5%."
+        )
 
     @property
     def title(self) -> str:
@@ -120,6 +130,8 @@ class Comparison:
             lines.append(f"| {row.policy} | {self.score(row)} | {len(row.values)} | {paired} | {verdict} |")
         if self.baseline not in (row.policy for row in self.rows):
             lines += ["", self.without_baseline]
+        if self.by_chance:
+            lines += ["", self.by_chance]
         return "\n".join(lines) + "\n" + (f"\n{left_out}" if left_out else "")
 
     def to_data(self) -> dict[str, Any]:
@@ -141,25 +153,17 @@ def write_summary(folder: Path) -> str:
     return comparison.to_markdown()
 
 
-def paired_difference(
-    values: dict[int, float], base: dict[int, float], higher_is_better: bool = True
-) -> Difference | None:
-    """Mean difference over shared seeds and the half width of its 95% interval (Student's t)."""
-    differences = [values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())]
-    if not differences:
-        return None
-    count = len(differences)
-    half_width = None
-    if count > 1:
-        half_width = float(student.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
-    return Difference(statistics.fmean(differences), half_width, count, higher_is_better)
-
-
-def compare(sources: Sequence[Path], metric: str = EPOCHS[0], baseline: str | None = None) -> Comparison:
+def compare(
+    sources: Sequence[Path],
+    metric: str = EPOCHS[0],
+    baseline: str | None = None,
+    correction: str = CORRECTIONS[0],
+) -> Comparison:
     """Compare the trainings of run folders and results files; all must agree in everything but policy and seed.
 
     `metric` is the epoch whose network is scored, last or selected, or the whole key, as in test_accuracy_last. Without
-    a baseline it is the row without any method, where there is one.
+    a baseline it is the row without any method, where there is one. `correction` "holm" corrects the verdicts for the
+    number of rows.
     """
     trainings = [training for source in sources for training in _trainings(Path(source))]
     if not trainings:
@@ -181,7 +185,7 @@ def compare(sources: Sequence[Path], metric: str = EPOCHS[0], baseline: str | No
         raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
     sign = -1 if measured.higher_is_better else 1
     rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items()), key=lambda row: sign * row.mean)
-    return Comparison(measured, epochs[metric], baseline, tuple(rows), unfinished)
+    return Comparison(measured, epochs[metric], baseline, tuple(rows), unfinished, correction)
 
 
 def _metric_of(trainings: Sequence[Record]) -> MetricFacts:

@@ -76,9 +76,8 @@ def _how_to_read(comparison: Comparison) -> str:
     return (
         "The best row comes first. After a score, ± is the standard deviation over seeds. A difference is the mean "
         f"over the seeds that a row shares with {comparison.baseline}. Its ± is the 95% interval of that mean. The "
-        "table says “better” or “worse” where three seeds or more leave zero outside of the interval. Every interval "
-        "is for its row alone, not for all rows together. At the right, a dot is one seed, and the stroke is their "
-        "mean."
+        "table says “better” or “worse” where three seeds or more leave zero outside of the interval. "
+        f"{comparison.by_chance} At the right, a dot is one seed, and the stroke is their mean."
     )
 
 
