@@ -41,7 +41,7 @@ SHUFFLED = ["search=policy", "searcher=shuffled_reward", "estimator=reinforce"]
 SEARCHES = {
     "gradients, ours": GRADIENTS,
     "gradients, ours, sampled or fixed magnitudes": [*GRADIENTS, "searcher.magnitude_gradient=none"],
-    "shuffled_reward": SHUFFLED,
+    "gradients, ours, frozen statistics": [*GRADIENTS, "searcher.rewards.statistics=frozen"],
     "dada2020_relax": ["preset=dada2020_relax"],
     "dada2020_gumbel": ["preset=dada2020_gumbel"],
     "faster_aa2020": ["preset=faster_aa2020"],
