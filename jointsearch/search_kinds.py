@@ -180,7 +180,7 @@ class Joint:
         ):
             raise InputError(
                 "architecture.order=second learns from the real losses of a finite difference; use "
-                "searcher=differentiable with rewards.by=finite_difference and no shuffled rewards, or "
+                "searcher=differentiable with searcher.rewards.by=finite_difference and no shuffled rewards, or "
                 "architecture.order=first"
             )
 

@@ -252,6 +252,13 @@ MUTANTS = (
         "tests/test_real_step.py",
     ),
     Mutant(
+        "live and frozen rewards are exchanged",
+        "jointsearch/searchers/differentiable.py",
+        'ways.statistics == "live"',
+        'ways.statistics != "live"',
+        "tests/test_one_step_of_presets.py",
+    ),
+    Mutant(
         "rewards of another loss are those of the cross entropy",
         "jointsearch/searchers/differentiable.py",
         "record_step(self.network, self.context.image_losses)",

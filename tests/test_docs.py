@@ -65,8 +65,9 @@ def words_of(command: str) -> tuple[str, list[str]]:
 
 
 def commands_of_methods() -> list[str]:
-    """In docs/methods.md presets and settings stand in tables, without the beginning of their command."""
-    first = re.findall(r"^\| `([\w.]+=[^`]+)`", TEXTS[REPOSITORY / "docs" / "methods.md"], re.MULTILINE)
+    """In two pages presets and settings stand in tables, without the beginning of their command."""
+    text = "\n".join(TEXTS[REPOSITORY / "docs" / name] for name in ("methods.md", "presets.md"))
+    first = re.findall(r"^\| `([\w.]+=[^`]+)`", text, re.MULTILINE)
     of_policy = ("searcher.", "policy_space.")
     return [
         f"python scripts/joint_search.py {'searcher=differentiable ' * one.startswith(of_policy)}{one}" for one in first

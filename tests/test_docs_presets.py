@@ -4,10 +4,12 @@ python -m tests.test_docs_presets    # writes the table anew
 """
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from jointsearch.compose import compose_words
 from tests.conftest import REPOSITORY
 
 PRESETS = REPOSITORY / "jointsearch" / "configs" / "preset"
@@ -37,6 +39,24 @@ def test_the_docs_have_the_lines_of_the_presets() -> None:
 @pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_of_a_paper_says_how_it_differs(preset: Path) -> None:
     assert bool(differences(preset)) == (preset.stem not in OURS)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_a_preset_tells_to_type_is_accepted(preset: Path) -> None:
+    for line in differences(preset):
+        for command in re.findall(r"jointsearch retrain ((?:\"?[\w.]+=(?:'[^']*'\"|[^\s,;]+) ?)+)", line):
+            words = shlex.split(command.strip().rstrip(".").replace("genotype=RUN", "genotype=DARTS_V2"))
+            compose_words("retrain", [word for word in words if word != "policy=RUN"])
+            line = line.replace(command, "")
+        for word in re.findall(r"\b[a-z_]+(?:\.[a-z_]+)*=(?:\[[^\]]*\]|[^\s,;:]+)", line):
+            word, script = word.rstrip(".").replace("dataset.cutout", ""), "joint_search"
+            if preset.stem == "fast_autoaugment2019" or word.startswith("recipe."):
+                script = "retrain"
+            if word.partition("=")[0] in ("preset", "policy", "recipe", "genotype", "retrain"):
+                continue  # files, or told in passing
+            data = "svhn" if "extra" in word else "cifar10"
+            given = [f"preset={preset.stem}"] if script == "joint_search" else []
+            compose_words(script, [*given, f"dataset={data}", word])
 
 
 def test_a_difference_may_go_over_several_lines(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from search_spaces.augment.table import OPS
 from tests.search_bench import CLASSES, batch_of
 
 CPU = torch.device("cpu")
-CLOSE = {"rtol": 0, "atol": 1e-5}
+CLOSE, EQUAL = {"rtol": 0, "atol": 1e-5}, {"rtol": 1e-5, "atol": 1e-10}
+ROUNDED = {"rtol": 1e-4, "atol": 1e-9}  # the numbers of a policy are of float32
 EDGE = 1e-6
 
 
@@ -78,6 +79,12 @@ class Plain:
         return after
 
 
+def gradient_of(optimizer: torch.optim.Optimizer, leaf: Tensor) -> Tensor:
+    """What Adam was given in its first step, decay included: the step itself is little more than a sign."""
+    group = next(group for group in optimizer.param_groups if any(one is leaf for one in group["params"]))
+    return optimizer.state[leaf]["exp_avg"] / (1 - group["betas"][0])
+
+
 def adam(value: Tensor, gradient: Tensor, rate: float, decay: float = 0.0) -> Tensor:
     gradient = gradient + decay * value
     return value - rate * gradient / (gradient.abs() + 1e-8)
@@ -101,6 +108,8 @@ def test_darts_of_second_order() -> None:
     (train, judge), alpha = (batch_of(16), batch_of(16, 5)), plain.architecture
     x, y = normalized(train), train.labels
     searcher, at = searcher_of("darts2019_second", network, torch.Generator())
+    assert isinstance(searcher, DifferentiableSearcher)
+    assert searcher.cells is not None
     searcher.step(train, [judge], at)
 
     after = plain.step(x, y, rate=0.025, decay=3e-4, clip=5.0)
@@ -114,8 +123,9 @@ def test_darts_of_second_order() -> None:
     )
     for name, value in alpha.items():
         gradient = direct[name] - 0.025 * (above[name] - below[name]) / (2 * reach)
-        moved = adam(value, gradient, 3e-4, 1e-3)
-        torch.testing.assert_close(network.architecture()[name].detach(), moved, **CLOSE)
+        moved, logits = adam(value, gradient, 3e-4, 1e-3), network.architecture()[name]
+        torch.testing.assert_close(gradient_of(searcher.cells.optimizer, logits), gradient + 1e-3 * value, **EQUAL)
+        torch.testing.assert_close(logits.detach(), moved, **CLOSE)
         assert float((moved - value).abs().max()) > 1e-4
     found = dict(network.named_parameters())
     for name, weight in after.items():
@@ -128,6 +138,7 @@ def test_kashima() -> None:
     train, judge = batch_of(16), batch_of(16, 5)
     searcher, at = searcher_of("kashima2021", network, noise)
     assert isinstance(searcher, FirstOrderSearcher)
+    assert searcher.cells is not None
     learned = {name: one.detach().clone() for name, one in searcher.stages.named_parameters()}
     same = noise.clone_state()
     searcher.step(train, [judge], at)
@@ -142,8 +153,12 @@ def test_kashima() -> None:
         images = blended(train, *moved, same)
     plain.architecture = {name: one.detach() for name, one in cells.items()}
     after = plain.step(images, train.labels, rate=0.025, decay=3e-4, clip=5.0)
-    for found, wanted in zip(searcher.stages.parameters(), moved, strict=True):
+    for found, wanted, slope in zip(searcher.stages.parameters(), moved, gradients, strict=False):
+        torch.testing.assert_close(gradient_of(searcher.optimizer, found), slope, **EQUAL)
         torch.testing.assert_close(found.detach(), wanted, **CLOSE)
+    for (name, value), slope in zip(leaves.items(), gradients[3:], strict=True):
+        given = gradient_of(searcher.cells.optimizer, network.architecture()[name])
+        torch.testing.assert_close(given, (slope + 1e-3 * value).detach(), **EQUAL)
     found = dict(network.named_parameters())
     for name, value in {**after, **cells}.items():
         torch.testing.assert_close(found[name].detach(), value.detach(), **CLOSE)
@@ -200,6 +215,7 @@ def test_dada_by_relax(seed: int) -> None:  # of Posterize and Contrast, of Rota
     train, judge = batch_of(16), batch_of(16, 5)
     searcher, at = searcher_of("dada2020_relax", network, noise)
     assert isinstance(searcher, DifferentiableSearcher)
+    assert searcher.policy is not None
     soft = searcher.drawn.soft
     learned = soft.preference, soft.probability_logits, soft.magnitude_logits
     alpha, p, m = (one.detach().clone().double().requires_grad_() for one in learned)
@@ -240,6 +256,7 @@ def test_dada_by_relax(seed: int) -> None:  # of Posterize and Contrast, of Rota
         (soft.preference, soft.probability_logits, soft.magnitude_logits), (alpha, p, m), strict=True
     ):
         gradient = torch.zeros_like(value) if value.grad is None else value.grad
+        torch.testing.assert_close(gradient_of(searcher.policy.optimizer, found).double(), gradient, **ROUNDED)
         torch.testing.assert_close(found.detach().double(), adam(value.detach(), gradient, 5e-3), **CLOSE)
     named = dict(network.named_parameters())
     for name, weight in after.items():

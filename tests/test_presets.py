@@ -1,11 +1,15 @@
 """Presets and experiments beside what the user writes: what counts, what is refused, and who is named."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
+from jointsearch.commands.command import run
 from jointsearch.compose import compose_study, compose_words
 from jointsearch.data.datasets import Cifar100
+from jointsearch.report.page_run import read_run, training_images
 from jointsearch.searchers.faster_aa import FasterAA
 from jointsearch.searchers.random import RandomSearch
 from search_spaces.errors import InputError
@@ -124,3 +128,20 @@ def test_settings_of_trainings_are_refused_where_none_is_made(words: str) -> Non
             compose_study("search=policy" if "=full" in words else "threads=1", *words.split())
     else:
         assert compose_study(*words.split()).retrain == ("retrain=true" in words)
+
+
+@pytest.mark.slow
+def test_a_policy_may_be_searched_on_fewer_images_than_the_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["supernet.space=small", "supernet.channels=4", "supernet.layers=3", "search_recipe.epochs=1"]
+    data = ["dataset=digits", "dataset.reduced=100", "retrain=false", "seeds=[0]", "run=out"]
+    assert run("joint_search", ["preset=separate2021", *small, *data, "network=tiny_cnn", "policy_images=40"]) == 0
+    policy, cells = (
+        json.loads(Path(f"out/{folder}search-seed0/settings.json").read_text())["data"]["train"]
+        for folder in ("policy/", "")
+    )
+    assert (policy, cells) == (20, 50)
+    (first, *_) = read_run(Path("out")).searches
+    assert len(training_images(first)) <= 20

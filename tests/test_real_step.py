@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import avg_pool2d, cross_entropy
 
+from jointsearch.benchmarks.agreement import agreement as compared
 from jointsearch.data.standard import Standard, normalize
+from jointsearch.networks.create import create_network
 from jointsearch.protocols import Context
 from jointsearch.searchers.cell_learner import ArchitectureSettings, CellLearner
 from jointsearch.searchers.differentiable import CellsOnly
@@ -148,8 +150,8 @@ def recorded(network: nn.Module, leaves: Leaves, images: Tensor) -> tuple[StepRe
 
 def agreement(found: list[Tensor], wanted: list[Tensor]) -> tuple[float, float]:
     """The cosine, and the size of what was found over the size of what is right."""
-    one, other = (torch.cat([part.flatten() for part in parts]) for parts in (found, wanted))
-    return float(one @ other / (one.norm() * other.norm())), float(one.norm() / other.norm())
+    both = compared(*(torch.cat([part.flatten() for part in parts]) for parts in (found, wanted)))
+    return both.cosine, both.size
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 1e-4])
@@ -164,10 +166,12 @@ def test_the_second_order_gradient_of_cells_is_that_of_the_real_step(network: nn
 
 
 @pytest.mark.parametrize("reward", [finite_difference, jvp])
-def test_the_gradient_of_a_magnitude_is_that_of_the_real_step(
-    network: nn.Module, reward: Callable[..., Tensor]
-) -> None:
-    leaves, magnitude = leaves_of(network), torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("name", [*NETWORKS, "wide_resnet16_1"])
+def test_the_gradient_of_a_magnitude_is_that_of_the_real_step(name: str, reward: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    network = (NETWORKS[name]() if name in NETWORKS else create_network(name, 3, in_chans=2)).double()
+    leaves = leaves_of(network) if name in NETWORKS else {}
+    magnitude = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     (wanted,) = oracle(network, leaves, (under_shade(magnitude), LABELS), JUDGE, [magnitude])
     images = under_shade(magnitude)
     record, v = recorded(network, leaves, images)

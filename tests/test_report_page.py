@@ -212,7 +212,10 @@ def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("searcher", "said"),
     [
-        (Differentiable(rewards=Rewards(by="jvp")), "searcher Differentiable, rewards jvp, estimator Relax"),
+        (
+            Differentiable(rewards=Rewards(by="jvp")),
+            "searcher Differentiable, rewards by jvp, statistics live, estimator Relax",
+        ),
         (
             Differentiable(estimator=ReinforceSettings(), shuffled=True),
             "searcher Differentiable, estimator Reinforce, rewards shuffled (the control)",

@@ -250,7 +250,7 @@ def test_the_gradient_of_the_weights_of_sub_policies_is_that_of_the_blend_of_all
         batch.draw.weights[:, place].view(-1, 1, 1, 1) * under(bench, batch, place, acts[:, place])
         for place in range(4)
     )
-    value = double_backward(record.frozen(), direction, (blend - 0.5) / 0.25, batch.labels, STEP_SIZE).mean()
+    value = double_backward(record.live(), direction, (blend - 0.5) / 0.25, batch.labels, STEP_SIZE).mean()
     torch.testing.assert_close(value.detach(), credits.mean(), rtol=1e-6, atol=1e-9, check_dtype=False)
     (expected,) = torch.autograd.grad(value, bench.soft.preference)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""A recorded step is an ordinary step, the frozen network repeats it, and measuring rewards leaves no trace."""
+"""A recorded step is an ordinary step, live and frozen networks repeat it, and measuring rewards leaves no trace."""
 
 import copy
 from collections.abc import Callable

@@ -48,7 +48,7 @@ class Loaded:
             train = train.subset(*stratified_split(train.labels, (min(images, len(train)),), seed))
         if self.found.validation is None:
             train, validation = search_halves(train, seed)
-            _check_every_class_is_trained(train, self.settings.name)
+        _check_every_class_is_trained(train, self.settings.name)
         return DataSplits(train, validation, splits.test.subset(splits.test.labels[:0]))
 
     def _in_memory(self, part: AnySet) -> ImageSet:

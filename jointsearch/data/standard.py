@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from jointsearch.settings import bounded, check_fields, choice, setting
 from search_spaces.errors import InputError
 
-# The policies of Fast AutoAugment and DADA were trained behind crop and flip and retrained before them.
+# Fast AutoAugment's policies were searched behind crop and flip and retrained before them; DADA's stay behind them.
 ORDERS = ("crop_flip, policy, cutout", "policy, crop_flip, cutout")
 
 

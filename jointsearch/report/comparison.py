@@ -78,11 +78,11 @@ class Comparison:
                 f"{self.baseline}, at most 5% of such tables would call one better or worse. An interval is for its "
                 "row alone."
             )
-        # Rows that share a baseline go together, so that independent rows are the worst case.
+        # Sidak (1967): rows that go together, as by a shared baseline, give no more such tables than independent ones.
         return (
             f"An interval is for its row alone. If none of these {claims} rows truly differed from {self.baseline}, up "
-            f"to {1 - (1 - SIGNIFICANT) ** claims:.0%} of such tables would call one better or worse; compare with "
-            "correct=holm keeps that at 5%."
+            f"to {1 - (1 - SIGNIFICANT) ** claims:.0%} of such tables would call one better or worse; `correct=holm` "
+            "of compare keeps this at 5%."
         )
 
     @property

@@ -33,7 +33,12 @@ SELECTED = {
     "last": "of the last epoch",
     "best": "of the epoch in which the searched network had its best validation {metric}; of equal ones the later",
 }
-WAYS = {"searcher": ("is",), "rewards": ("rewards", "by"), "estimator": ("estimator", "is")}
+WAYS = {
+    "searcher": ("is",),
+    "rewards by": ("rewards", "by"),
+    "statistics": ("rewards", "statistics"),
+    "estimator": ("estimator", "is"),
+}
 COSTS = ("forward_equivalents", "skipped_steps")
 EXPLAINED = {
     "forward_equivalents": "A forward-equivalent is one forward pass of a batch. A backward pass counts as two, or as "
@@ -112,9 +117,8 @@ def _searches(run: Run) -> list[Html]:
 
 def _facts(step: Sequence[Part], metric: MetricFacts) -> list[tuple[str, object]]:
     part = step[0]
-    searcher, through_step, estimator = (part.setting("search", "searcher", *names) for names in WAYS.values())
-    found = zip(WAYS, (searcher, through_step, str(estimator or "").removesuffix("Settings")), strict=True)
-    ways = [f"{name} {value}" for name, value in found if value]
+    found = {name: part.setting("search", "searcher", *names) for name, names in WAYS.items()}
+    ways = [f"{name} {value}".removesuffix("Settings") for name, value in found.items() if value]
     if trial_steps := part.setting("search", "searcher", "trial_steps"):
         ways.append(f"{trial_steps} steps with each op")
     if part.setting("search", "searcher", "shuffled"):

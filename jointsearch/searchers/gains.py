@@ -108,6 +108,7 @@ class OneStep:
         with record_step(self.network, image_losses) as record:
             train_loss = self.train_step(images, train.labels)
         direction = validation_gradient(self.network, validation, image_losses=image_losses)
+        # Frozen: with all images under one row, live statistics would be those of a batch that training never sees.
         return train_loss, self.of_images(record.frozen(), direction, train, step_size, noise).mean(1)
 
     def of_images(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from jointsearch.settings import bounded, check_fields, choice
+from search_spaces.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Rewards:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.by == "jvp" and self.epsilon != type(self).epsilon:
+            raise InputError("searcher.rewards.epsilon is not read with searcher.rewards.by=jvp; leave it out")
 
 
 @dataclass(frozen=True)

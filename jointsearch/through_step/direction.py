@@ -56,7 +56,7 @@ def in_precision_of_weights(images: Tensor, network: StepNetwork) -> Tensor:
 
 
 def with_gradient(values: Tensor, gradient: Tensor, inputs: Tensor) -> Tensor:
-    """Values (B,) unchanged, differentiable in the inputs (B, ...) with this gradient; keeps no activations."""
+    """Values (B,) unchanged, whose sum has this gradient in the inputs (B, ...); keeps no activations."""
     slope = (gradient * inputs).flatten(1).sum(1)  # (B,)
     return values + (slope - slope.detach())
 

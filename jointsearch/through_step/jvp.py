@@ -15,7 +15,7 @@ from jointsearch.through_step.record import StepNetwork
 def jvp(
     network: StepNetwork, direction: Mapping[str, Tensor], images: Tensor, labels: Tensor, step_size: float
 ) -> Tensor:
-    """Rewards (B,): -step_size v . grad_w l_i; differentiable in `images` that require a gradient."""
+    """Rewards (B,): -step_size v . grad_w l_i; their sum is differentiable in `images` that require a gradient."""
     differentiable = images.requires_grad and torch.is_grad_enabled()
     with full_precision(images.device), torch.set_grad_enabled(differentiable), warnings.catch_warnings():
         # On first use torch scripts some of its forward-mode rules, and warns about that.

@@ -22,7 +22,8 @@ from jointsearch.through_step.record import StepNetwork
 class Sides:
     """Losses (B,) at w + reach v and at w - reach v, differentiable in images and architecture that require a gradient.
 
-    All images share an architecture, so that only the sum of the losses has the right gradient in it.
+    All images share an architecture, so that only the sum of the losses has the right gradient in it. With live
+    statistics that is so of the images, too.
     """
 
     above: Tensor

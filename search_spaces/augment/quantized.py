@@ -10,12 +10,12 @@ from search_spaces.augment.op import AugOp, per_image, straight_through
 SOLARIZE_SOFTNESS = 0.05
 # Level k / 255 and threshold k / 255 are the same number only up to rounding; PIL inverts the level of the threshold.
 TIE = 1e-5
+FLOAT16_TIE = torch.finfo(torch.float16).eps / 2  # bfloat16 does not tell levels apart at all
 
 
 def solarize(images: Tensor, amount: Tensor) -> Tensor:
     """Invert the pixels at or above a threshold; learns through a soft threshold of the same place."""
-    # In float16 rounding alone sets the two apart by more.
-    value = enhance.solarize(images, amount - max(TIE, torch.finfo(images.dtype).eps / 2))
+    value = enhance.solarize(images, amount - (FLOAT16_TIE if images.dtype == torch.float16 else TIE))
     if not amount.requires_grad:
         return value
     above = torch.sigmoid((images.detach() - per_image(amount)) / SOLARIZE_SOFTNESS)

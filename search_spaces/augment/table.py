@@ -38,7 +38,8 @@ def _op_tables(count: int) -> OpTables:
     ops = tuple(OPS.values())[:count]
     scales = [(op.identity or 0.0, (op.strongest or 0.0) - (op.identity or 0.0), float(op.signed)) for op in ops]
     has_magnitude = [*(op.has_magnitude for op in ops), False]
-    return OpTables(ops, torch.tensor([*scales, (0.0, 0.0, 0.0)]).T, torch.tensor(has_magnitude))
+    table = torch.tensor([*scales, (0.0, 0.0, 0.0)], dtype=torch.float32)  # and not the default type: it is cached
+    return OpTables(ops, table.T, torch.tensor(has_magnitude))
 
 
 def register_op(op: AugOp) -> AugOp:
