@@ -96,8 +96,12 @@ def trained_steps() -> Steps:
 
 
 def rewards_agreement(steps: Steps, count: int = STEPS, exchanged: int = EXCHANGED) -> dict[str, Agreement]:
-    """Of the reward of single images, by the batch statistics that it is computed with."""
+    """Of the reward of single images, by the batch statistics that it is computed with, and of the mean of a batch.
+
+    The mean of a batch with live statistics is the truth itself.
+    """
     found: dict[str, list[Tensor]] = {"truth": [], "live": [], "frozen": []}
+    of_batch: list[tuple[Tensor, Tensor]] = []
     for _ in range(count):
         pixels, labels = steps.batch()
         plain = normalize(pixels, STANDARD)
@@ -106,6 +110,7 @@ def rewards_agreement(steps: Steps, count: int = STEPS, exchanged: int = EXCHANG
         live, frozen = partial(_exact, record.live(), v), partial(_exact, record.frozen(), v)
         own = live(images, labels).detach()
         change = (frozen(images, labels) - frozen(plain, labels)).detach()
+        of_batch.append(((own - live(plain, labels)).detach().mean(), change.mean()))
         for place in range(exchanged):
             other = images.clone()
             other[place] = plain[place]
@@ -114,7 +119,9 @@ def rewards_agreement(steps: Steps, count: int = STEPS, exchanged: int = EXCHANG
             found["live"].append(own[place] - without[place])
             found["frozen"].append(change[place])
     centred = {name: torch.stack(values) - torch.stack(values).mean() for name, values in found.items()}
-    return {name: agreement(centred[name], centred["truth"]) for name in ("live", "frozen")}
+    of_images = {name: agreement(centred[name], centred["truth"]) for name in ("live", "frozen")}
+    true, frozen_mean = (torch.stack(values) for values in zip(*of_batch, strict=True))
+    return {**of_images, "frozen, mean of a batch that all moves": agreement(frozen_mean, true)}
 
 
 def magnitudes_agreement(steps: Steps, count: int = STEPS) -> dict[str, Agreement]:
