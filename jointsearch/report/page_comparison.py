@@ -77,7 +77,7 @@ def _how_to_read(comparison: Comparison) -> str:
         "The best row comes first. After a score, ± is the standard deviation over seeds. A difference is the mean "
         f"over the seeds that a row shares with {comparison.baseline}. Its ± is the 95% interval of that mean. The "
         "table says “better” or “worse” where three seeds or more leave zero outside of the interval. "
-        f"{comparison.by_chance} At the right, a dot is one seed, and the stroke is their mean."
+        f"{comparison.by_chance.replace('`', '')} At the right, a dot is one seed, and the stroke is their mean."
     )
 
 
