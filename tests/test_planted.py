@@ -9,7 +9,7 @@ import pytest
 
 from jointsearch.benchmarks import planted
 from jointsearch.benchmarks.planted import PlantedOutcome, auc, holding, mass, planted_outcome, planted_search
-from jointsearch.commands.benchmark import EXPLORING, PLANTED, RANKS, searcher_of, stage_of
+from jointsearch.commands.benchmark import PLANTED, PLANTED_CELLS, searcher_of, stage_of
 from jointsearch.data.planted import PLANTED_ANSWER, PLANTED_MAGNITUDE, SHADES_ANSWER
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.searchers.differentiable import Differentiable
@@ -69,15 +69,14 @@ def test_relax_finds_the_same_where_it_sees_differences() -> None:
 def test_joint_search_by_relax_ranks_what_holds_the_planted_op_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # All ops take minutes: `benchmark.py planted_cells`. Here, 5 of 15 pairs hold Brightness.
-    monkeypatch.setattr(planted, "CELL_RECIPE", replace(planted.CELL_RECIPE, epochs=8, evaluate_every=8))
-    few = "policy_space.ops=[Rotate,TranslateX,Posterize,Cutout,Brightness,Sharpness]"
-    stage = stage_of([*EXPLORING, "estimator=relax", RANKS, few, "policy_space.top=null"])
+    # 128 steps of the 320 of `benchmark.py planted_cells`, whose worst of five seeds ends at .968.
+    monkeypatch.setattr(planted, "CELL_RECIPE", replace(planted.CELL_RECIPE, epochs=16, evaluate_every=16))
+    stage = stage_of([*PLANTED_CELLS["joint, relax, ranks of rewards"], "policy_space.top=null"])
     settings = stage.searcher(None, 0)
     found, _ = planted_search(settings, 0, tmp_path, stage.architecture)
     held = holding(settings.policy_space.policy(), SHADES_ANSWER["recover"])
-    assert sum(held) == 5
-    assert auc(found["sub_policy_shares"], held) >= 0.95
+    assert sum(held) == 28
+    assert auc(found["sub_policy_shares"], held) >= 0.9
 
 
 @pytest.mark.slow

@@ -71,8 +71,9 @@ PLANTED = {
 # Policy and cells together. 320 steps draw every pair too rarely: the pairs of an op share what is learned about it.
 # Half of the images stay under the starting policy, or else, once the op that helps leads in one stage, it is never
 # drawn in the other. In a supernet a few images with large losses decide the mean reward: ranks count all images alike.
-EXPLORING = ["search=joint", "searcher.stabilize.start_share=0.5"]
-BY_OPS = [*EXPLORING, "policy_space.share=ops", "policy_space.pairing=ordered"]
+BY_OPS = [
+    "search=joint", "policy_space.share=ops", "policy_space.pairing=ordered", "searcher.stabilize.start_share=0.5"
+]  # fmt: skip
 RANKS = "searcher.stabilize.reward_scale=rank"
 PLANTED_CELLS = {
     "joint, relax, ranks of rewards": [*BY_OPS, "estimator=relax", RANKS],
