@@ -176,11 +176,11 @@ class Joint:
                 "architecture.against_collapse.hessian_monitor needs searcher=differentiable; set it to false"
             )
         if self.architecture.order == "second" and (
-            measures is None or measures.by != "finite_difference" or getattr(self.searcher, "shuffled", False)
+            measures is None or measures.exact or getattr(self.searcher, "shuffled", False)
         ):
             raise InputError(
                 "architecture.order=second learns from the real losses of a finite difference; use "
-                "searcher=differentiable with searcher.rewards.by=finite_difference and no shuffled rewards, or "
+                "searcher=differentiable with searcher.rewards.epsilon=0.01 and no shuffled rewards, or "
                 "architecture.order=first"
             )
 
@@ -242,7 +242,7 @@ class OneAfterTheOther:
     searcher: SearcherSettings = group(Differentiable, help="of the policy: any that search=policy has")
     network: str = setting("wide_resnet16_1", help="on which the policy is searched")
     policy_epochs: int | None = bounded(None, 1, 100_000, help="of the policy search; null: as search_recipe has them")
-    policy_images: int | None = bounded(None, 4, help="training images of the policy search; null takes all")
+    policy_images: int | None = bounded(None, 4, help="training images of the policy search, at most; null: all")
     architecture: ArchitectureSettings = group(ArchitectureSettings, help="how cells learn")
     supernet: SupernetSettings = group(SupernetSettings, help="the network whose cells are searched")
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during both searches")

@@ -24,7 +24,7 @@ OLDER = {
     "searcher.stabilize.reward_scale=loss": "searcher.reward_scale=loss",
     "searcher.stabilize.draws_per_validation=2": "searcher.draws_per_validation=2",
     "searcher.stabilize.entropy_bonus=0.01": "searcher.entropy_bonus=0.01",
-    "searcher.rewards.by=jvp": "searcher.through_step=jvp",
+    "searcher.rewards.epsilon=0": "searcher.through_step=jvp",
     "preset=joint_trivialaugment": "preset=default",
     "cells.layers=3": "cells.layers=3 cells.auxiliary=false",
 }
@@ -53,7 +53,7 @@ RUNS = {
         "joint_search", ["policy_space=pairs", "estimator=relax", "architecture.order=second", *CELLS, "retrain=false"]
     ),
     "gradients_reinforce": ("joint_search", [*GRADIENTS, "estimator=reinforce"]),
-    "gradients_jvp": ("joint_search", [*GRADIENTS, "estimator=relax", "searcher.rewards.by=jvp"]),
+    "gradients_jvp": ("joint_search", [*GRADIENTS, "estimator=relax", "searcher.rewards.epsilon=0"]),
     "gradients_levers": ("joint_search", [
         *GRADIENTS, "estimator=reinforce", "searcher.stabilize.reward_scale=loss",
         "searcher.stabilize.draws_per_validation=2",

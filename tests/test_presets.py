@@ -56,7 +56,7 @@ OF_A_PRESET = {
     "preset=faster_aa2020 search=joint": "network is not read by Joint and FasterAA; leave preset=faster_aa2020 out",
     "preset=dada2020_gumbel searcher=shuffled_reward": "searcher.published are set by preset=dada2020_gumbel)",
     "preset=dada2020_relax estimator=reinforce": "(estimator.draws is set by preset=dada2020_relax)",
-    "preset=dada2020_relax searcher.rewards.by=jvp": "(searcher.published is set by preset=dada2020_relax)",
+    "preset=dada2020_relax searcher.rewards.epsilon=0": "(searcher.published is set by preset=dada2020_relax)",
     "preset=kashima2021 architecture.order=second": "(searcher is set by preset=kashima2021)",
 }
 

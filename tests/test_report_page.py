@@ -213,8 +213,8 @@ def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
     ("searcher", "said"),
     [
         (
-            Differentiable(rewards=Rewards(by="jvp")),
-            "searcher Differentiable, rewards by jvp, statistics live, estimator Relax",
+            Differentiable(rewards=Rewards(epsilon=0.0)),
+            "searcher Differentiable, epsilon 0.0, statistics live, estimator Relax",
         ),
         (
             Differentiable(estimator=ReinforceSettings(), shuffled=True),

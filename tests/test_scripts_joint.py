@@ -144,11 +144,11 @@ def test_policy_and_genotype_of_different_runs_train_together(folder: Path, sear
 
 
 WRONG = {
-    "searcher.rewards.by=none": "finite_difference, jvp",
+    "searcher.rewards.statistics=none": "live, frozen",
     "searcher=table": "search=policy",
     "searcher=random": "search=policy",
     "network=resnet18": "use it with search=policy, search=separate",
-    "architecture.order=second searcher.rewards.by=jvp": "architecture.order=first",
+    "architecture.order=second searcher.rewards.epsilon=0": "architecture.order=first",
     "architecture.order=second searcher=shuffled_reward": "architecture.order=first",
     "supernet.channel_share=3": "supernet.channel_share is not a setting",
     "supernet.channels=6 supernet.variant=pc_darts": "a divisor",

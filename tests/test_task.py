@@ -32,7 +32,7 @@ CELLS = ["supernet.space=small", "supernet.channels=4", "supernet.layers=3"]
 FEW = ["policy_space.ops=[Rotate,Invert,Brightness]"]
 SEARCHES = {
     "relax": [*POLICY, "searcher=differentiable"],
-    "jvp": [*POLICY, "searcher=differentiable", "searcher.rewards.by=jvp", "estimator=reinforce"],
+    "jvp": [*POLICY, "searcher=differentiable", "searcher.rewards.epsilon=0", "estimator=reinforce"],
     "table": [*POLICY, "searcher=table", "searcher.levels=1", "searcher.every=1"],
     "trials": [*POLICY, "searcher.trial_steps=2", "searcher.measurements=2", "search_recipe.epochs=4"],
     "joint": [*CELLS, *FEW, "architecture.order=second", "architecture.against_collapse.hessian_monitor=true"],

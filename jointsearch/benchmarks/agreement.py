@@ -30,6 +30,7 @@ from search_spaces.spaces import pairs
 
 NETWORK, EPOCHS, BATCH, JUDGES, LEARNING_RATE = "tiny_cnn", 10, 64, 256, 0.05
 STEPS, EXCHANGED = 8, 16  # steps that are measured, and images of each whose draw is exchanged
+SETUP = f"{NETWORK}, {EPOCHS} epochs on drawn shapes, then {STEPS} steps of {BATCH} images"
 MAGNITUDE, HALF_WIDTH, SPREAD = 0.5, 0.1, 0.1  # of the slopes that count as true, and of the score function
 STANDARD = Shapes().standard
 EPSILONS = (0.03, 0.01, 0.003, 0.001)

@@ -5,15 +5,7 @@ from statistics import fmean
 
 import torch
 
-from jointsearch.benchmarks.agreement import (
-    BATCH,
-    EPOCHS,
-    NETWORK,
-    magnitudes_agreement,
-    rewards_agreement,
-    trained_steps,
-)
-from jointsearch.benchmarks.agreement import STEPS as AGREEMENT_STEPS
+from jointsearch.benchmarks.agreement import SETUP, magnitudes_agreement, rewards_agreement, trained_steps
 from jointsearch.benchmarks.augmentation import compare_libraries, share_of_step
 from jointsearch.benchmarks.ops import ops_table
 from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
@@ -205,7 +197,7 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
 def print_agreement() -> None:
     """Rewards and gradients of magnitudes beside those of the real step."""
     steps = trained_steps()
-    print(f"{NETWORK}, {EPOCHS} epochs on drawn shapes, then {AGREEMENT_STEPS} steps of {BATCH} images:")
+    print(f"{SETUP}:")
     for subject, found in (("reward", rewards_agreement), ("gradient of magnitudes", magnitudes_agreement)):
         print(f"\n| {subject} | cosine to the truth | size over the truth's | right signs |\n|---|---|---|---|")
         for name, one in found(steps).items():

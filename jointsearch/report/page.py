@@ -35,7 +35,7 @@ SELECTED = {
 }
 WAYS = {
     "searcher": ("is",),
-    "rewards by": ("rewards", "by"),
+    "epsilon": ("rewards", "epsilon"),
     "statistics": ("rewards", "statistics"),
     "estimator": ("estimator", "is"),
 }
@@ -118,7 +118,7 @@ def _searches(run: Run) -> list[Html]:
 def _facts(step: Sequence[Part], metric: MetricFacts) -> list[tuple[str, object]]:
     part = step[0]
     found = {name: part.setting("search", "searcher", *names) for name, names in WAYS.items()}
-    ways = [f"{name} {value}".removesuffix("Settings") for name, value in found.items() if value]
+    ways = [f"{name} {value}".removesuffix("Settings") for name, value in found.items() if value is not None]
     if trial_steps := part.setting("search", "searcher", "trial_steps"):
         ways.append(f"{trial_steps} steps with each op")
     if part.setting("search", "searcher", "shuffled"):

@@ -43,7 +43,7 @@ class Differentiable:
     learning_rate: float = bounded(0.02, 1e-8, 10.0, help="of the policy, with Adam")
     policy_space: Pairs | Start = group(Pairs, help="which policies may be chosen: pairs, trivialaugment")
     estimator: EstimatorSettings = group(RelaxSettings, help="gradient of a draw: relax, reinforce or gumbel")
-    rewards: Rewards | None = setting(None, help="how rewards are computed, as in searcher.rewards.by=jvp")
+    rewards: Rewards | None = setting(None, help="how rewards are computed, as in searcher.rewards.epsilon=0.03")
     magnitude_gradient: str = choice(
         "pathwise", "pathwise", "none", help="pathwise: magnitudes learn through the op; none: they stay"
     )
@@ -75,10 +75,10 @@ class Differentiable:
                 "them; leave one of the two out"
             )
         needs_sides = self.as_published or self.stabilizers.reward_scale == "loss"
-        if self.measures.by == "jvp" and needs_sides:
+        if self.measures.exact and needs_sides:
             raise InputError(
-                "searcher.rewards.by=jvp computes no losses, which searcher.published and reward_scale=loss need; "
-                "use searcher.rewards.by=finite_difference"
+                "searcher.rewards.epsilon=0 computes no losses, which searcher.published and reward_scale=loss need; "
+                "use searcher.rewards.epsilon=0.01"
             )
         if self.as_published and getattr(self.estimator, "baseline", None) == "ema":
             raise InputError(
@@ -200,7 +200,7 @@ class DifferentiableSearcher:
         live = self.policy is None or ways.statistics == "live"
         network = record.live() if live else record.frozen()
         sides: Sides | None = None
-        if ways.by == "jvp":
+        if ways.exact:
             rewards = jvp(network, v, images, labels, at.step_size)  # (B,)
         else:
             sides = losses_on_both_sides(network, v, images, labels, ways.epsilon, through if live else None)
