@@ -10,7 +10,7 @@ from search_spaces.augment.op import AugOp, per_image, straight_through
 SOLARIZE_SOFTNESS = 0.05
 # Level k / 255 and threshold k / 255 are the same number only up to rounding; PIL inverts the level of the threshold.
 TIE = 1e-5
-FLOAT16_TIE = torch.finfo(torch.float16).eps / 2  # bfloat16 does not tell levels apart at all
+FLOAT16_TIE = torch.finfo(torch.float16).eps / 2  # bfloat16 cannot tell neighboring levels apart
 
 
 def solarize(images: Tensor, amount: Tensor) -> Tensor:
