@@ -216,6 +216,8 @@ def test_dada_by_relax(seed: int) -> None:  # of Posterize and Contrast, of Rota
     searcher, at = searcher_of("dada2020_relax", network, noise)
     assert isinstance(searcher, DifferentiableSearcher)
     assert searcher.policy is not None
+    assert searcher.policy.control_optimizer is not None
+    assert searcher.policy.control_optimizer.defaults["betas"] == (0.5, 0.999)
     soft = searcher.drawn.soft
     learned = soft.preference, soft.probability_logits, soft.magnitude_logits
     alpha, p, m = (one.detach().clone().double().requires_grad_() for one in learned)
