@@ -100,14 +100,24 @@ def check_images(images: Tensor) -> None:
 def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
     """The motion of points in a draw, as (B, 3, 3) matrices for `move_boxes` (boxes) and `warp` (masks)."""
     total = torch.eye(3, device=draw.magnitude.device).repeat(len(draw.op), 1, 1)
+    for matrix in stage_matrices(draw, height, width):
+        total = matrix @ total
+    return total
+
+
+def stage_matrices(draw: PolicyDraw, height: int, width: int) -> Tensor:
+    """The motion of points in each stage of a draw, (K, B, 3, 3); where nothing moves, the unit matrix."""
+    found = torch.empty(draw.op.shape[1], len(draw.op), 3, 3, device=draw.magnitude.device)
     for stage in range(draw.op.shape[1]):
+        matrices = torch.eye(3, device=draw.magnitude.device).repeat(len(draw.op), 1, 1)
         order = draw.op[:, stage].argsort()
         for op, part in _slices(draw.op[:, stage][order]):
             if op.matrix is not None:
-                rows = order[part].to(total.device)
+                rows = order[part].to(matrices.device)
                 amount = op.amount(draw.magnitude[rows, stage], draw.sign[rows, stage])
-                total[rows] = op.matrix(amount, height, width) @ total[rows]
-    return total
+                matrices = matrices.index_copy(0, rows, op.matrix(amount, height, width).to(matrices.dtype))
+        found[stage] = matrices
+    return found
 
 
 def _chunk(images: Tensor) -> int:
