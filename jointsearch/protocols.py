@@ -111,7 +111,7 @@ class TrainStep(Protocol):
     def objective(self) -> Objective:
         """What the step descends."""
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Any, labels: Any) -> Tensor:
         """Train on augmented images, and return the loss."""
 
     def undone(self) -> AbstractContextManager[None]:
@@ -159,12 +159,15 @@ class SearcherSettings(Protocol):
 
 
 class Objective(Protocol):
-    """The loss of a network on a batch. One that learns, as group DRO does, keeps a state."""
+    """The loss of a network on a batch. One that learns, as group DRO does, keeps a state.
 
-    def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    Images and labels are those of a Batch: tensors, or for detectors `Padded` images and `Objects`.
+    """
+
+    def loss(self, network: nn.Module, images: Any, labels: Any) -> Tensor:
         """The number that a training step descends."""
 
-    def losses(self, network: Callable[..., Any], images: Tensor, labels: Tensor) -> Tensor:
+    def losses(self, network: Callable[..., Any], images: Any, labels: Any) -> Tensor:
         """The loss of each image (B,), in float32 at least: a search measures rewards and validation losses by it.
 
         Instead of the network it may be given a function that returns the same outputs at other weights.
@@ -185,13 +188,16 @@ class Augmenter(Protocol):
 
 
 class Metric(Protocol):
-    """A score of a network, summed up batch by batch."""
+    """A score of a network, summed up batch by batch.
+
+    It may also have `details()`: plain data about the same batches, for a report.
+    """
 
     name: str  # as in "accuracy"
     unit: str  # as in "%"
     higher_is_better: bool
 
-    def update(self, outputs: Tensor, labels: Tensor) -> None:
+    def update(self, outputs: Any, labels: Any) -> None:
         """Take in the outputs for a batch."""
 
     def compute(self) -> Mapping[str, float]:
@@ -205,6 +211,7 @@ class Scores:
     values: Mapping[str, float]
     main: str
     higher_is_better: bool = True
+    details: Mapping[str, Any] = field(default_factory=dict)  # what a report draws, as plain data
 
     @property
     def decisive(self) -> float:

@@ -12,6 +12,7 @@ from types import CodeType
 from typing import Protocol
 
 from jointsearch.data.datasets import DataSettings
+from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.estimators.draw import EstimatorSettings
 from jointsearch.protocols import SearcherSettings
 from jointsearch.search_kinds import SearchKind
@@ -32,13 +33,13 @@ class PolicySpace(Protocol):
 
 choices: dict[str, dict[str, type]] = {}  # of each group, what user code added, by name
 
-# The groups that user code may add to, and the interface of what stands there.
-INTERFACES: dict[str, type] = {
-    "dataset": DataSettings,
-    "estimator": EstimatorSettings,
-    "policy_space": PolicySpace,
-    "search": SearchKind,
-    "searcher": SearcherSettings,
+# The groups that user code may add to, and the interface of what stands there, or those of which it has one.
+INTERFACES: dict[str, tuple[type, ...]] = {
+    "dataset": (DataSettings, ObjectSettings),
+    "estimator": (EstimatorSettings,),
+    "policy_space": (PolicySpace,),
+    "search": (SearchKind,),
+    "searcher": (SearcherSettings,),
 }
 
 
@@ -66,11 +67,18 @@ def register_choice(group: str, name: str, cls: type) -> type:
         raise InputError(f"{call}: {group}={name} is there already; give yours another name")
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise InputError(f"{call}: its settings are no dataclass; write @dataclass(frozen=True) before the class")
-    if missing := lacks(cls, INTERFACES[group]):
-        raise InputError(f"{call}: the class has no {', '.join(missing)}; add it, as {INTERFACES[group].__name__} says")
+    missing, interface = nearest_interface(group, cls)
+    if missing:
+        raise InputError(f"{call}: the class has no {', '.join(missing)}; add it, as {interface.__name__} says")
     register(f"plugin:{group}:{name}", cls)
     choices.setdefault(group, {})[name] = cls
     return cls
+
+
+def nearest_interface(group: str, cls: type) -> tuple[list[str], type]:
+    """The interface of a group that a class comes closest to, and what it lacks of it."""
+    interface = min(INTERFACES[group], key=lambda one: len(lacks(cls, one)))
+    return lacks(cls, interface), interface
 
 
 class FromSource(SourceFileLoader):

@@ -87,7 +87,7 @@ def test_a_data_set_has_the_same_defaults_in_python_and_on_the_command_line(name
 
 
 def test_every_named_data_set_has_its_yaml() -> None:
-    assert sorted(DATASETS) == groups()["dataset"]
+    assert sorted([*DATASETS, "bccd", "coco", "voc"]) == groups()["dataset"]
 
 
 # These are what their names say, and differ from the class that they start from.
@@ -142,7 +142,7 @@ def test_python_values_and_words_say_the_same() -> None:
     assert isinstance(compose_study(), Study)
 
 
-@pytest.mark.parametrize("script", ["joint_search", "retrain"])
+@pytest.mark.parametrize("script", ["joint_search", "retrain", "detect"])
 def test_help_lists_every_setting_once_with_its_comment(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script(script, "--help") == 0
     printed = capsys.readouterr().out
@@ -156,7 +156,7 @@ def test_help_lists_every_setting_once_with_its_comment(script: str, capsys: pyt
     first = head.partition("Most used:\n")[2].partition("\n\n")[0]
     shown = set(re.findall(r"^  ([a-z_.]+)=", first, re.MULTILINE))
     assert shown == set(module.MOST_USED) - unused(given)
-    assert "  dataset=cifar10|cifar100|digits" in first
+    assert ("  dataset=bccd|coco|shapes" if script == "detect" else "  dataset=cifar10|cifar100|digits") in first
 
 
 def unused(given: Any) -> set[str]:

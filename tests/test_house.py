@@ -27,7 +27,8 @@ MAY_IMPORT_OF_OURS: dict[str, set[str]] = {
     "jointsearch.soft": {"search_spaces", "jointsearch.estimators", "jointsearch.soft"},
     "jointsearch.data": {"search_spaces", "jointsearch.settings", "jointsearch.data"},
     "jointsearch.runs": {"search_spaces", "jointsearch.runs"},
-    "jointsearch.networks": {"search_spaces", "jointsearch.soft", "jointsearch.runs", "jointsearch.networks"},
+    "jointsearch.networks": {"search_spaces", "jointsearch.networks"}
+    | {f"jointsearch.{name}" for name in ("settings", "data.objects", "soft", "runs")},
     "jointsearch.export": {"search_spaces", "jointsearch.soft", "jointsearch.estimators", "jointsearch.export"},
     "jointsearch.objectives": FOUNDATION | {"jointsearch.through_step", "jointsearch.objectives"},
     "jointsearch.augmenters": FOUNDATION | {"jointsearch.front_end", "jointsearch.augmenters"},

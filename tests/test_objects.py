@@ -126,6 +126,6 @@ def test_nothing_is_visible_that_was_not_there_and_all_is_finite(numbers, shift,
 
 def test_a_policy_that_mixes_images_is_refused_with_the_op_and_the_remedy():
     policy = Policy((SubPolicy((OpChoice("SamplePairing", 0.5, 0.5),)),), name="mine")
-    with pytest.raises(InputError, match="policy mine uses SamplePairing.*give a policy without it"):
+    with pytest.raises(InputError, match=r"policy mine uses SamplePairing.*give a policy without it"):
         check_moves_objects(policy)
     check_moves_objects(named_policy("trivialaugment"))

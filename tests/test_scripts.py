@@ -160,7 +160,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         ("retrain", "genotype=DARTS_V2 random_space=small", "none is; leave it out"),
         ("retrain", "random_space=small", "random_space is the space that genotype=random is drawn from, and none is"),
         ("retrain", "dataset=null", "choose one of cifar10"),
-        ("compare", "recipe=small", "use it with scripts/joint_search.py or scripts/retrain.py"),
+        ("compare", "recipe=small", "use it with scripts/detect.py or scripts/joint_search.py or scripts/retrain.py"),
         ("joint_search", "network=resnet18", "leave it out, or use it with search=policy, search=separate"),
     ],
 )

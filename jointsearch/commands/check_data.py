@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from jointsearch.data.check import check_data_report
-from jointsearch.data.datasets import DataSettings, Digits
+from jointsearch.data.datasets import Digits
+from jointsearch.data.object_datasets import AnyData
 from jointsearch.settings import group, setting
 from search_spaces.errors import InputError
 
@@ -15,7 +16,7 @@ MOST_USED = ()
 class Settings:
     """What is looked at."""
 
-    dataset: DataSettings = group(Digits, help="the images")
+    dataset: AnyData = group(Digits, help="the images")
     plugins: tuple[str, ...] = setting((), help="Python files that add datasets of your own")
 
 

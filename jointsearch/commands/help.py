@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
-from jointsearch.compose import CONFIGS, WHOLE, fits, groups, used_groups
+from jointsearch.compose import CONFIGS, groups, offered, used_groups
 
 INSIDE = ("study", "search")  # their settings stand at the top of the command line, without this name
 WIDTH = 44
@@ -64,9 +64,5 @@ def line(row: Row) -> str:
 
 def choices_of(config_name: str) -> dict[str, list[str]]:
     """The choices of every group of a command."""
-    own = used_groups(config_name)
-    found = {group: names for group, names in groups().items() if group in own and group != "specialized"}
-    return {
-        group: [name for name in names if group not in WHOLE or fits(group, name, config_name)]
-        for group, names in found.items()
-    }
+    own = sorted(used_groups(config_name) - {"specialized"})
+    return {group: offered(group, config_name) for group in own if group in groups()}

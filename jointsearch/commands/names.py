@@ -7,6 +7,7 @@ from contextvars import ContextVar
 COMMANDS = {
     "search": "joint_search",
     "retrain": "retrain",
+    "detect": "detect",
     "compare": "compare",
     "report": "report",
     "show": "show_policy",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jointsearch.data.datasets import DataSettings
+from jointsearch.data.object_datasets import AnyData
 from jointsearch.report.page import write_report
 from jointsearch.settings import group, setting
 from search_spaces.errors import InputError
@@ -15,8 +15,8 @@ MOST_USED = ()
 class Settings:
     """What the page is about."""
 
-    run: str | None = setting(None, help="a run folder of joint_search.py or retrain.py")
-    dataset: DataSettings | None = group(lambda: None, help="the images of the run; needed for folder and hf")
+    run: str | None = setting(None, help="a run folder of joint_search.py, retrain.py or detect.py")
+    dataset: AnyData | None = group(lambda: None, help="the images of the run; needed for those in files")
     plugins: tuple[str, ...] = setting((), help="Python files that add ops of your own")
 
 

@@ -4,7 +4,7 @@ Hydra combines the YAML files of `configs/`, which hold what differs from the de
 is decided by the dataclasses alone: a word that sets another one is refused when they are built.
 """
 
-from jointsearch.compose.files import content, fits, used_groups
+from jointsearch.compose.files import content, fits, offered, used_groups
 from jointsearch.compose.studies import compose_study, study_of
 from jointsearch.compose.words import WHOLE, Composed, compose_words
 from jointsearch.registry import CONFIGS, groups
@@ -18,6 +18,7 @@ __all__ = [
     "content",
     "fits",
     "groups",
+    "offered",
     "study_of",
     "used_groups",
 ]

@@ -21,8 +21,8 @@ def with_budget(study: Study, budget: Any) -> Study:
 def scaled(study: Study, budget: float) -> Study:
     """The study with the epochs of search and training multiplied by the budget, at least one."""
 
-    def times(count: int) -> int:
-        return max(1, round(count * budget))
+    def times(count: Any) -> Any:
+        return max(1, round(count * budget)) if isinstance(count, int) else count * budget
 
     recipe, kind = study.recipe, study.search
     warmup = recipe.warmup and replace(recipe.warmup, epochs=times(recipe.warmup.epochs))

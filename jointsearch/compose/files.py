@@ -13,6 +13,11 @@ from jointsearch import registry
 from jointsearch.registry import CONFIGS, built_in
 from jointsearch.settings import TARGET, leaves, target_class
 
+NOT_FOR_ALL = ("preset", "experiment", "dataset")  # groups of which a command has some choices only
+
+# What a command wants of a data set, where that is not images with classes.
+READS = {"detect": ("find_objects",), "check_data": ("find", "find_objects"), "report": ("find", "find_objects")}
+
 
 @cache
 def _read(path: Path) -> dict[str, Any]:
@@ -87,10 +92,19 @@ def scripts_with(group: str) -> list[str]:
 
 
 def fits(group: str, name: str, config_name: str) -> bool:
-    """Whether a preset or experiment is meant for a command: it stands in the command of its first line."""
+    """Whether a choice is meant for a command; a preset or experiment is, where its first line has that command."""
+    if group == "dataset":
+        needed = READS.get(config_name, ("find",))
+        return any(hasattr(class_of(group, name), method) for method in needed)
     text = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8")
     first = re.search(r"^# python scripts/(\w+)[.]py", text, re.MULTILINE)
     return first is not None and first[1] == config_name
+
+
+def offered(group: str, config_name: str) -> list[str]:
+    """The choices of a group that a command has."""
+    names = registry.groups().get(group, [])
+    return [name for name in names if fits(group, name, config_name)] if group in NOT_FOR_ALL else names
 
 
 def yaml_of(word: str) -> Path:

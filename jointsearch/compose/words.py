@@ -24,6 +24,7 @@ from jointsearch.compose.files import (
     content,
     fits,
     may_be_null,
+    offered,
     scripts_with,
     used_groups,
     yaml_of,
@@ -194,13 +195,14 @@ def _check_choices(config_name: str, words: Sequence[str]) -> None:
     own = used_groups(config_name)
     for word in words:
         name, _, value = word.partition("=")
-        known, top = groups().get(name, []), name.lstrip("+~").partition(".")[0]
+        known, top = offered(name, config_name), name.lstrip("+~").partition(".")[0]
         if top in groups() and top not in own:
             use = " or ".join(f"scripts/{one}.py" for one in scripts_with(top))
             raise InputError(f"{word} is not for scripts/{config_name}.py; use it with {use}")
-        if known and value not in known:
-            raise InputError(f"{name}={value} is not known; {nearest(value, known)}")
-        if name in WHOLE and not fits(name, value, config_name):
+        every = groups().get(name, [])
+        if every and value not in every:
+            raise InputError(f"{name}={value} is not known; {nearest(value, known or every)}")
+        if every and value not in known:
             scripts = [one for one in scripts_with(name) if fits(name, value, one)]
             use = " or ".join(f"scripts/{one}.py" for one in scripts)
             raise InputError(f"{word} is not for scripts/{config_name}.py; use it with {use}")

@@ -5,15 +5,18 @@ import io
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from jointsearch.data.check_objects import check_objects
 from jointsearch.data.datasets import FILES, DataSettings, form_of
 from jointsearch.data.decode import FORMATS, ORIENTATION, Form, image_shape
 from jointsearch.data.files import Finding, shown
 from jointsearch.data.load import divided
+from jointsearch.data.object_datasets import OBJECT_FILES
 from jointsearch.data.sets import FoundSplits, ImageSet
 from jointsearch.data.sources import FoundFiles, mixed_shapes, streamed
 from search_spaces.errors import InputError
@@ -36,11 +39,13 @@ class _Seen:
     digest: bytes
 
 
-def check_data(settings: DataSettings) -> list[Finding]:
+def check_data(settings: Any) -> list[Finding]:
     """All findings about the data set, errors first; each names the file and the remedy."""
     findings: list[Finding] = []
     try:
-        if isinstance(settings, FILES):
+        if isinstance(settings, OBJECT_FILES):
+            findings += check_objects(settings)
+        elif isinstance(settings, FILES):
             files, problems = settings.files()
             seen, unreadable = _read_files(files, form_of(settings))
             findings += [*problems, *unreadable, *_shape_findings(seen), *_copies(seen)]
@@ -54,7 +59,7 @@ def check_data(settings: DataSettings) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def check_data_report(settings: DataSettings) -> tuple[str, bool]:
+def check_data_report(settings: Any) -> tuple[str, bool]:
     """The findings as text, with a last line that counts them, and whether training would be refused."""
     findings = check_data(settings)
     errors = sum(finding.severity == "error" for finding in findings)

@@ -16,6 +16,8 @@ from jointsearch.data.digits import read_digits
 from jointsearch.data.files import Finding
 from jointsearch.data.folder import find_folder
 from jointsearch.data.hf import Columns, find_hf
+from jointsearch.data.object_sets import ObjectSplits
+from jointsearch.data.object_shapes import read_object_shapes
 from jointsearch.data.sets import FoundSplits
 from jointsearch.data.shapes import read_shapes
 from jointsearch.data.sources import FoundFiles, streamed
@@ -97,6 +99,10 @@ class Shapes:
     def find(self) -> FoundSplits:
         """The three splits."""
         return read_shapes()
+
+    def find_objects(self, masks: bool) -> ObjectSplits:
+        """For detectors: other images, of 64x64, with one to four of the shapes."""
+        return read_object_shapes(masks)
 
 
 @dataclass(frozen=True)

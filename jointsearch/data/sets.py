@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,10 +17,13 @@ from search_spaces.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images (B,C,H,W) uint8 or float in [0,1], with their labels (B,) and their positions in the set (B,)."""
+    """Images (B,C,H,W) uint8 or float in [0,1], with their labels (B,) and their positions in the set (B,).
 
-    images: Tensor
-    labels: Tensor
+    In a set of images with objects they are `Padded` and `Objects`, of data/objects.py.
+    """
+
+    images: Any
+    labels: Any
     index: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
@@ -56,6 +59,15 @@ class ImageSet:
         """The same set on another device."""
         boxes = None if self.boxes is None else self.boxes.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), boxes=boxes)
+
+    def blank(self, count: int) -> Batch:
+        """A batch of black images of every class in turn, to try a step on."""
+        return _blank(self, count, self.images.device)
+
+    def fingerprint(self) -> Iterator[bytes]:
+        """What tells this set from others: classes, labels and pixels."""
+        yield "\n".join(self.classes).encode()
+        yield from (_bytes(self.labels), _bytes(self.images))
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The images in exactly this order; the last batch may be short."""
@@ -95,6 +107,15 @@ class StreamSet:
         """The same set with its batches on another device."""
         return replace(self, labels=self.labels.to(device), device=device)
 
+    def blank(self, count: int) -> Batch:
+        """A batch of black images of every class in turn, to try a step on."""
+        return _blank(self, count, self.device)
+
+    def fingerprint(self) -> Iterator[bytes]:
+        """What tells this set from others: classes, labels and rows."""
+        yield "\n".join(self.classes).encode()
+        yield from (_bytes(self.labels), _bytes(self.rows))
+
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The images in exactly this order; the last batch may be short."""
         parts = _parts(order.cpu(), batch_size)
@@ -132,20 +153,19 @@ AnySet: TypeAlias = ImageSet | StreamSet
 
 @dataclass(frozen=True, eq=False)
 class DataSplits:
-    """The three parts of a data set; the validation part is empty if no images are held out."""
+    """The three parts of a data set: ImageSet, StreamSet or ObjectSet. Validation is empty if nothing is held out."""
 
-    train: AnySet
-    validation: AnySet
-    test: AnySet
+    train: Any
+    validation: Any
+    test: Any
 
     @cached_property
     def digest(self) -> str:
         """A fingerprint of classes, labels and images, or rows of a stream: equal sizes may hide other images."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            digest.update("\n".join(part.classes).encode())
-            for values in (part.labels, part.images if isinstance(part, ImageSet) else part.rows):
-                digest.update(values.cpu().contiguous().numpy().tobytes())
+            for content in part.fingerprint():
+                digest.update(content)
         return digest.hexdigest()[:16]
 
 
@@ -175,6 +195,15 @@ def _stack(images: list[Tensor | InputError]) -> Tensor | InputError:
         if isinstance(image, InputError):
             return image
     return torch.stack([image for image in images if isinstance(image, Tensor)])
+
+
+def _blank(images: ImageSet | StreamSet, count: int, device: torch.device | str) -> Batch:
+    pixels, places = torch.zeros(count, *images.image_shape, dtype=torch.uint8), torch.arange(count)
+    return Batch(pixels, places % len(images.classes), places).to(device)
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.cpu().contiguous().numpy().tobytes()
 
 
 def _parts(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:

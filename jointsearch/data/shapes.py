@@ -50,7 +50,7 @@ def draw_shapes(count: int, variation: float, generator: torch.Generator) -> Ima
     turn = uniform(-1, 1) * variation * math.radians(MAX_TURN_DEGREES)
     shift = uniform(-1, 1, 2) * variation * MAX_SHIFT_PIXELS
     brightness = 1 + uniform(-1, 1, 1, 1, 1) * variation * MAX_BRIGHTNESS_CHANGE
-    mask = _tetromino_masks(labels // len(POLARITIES), uniform(4.0, 5.2), turn, shift)  # (B, 1, 64, 64)
+    mask = tetromino_masks(labels // len(POLARITIES), uniform(4.0, 5.2), turn, shift)  # (B, 1, 64, 64)
     low = uniform(0.15, 0.35, 3, 1, 1)
     high = low + uniform(0.25, 0.4, 3, 1, 1)
     is_dark = (labels % len(POLARITIES) == 1).view(-1, 1, 1, 1)
@@ -62,11 +62,11 @@ def draw_shapes(count: int, variation: float, generator: torch.Generator) -> Ima
     return ImageSet(pixels, labels, CLASSES, _boxes(mask.squeeze(1)))
 
 
-def _tetromino_masks(letters: Tensor, cell: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
-    """A mask of the fine grid's points inside each shape: (B, 1, 64, 64)."""
+def tetromino_masks(letters: Tensor, cell: Tensor, turn: Tensor, shift: Tensor, side: int = SIDE) -> Tensor:
+    """A mask of the fine grid's points inside each shape: (B, 1, 2 * side, 2 * side)."""
     cells = torch.tensor([_cells(rows) for rows in TETROMINOES.values()])  # (4, 3, 3)
     sizes = torch.tensor([_size(rows) for rows in TETROMINOES.values()])[letters]  # (B, 2) width, height in cells
-    points = (torch.arange(SIDE * FINE) + 0.5) / FINE - SIDE / 2
+    points = (torch.arange(side * FINE) + 0.5) / FINE - side / 2
     x = points.view(1, 1, -1) - shift[:, 0].view(-1, 1, 1)  # (B, 1, 64)
     y = points.view(1, -1, 1) - shift[:, 1].view(-1, 1, 1)  # (B, 64, 1)
     cosine, sine = turn.cos().view(-1, 1, 1), turn.sin().view(-1, 1, 1)

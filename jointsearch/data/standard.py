@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from jointsearch.data.objects import Padded
 from jointsearch.settings import bounded, check_fields, choice, setting
 from search_spaces.errors import InputError
 
@@ -80,6 +81,13 @@ def normalize(images: Tensor, standard: Standard) -> Tensor:
     mean = torch.tensor(standard.mean).to(images.device, non_blocking=True).view(1, -1, 1, 1)
     std = torch.tensor(standard.std).to(images.device, non_blocking=True).view(1, -1, 1, 1)
     return (pixels - mean) / std
+
+
+def normalized(images: Tensor | Padded, standard: Standard) -> Tensor | Padded:
+    """Normalized images as a set gives them; what is added to images of different sizes stays 0, the mean color."""
+    if isinstance(images, Padded):
+        return images.map(lambda pixels: normalize(pixels, standard))
+    return normalize(images, standard)
 
 
 def _inside(center: Tensor, size: int, side: int) -> Tensor:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
+from jointsearch.data.sets import DataSplits
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import plain_steps, retrain
@@ -127,7 +128,37 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
         raise InputError(f"seeds is {list(seeds)}; give whole numbers from 0 to {2**32 - 1}")
 
 
-def check_grid(grid: Grid, folder: Path | str, loaded: Loaded, **options: Any) -> float:
+class Rows(Protocol):
+    """What is trained: every row of `policies` with every seed."""
+
+    @property
+    def dataset(self) -> Any:
+        """The settings of the data set."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How every row is trained."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of the rows."""
+
+    def plan(self, row: str, seed: int, folder: Path, options: dict[str, Any]) -> Plan:
+        """One of its trainings."""
+
+
+class LoadedData(Protocol):
+    """A data set that is read once."""
+
+    def splits(self, seed: int) -> DataSplits:
+        """The training, validation and test images of a seed."""
+
+
+def check_grid(grid: Rows, folder: Path | str, loaded: LoadedData, **options: Any) -> float:
     """Raise InputError for what would go wrong later, before anything is written. Returns the expected seconds."""
     splits = loaded.splits(grid.seeds[0])
     plan = grid.plan(grid.policies[0], grid.seeds[0], Path(folder), options)
@@ -137,10 +168,10 @@ def check_grid(grid: Grid, folder: Path | str, loaded: Loaded, **options: Any) -
 
 
 def run_grid(
-    grid: Grid,
+    grid: Rows,
     folder: Path | str,
     checked: Callable[[float], None] = lambda seconds: None,
-    loaded: Loaded | None = None,
+    loaded: LoadedData | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Train all of a grid, seed by seed: what is finished is read, what was interrupted continues.
@@ -161,7 +192,7 @@ def run_grid(
     return results
 
 
-def plain_dataset(dataset: DataSettings) -> dict[str, Any]:
+def plain_dataset(dataset: Any) -> dict[str, Any]:
     """The settings of a data set as plain data, without the folders it lies in."""
     # The same data may lie elsewhere when a run is resumed, and a published result must name no folders.
     plain = {"name": dataset.name, **as_plain(dataset)}

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from jointsearch.data.sets import Batch, DataSplits
-from jointsearch.data.standard import Standard, normalize
+from jointsearch.data.sets import DataSplits
+from jointsearch.data.standard import Standard, normalized
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.loops.trainer import StepOf, Trainer
-from jointsearch.networks.create import create_network
+from jointsearch.networks.create import plain_options
 from jointsearch.protocols import PLAIN_STEP, Moment, StepSearcher, TrainStep
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.plain_state import encode_state
@@ -39,7 +39,7 @@ OURS = [os.path.join(Path(__file__).resolve().parents[2], package, "") for packa
 INSTALLED = [os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 NOT_THE_USERS = (*OURS, *INSTALLED, "<frozen", "<string", "<eval", "<__array")
 
-COMPARED = ("policy", "network_options.genotype")  # in these the trainings of one table differ
+COMPARED = ("policy", "network_options.genotype", "backbone")  # in these the trainings of one table differ
 DRAWN = ("seed", "data.digest")  # and in these where seeds differ
 
 # Builds what does the steps of a training from its network, its training step and the generator of all draws.
@@ -101,18 +101,9 @@ class Plan:
         }
 
 
-def plain_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a network as plain data; a genotype is written as DARTS writes it."""
-    return {key: value.to_darts() if isinstance(value, Genotype) else value for key, value in options.items()}
-
-
 def new_trainer(plan: Plan, splits: DataSplits, device: torch.device) -> Trainer:
     """Build the network of a plan with fresh weights, and its trainer; draws from the global generator."""
-    channels, height, width = splits.train.image_shape
-    classes = len(splits.train.classes)
-    network = create_network(
-        plan.network, classes, channels, min(height, width), plan.recipe.drop_rate, plan.network_options
-    )
+    network, classes = plan.task.new_network(plan, splits), len(splits.train.classes)
     return Trainer(network, plan.recipe, device, classes, plan.recipe.check_steps(len(splits.train)), plan.task)
 
 
@@ -146,10 +137,8 @@ def _tried(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> flo
     trainer = new_trainer(plan, splits, plan.device)
     trainer.trained.train()
     size = min(plan.recipe.batch_size, len(splits.train))
-    blank = torch.zeros(size, *splits.train.image_shape, dtype=torch.uint8)
-    places = torch.arange(size)
-    batch = Batch(blank, places % len(splits.train.classes), places).to(plan.device)
-    normalize(blank, plan.standard)
+    batch = splits.train.blank(size).to(plan.device)
+    normalized(batch.images, plan.standard)
     noise = torch.Generator().manual_seed(plan.seed)
     searcher = new_searcher(trainer.trained, StepOf(trainer, lambda: 0), noise)
     # After the last epoch everything learns that learns at all, and a measurement of many steps is not due.

@@ -11,14 +11,14 @@ from search_spaces.errors import InputError, nearest
 
 # Preconditioners of timm's Kron live outside its state_dict: a resumed run took other steps than an undisturbed one.
 UNSTORED_OPTIMIZERS = ("kron", "kronw")
-SCHEDULES = ("cosine", "cosine_to_0.001", "step", "none")
+SCHEDULES = ("cosine", "cosine_to_0.001", "step", "two_steps", "none")
 
 
 @dataclass(frozen=True)
 class Warmup:
     """A linear rise of the learning rate at the beginning."""
 
-    epochs: int = bounded(5, 1, 10_000, help="of the rise")
+    epochs: int | float = bounded(5, 0.001, 10_000, help="of the rise")
     start: float = bounded(0.01, 0.0, 1.0, help="share of the learning rate at the first step")
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Recipe:
     learning_rate: float = bounded(0.1, 1e-8, 100.0, help="the highest one")
     momentum: float = bounded(0.9, 0.0, 0.9999, help="of optimizers that have one")
     weight_decay: float = bounded(5e-4, 0.0, 1.0, help="of all weights but biases and normalization")
-    schedule: str = choice("cosine", *SCHEDULES, help="how the learning rate falls; cosine to 0 or to .001")
+    schedule: str = choice("cosine", *SCHEDULES, help="how the learning rate falls; two_steps as for detectors")
     warmup: Warmup | None = setting(None, help="a rise of the learning rate at the start, as in recipe.warmup.epochs=5")
     drop_rate: float = bounded(0.0, 0.0, 0.99, help="dropout, where the network has it")
     drop_path: float = bounded(
@@ -108,7 +108,7 @@ class SearchRecipe:
     optimizer: str = setting("momentum", help="any of timm's; gradient-based search needs a kind of SGD")
     learning_rate: float = bounded(0.025, 1e-8, 100.0, help="the highest one")
     weight_decay: float = bounded(3e-4, 0.0, 1.0, help="of all weights but biases and normalization")
-    schedule: str = choice("cosine", *SCHEDULES, help="how the learning rate falls; cosine to 0 or to .001")
+    schedule: str = choice("cosine", *SCHEDULES, help="how the learning rate falls; two_steps as for detectors")
     clip_gradient: float = bounded(5.0, 0.0, 1e6, help="largest norm of the gradient; 0: any")
 
     def __post_init__(self) -> None:

@@ -1,18 +1,19 @@
 """Train one network under one finished policy, from scratch to its test scores; resumed, it ends on the same bits."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jointsearch.augmenters.with_policy import WithPolicy
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.loops.journal import Journal, carry_out
-from jointsearch.loops.plan import NewStepSearcher, Plan, plain_options
+from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.training import Training
 from jointsearch.networks.trained import save_network
 from jointsearch.protocols import Augmenter, Found, Moment, Needs, Scores, State, StepReport, TrainStep
+from jointsearch.runs.run_folder import PREDICTIONS_FILE, replace_file
 from jointsearch.settings import as_plain
 from search_spaces.controls import named_policy
 
@@ -69,7 +70,7 @@ class BestWeights:
 
 def plain_steps(plan: Plan) -> NewStepSearcher:
     """Builds what does the steps of a training under the policy of a plan."""
-    augmenter = WithPolicy(plan.policy or named_policy("none"), plan.standard)
+    augmenter = plan.task.new_augmenter(plan.policy or named_policy("none"), plan.standard)
 
     def start(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> PlainSteps:
         return PlainSteps(augmenter, network, train_step, noise)
@@ -98,20 +99,8 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
 
 def write_network(training: Training, splits: DataSplits) -> None:
     """Leave the network of the last epoch in the folder, for `load_network`."""
-    plan, (channels, height, width) = training.plan, splits.train.image_shape
-    save_network(
-        plan.folder,
-        training.trainer.network(),
-        {
-            "network": plan.network,
-            "options": plain_options(plan.network_options),
-            "classes": list(splits.train.classes),
-            "channels": channels,
-            "image_size": min(height, width),
-            "mean": list(plan.standard.mean),
-            "std": list(plan.standard.std),
-        },
-    )
+    plan = training.plan
+    save_network(plan.folder, training.trainer.network(), plan.task.new_network.description(plan, splits))
 
 
 def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
@@ -127,6 +116,10 @@ def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
         return result
     result["metric"] = training.metric()
     result[f"test_{last.main}_last"] = last.decisive
+    if further := {name: value for name, value in last.values.items() if name not in (last.main, "loss")}:
+        result["test_scores_last"] = further
+    if last.details:
+        replace_file(training.plan.folder / PREDICTIONS_FILE, json.dumps(last.details, allow_nan=False).encode())
     if kept.weights is None:
         return result
     training.trainer.network().load_state_dict(kept.weights)

@@ -1,14 +1,25 @@
-"""What a network learns and how it is scored: a loss and a metric. Without a word, classification."""
+"""What a network is, learns and is scored by, and how its images are augmented. Without a word, classification."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import nn
 
+from jointsearch.augmenters.with_policy import WithPolicy
+from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.metrics.accuracy import Accuracy
+from jointsearch.metrics.evaluate import EVALUATION_BATCH
+from jointsearch.networks.create import create_network, plain_options
 from jointsearch.objectives.cross_entropy import CrossEntropy
-from jointsearch.protocols import Metric, Objective
+from jointsearch.protocols import Augmenter, Metric, Objective
+
+if TYPE_CHECKING:
+    from jointsearch.loops.plan import Plan
 
 
 def cross_entropy(recipe: Recipe) -> Objective:
@@ -16,23 +27,62 @@ def cross_entropy(recipe: Recipe) -> Objective:
     return CrossEntropy(recipe.label_smoothing, recipe.mixing is not None, recipe.auxiliary_weight)
 
 
+class NewNetwork(Protocol):
+    """Builds the network of a training. It may also have `identity()`: what of it decides results, as plain data."""
+
+    def __call__(self, plan: Plan, splits: DataSplits) -> nn.Module:
+        """The network of a plan; fresh weights are drawn from the global generator."""
+
+    def description(self, plan: Plan, splits: DataSplits) -> dict[str, Any]:
+        """What it takes to build it again, as plain data."""
+
+
+@dataclass(frozen=True)
+class NewClassifier:
+    """Any network by its name."""
+
+    def __call__(self, plan: Plan, splits: DataSplits) -> nn.Module:
+        """The network of a plan."""
+        channels, height, width = splits.train.image_shape
+        classes, side = len(splits.train.classes), min(height, width)
+        return create_network(plan.network, classes, channels, side, plan.recipe.drop_rate, plan.network_options)
+
+    def description(self, plan: Plan, splits: DataSplits) -> dict[str, Any]:
+        """For `load_network`."""
+        channels, height, width = splits.train.image_shape
+        return {
+            "network": plan.network,
+            "options": plain_options(plan.network_options),
+            "classes": list(splits.train.classes),
+            "channels": channels,
+            "image_size": min(height, width),
+            "mean": list(plan.standard.mean),
+            "std": list(plan.standard.std),
+        }
+
+
 @dataclass(frozen=True)
 class Task:
-    """The loss and the score of trainings and searches. Each of them builds its own.
+    """The parts of trainings and searches that differ between tasks. Each training builds its own of each.
 
     run_study(study, "runs/mine", task=Task(new_metric=WorstGroup))
     """
 
     new_objective: Callable[[Recipe], Objective] = cross_entropy
     new_metric: Callable[[torch.device], Metric] = Accuracy
+    new_augmenter: Callable[..., Augmenter] = WithPolicy  # of a policy and the standard augmentation
+    new_network: NewNetwork = NewClassifier()
+    evaluation_batch: int = EVALUATION_BATCH  # images that are scored at once
 
-    def identity(self) -> dict[str, str]:
-        """What differs from classification, by name."""
-        return {
-            item.name.removeprefix("new_"): _name(value)
-            for item in fields(self)
-            if (value := getattr(self, item.name)) is not item.default
-        }
+    def identity(self) -> dict[str, Any]:
+        """What differs from classification and decides results, by name; a part may say more of itself."""
+        found: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not item.default and item.name.startswith("new_"):
+                told = getattr(value, "identity", lambda: None)()
+                found |= told or {item.name.removeprefix("new_"): _name(value)}
+        return found
 
 
 CLASSIFICATION = Task()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from jointsearch.data.sets import AnySet, Batch, DataSplits
+from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.loops.journal import Journal
 from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
 from jointsearch.loops.trainer import StepOf
@@ -122,11 +122,12 @@ class Training:
         metric = self.plan.task.new_metric(self.plan.device)
         return {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
 
-    def evaluate(self, images: AnySet) -> Scores | None:
+    def evaluate(self, images: Any) -> Scores | None:
         """Score the network on images as they are; None for an empty set."""
         if not len(images):
             return None
-        return evaluate(self.trainer, images, self.plan.standard, self.plan.task.new_metric)
+        task = self.plan.task
+        return evaluate(self.trainer, images, self.plan.standard, task.new_metric, task.evaluation_batch)
 
     def total_steps(self) -> int:
         """Optimizer steps done since the beginning."""

@@ -1,13 +1,12 @@
 """Scores of a network on images as they are."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jointsearch.data.sets import AnySet
-from jointsearch.data.standard import Standard, normalize
+from jointsearch.data.standard import Standard, normalized
 from jointsearch.protocols import Metric, Scores
 
 EVALUATION_BATCH = 500
@@ -21,17 +20,22 @@ class Evaluated(Protocol):
     def network(self) -> nn.Module:
         """The network that is evaluated: the averaged one where there is one."""
 
-    def outputs(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Any) -> Any:
         """Its outputs for normalized images, in the precision of the recipe."""
 
 
 @torch.no_grad()
 def evaluate(
-    trained: Evaluated, images: AnySet, standard: Standard, new_metric: Callable[[torch.device], Metric]
+    trained: Evaluated,
+    images: Any,
+    standard: Standard,
+    new_metric: Callable[[torch.device], Metric],
+    batch_size: int = EVALUATION_BATCH,
 ) -> Scores:
     """Score the network on a set; the network is left in evaluation mode."""
     trained.network().eval()
     metric = new_metric(trained.device)
-    for batch in images.batches(torch.arange(len(images)), EVALUATION_BATCH):
-        metric.update(trained.outputs(normalize(batch.images, standard)), batch.labels)
-    return Scores(metric.compute(), metric.name, metric.higher_is_better)
+    for batch in images.batches(torch.arange(len(images)), batch_size):
+        metric.update(trained.outputs(normalized(batch.images, standard)), batch.labels)
+    values, details = metric.compute(), getattr(metric, "details", dict)
+    return Scores(values, metric.name, metric.higher_is_better, details())

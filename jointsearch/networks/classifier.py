@@ -1,6 +1,6 @@
 """The class of all hand-written networks: named parts in order, then timm's classifier head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm.layers import ClassifierHead
@@ -41,6 +41,19 @@ class ImageClassifier(nn.Module):
         for name in self.part_names:
             x = getattr(self, name)(x)
         return x
+
+    def forward_intermediates(
+        self, x: Tensor, indices: Sequence[int] | None = None, intermediates_only: bool = False, **formats: Any
+    ) -> Any:
+        """The maps of `feature_info` at these places, as timm's networks give them; alone, or after the last map."""
+        wanted = range(len(self.feature_info)) if indices is None else indices
+        modules = [self.feature_info[place]["module"] for place in wanted]
+        found = {}
+        for name in self.part_names:
+            x = getattr(self, name)(x)
+            found[name] = x
+        maps = [found[module] for module in modules]
+        return maps if intermediates_only else (x, maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map -> logits (B, num_classes), or the pooled features (B, num_features)."""

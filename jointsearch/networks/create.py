@@ -11,6 +11,7 @@ from torch import nn
 from jointsearch.networks.small_images import small_image_stem, small_patch_size
 from jointsearch.networks.supernet import SUPERNET, supernet
 from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
 
 LARGEST_SMALL_IMAGE = 64
 SMALLEST_IMAGE = 8
@@ -37,7 +38,7 @@ def create_network(
     source = model_entrypoint(name).__module__
     is_small = image_size <= LARGEST_SMALL_IMAGE
     sizes: dict[str, int] = {}
-    if source in TRANSFORMER_MODULES:
+    if is_transformer(name):
         sizes["img_size"] = image_size
         if is_small:
             sizes["patch_size"] = small_patch_size(image_size)
@@ -48,6 +49,16 @@ def create_network(
     if is_small and source.startswith("timm.") and not sizes:
         return small_image_stem(model, image_size)
     return model
+
+
+def is_transformer(name: str) -> bool:
+    """Whether this is a vision transformer, which is built for a size of images and patches."""
+    return timm.is_model(name) and model_entrypoint(name).__module__ in TRANSFORMER_MODULES
+
+
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a network as plain data; a genotype is written as DARTS writes it."""
+    return {key: value.to_darts() if isinstance(value, Genotype) else value for key, value in options.items()}
 
 
 def check_network_name(name: str) -> None:

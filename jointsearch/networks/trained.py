@@ -1,18 +1,24 @@
 """A trained network as two plain files: its weights, and what it takes to build it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 from torch import nn
 
-from jointsearch.networks.create import create_network
+from jointsearch.networks.create import create_network, is_transformer
+from jointsearch.networks.detectors import DETECTORS, Detector
+from jointsearch.networks.features import FeatureMaps
 from jointsearch.runs.run_folder import replace_file, write_json
+from jointsearch.settings import build
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, shown_path
 
 WEIGHTS_FILE, NETWORK_FILE = "weights.safetensors", "network.json"
+DAMAGE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, safetensors.SafetensorError)
 
 
 def save_network(folder: Path, network: nn.Module, description: dict[str, object]) -> None:
@@ -23,11 +29,8 @@ def save_network(folder: Path, network: nn.Module, description: dict[str, object
     write_json(folder / NETWORK_FILE, description)
 
 
-def load_network(folder: Path | str) -> nn.Module:
-    """The trained network of a finished training, as in load_network("runs/mine/found/seed0"), ready to predict.
-
-    It takes normalized images; `network.json` holds the mean and the standard deviation beside the classes.
-    """
+def read_description(folder: Path | str) -> dict[str, Any]:
+    """What `network.json` of a finished training says: how its network is built, its classes and normalization."""
     folder = Path(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(
@@ -35,17 +38,66 @@ def load_network(folder: Path | str) -> nn.Module:
             "runs/mine/found/seed0"
         )
     told = read_json(folder / NETWORK_FILE, "network")
+    if not isinstance(told, dict) or not isinstance(told.get("classes"), list):
+        raise InputError(f"{shown_path(folder / NETWORK_FILE)} describes no network; restore it")
+    return told
+
+
+def build_network(told: dict[str, Any], any_size: bool = False) -> nn.Module:
+    """The network of a description with fresh weights. With `any_size` a transformer takes images of other sizes."""
+    options = dict(told["options"])
+    if "genotype" in options:
+        options["genotype"] = Genotype.from_darts(options["genotype"])
+    if any_size and is_transformer(told["network"]):
+        options["dynamic_img_size"] = True
+    return create_network(told["network"], len(told["classes"]), told["channels"], told["image_size"], options=options)
+
+
+def load_network(folder: Path | str, any_size: bool = False) -> nn.Module:
+    """The trained network of a finished training, as in load_network("runs/mine/found/seed0"), ready to predict.
+
+    It takes normalized images; `network.json` holds the mean and the standard deviation beside the classes.
+    """
+    told = read_description(folder)
+    if "detector" in told:
+        raise InputError(f"{shown_path(Path(folder))} holds a detector; read it with load_detector")
+    return _filled(Path(folder), lambda: build_network(told, any_size))
+
+
+def load_detector(folder: Path | str) -> Detector:
+    """The trained detector of a finished training of `detect`, ready to predict: `Padded` images in, boxes out."""
+    told = read_description(folder)
+    if "detector" not in told:
+        raise InputError(f"{shown_path(Path(folder))} holds a classifier; read it with load_network")
+
+    def fresh() -> Detector:
+        plain = dict(told["detector"])
+        settings = build(DETECTORS[plain.pop("name")], plain, "detector")
+        maps = FeatureMaps(build_network(told["backbone"], any_size=True))
+        return settings.build(maps, len(told["classes"]), told["side"])
+
+    return _filled(Path(folder), fresh)
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def _filled(folder: Path, fresh: Callable[[], N]) -> N:
+    """A network with the weights of a folder, every one of them."""
     try:
-        options = dict(told["options"])
-        if "genotype" in options:
-            options["genotype"] = Genotype.from_darts(options["genotype"])
-        sizes = len(told["classes"]), told["channels"], told["image_size"]
-        network = create_network(told["network"], *sizes, 0.0, options)
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
-    except (KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{NETWORK_FILE} and {WEIGHTS_FILE} in {shown_path(folder)} do not belong together, or are damaged "
-            f"({type(error).__name__}: {reason}); restore them, or train again in a new folder"
-        ) from error
+        network = fresh()
+        found = network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE), strict=False)
+    except DAMAGE as error:
+        raise _not_together(folder, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    wrong = [("missing", found.missing_keys), ("unexpected", found.unexpected_keys)]
+    told = "; ".join(f"{len(names)} {kind}: {', '.join(names[:5])}" for kind, names in wrong if names)
+    if told:
+        raise _not_together(folder, told)
     return network.eval()
+
+
+def _not_together(folder: Path, reason: str) -> InputError:
+    return InputError(
+        f"{NETWORK_FILE} and {WEIGHTS_FILE} in {shown_path(folder)} do not belong together, or are damaged ({reason}); "
+        "restore them, or train again in a new folder"
+    )

@@ -18,7 +18,7 @@ from search_spaces.plain_json import read_json
 
 NONE_FINISHED = "No training is finished yet."
 CORRECTIONS = ("none", "holm")  # of the verdicts, for the number of rows
-METHOD_FREE = ("none", "none@random")  # rows that owe nothing to a method: the baseline where none is named
+METHOD_FREE = ("none", "none@random", "scratch")  # rows that owe nothing to a method: the baseline where none is named
 
 
 @dataclass(frozen=True)

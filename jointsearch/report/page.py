@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jointsearch.data.datasets import DataSettings
-from jointsearch.data.load import Loaded
 from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_comparison import comparison_section
+from jointsearch.report.page_detection import detection_section
 from jointsearch.report.page_gallery import gallery
 from jointsearch.report.page_history import search_history, training_history
 from jointsearch.report.page_html import (
@@ -53,8 +52,8 @@ EXPLAINED = {
 CERTIFICATE = ("command", "commit", "hardware", "threads", "python", "torch", "torchvision")
 
 
-def write_report(folder: Path | str, dataset: DataSettings | Loaded | None = None) -> Path:
-    """Write report.html into a run folder; `dataset` says where its images lie, which a run does not record."""
+def write_report(folder: Path | str, dataset: Any = None) -> Path:
+    """Write report.html into a run folder; `dataset` holds its images, or says where they lie: a run does not."""
     run = read_run(folder)
     path = run.folder / NAME
     page = document(_title(run), _head(run), *_sections(run, dataset))
@@ -66,10 +65,11 @@ def write_report(folder: Path | str, dataset: DataSettings | Loaded | None = Non
     return path
 
 
-def _sections(run: Run, dataset: DataSettings | Loaded | None) -> list[Html]:
+def _sections(run: Run, dataset: Any) -> list[Html]:
     sections = {
         "What was searched": _searches(run),
         "Compared with controls": comparison_section(run),
+        "What was detected": detection_section(run, dataset),
         "What was found, in pictures": gallery(run, dataset),
         "How the search went": [part for step in run.steps for part in _history(step, run.metric)],
         "How the trainings went": training_history(run),

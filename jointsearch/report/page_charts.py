@@ -37,22 +37,22 @@ class Frame:
         return round(LEFT + across * width, 1), round(TOP + (1 - up) * height, 1)
 
 
-def line_chart(lines: Sequence[Line], description: str, highest: float | None = None) -> Html:
-    """Curves over epochs; with `highest` a small chart from 0 to there, to be compared with others."""
+def line_chart(lines: Sequence[Line], description: str, highest: float | None = None, across: str = "epoch") -> Html:
+    """Curves over epochs, or what `across` names; with `highest` a small chart from 0 to there, to compare."""
     points = [point for line in lines for point in line.points]
-    across, up = [x for x, _ in points], [y for _, y in points]
+    places, up = [x for x, _ in points], [y for _, y in points]
     ticks, size = _ticks(min(up), max(up)), LARGE
     if highest is not None:
         bottom, *_, top = _ticks(0, highest)
         ticks, size = (bottom, top), SMALL
-    frame = Frame((min(across), max(across)), ticks, size)
+    frame = Frame((min(places), max(places)), ticks, size)
     width, height = size
     drawn = [part for tick in ticks for part in _grid(frame, tick)]
     drawn += [part for line in lines for part in _curve(frame, line)]
     for end, anchor in zip(frame.x, ("start", "end"), strict=True):
         left, _ = frame.place(end, ticks[0])
         drawn.append(tag("text", f"{end:g}", x=left, y=height - 5, text_anchor=anchor))
-    drawn.append(tag("text", "epoch", x=(LEFT + width - RIGHT) / 2, y=height - 5, text_anchor="middle"))
+    drawn.append(tag("text", across, x=(LEFT + width - RIGHT) / 2, y=height - 5, text_anchor="middle"))
     return _drawing(drawn, size, description, "chart")
 
 

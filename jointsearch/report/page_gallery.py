@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from jointsearch.data.datasets import DataSettings
-from jointsearch.data.load import Loaded
 from jointsearch.report.contact_sheet import CELL, amount_text, heaviest, photo_images
 from jointsearch.report.genotype_drawing import SHARPNESS, genotype_drawing
 from jointsearch.report.page_html import Html, drawing, percent, photographs, tag
@@ -37,7 +36,7 @@ class Finding:
     genotype: Genotype | None
 
 
-def gallery(run: Run, dataset: DataSettings | Loaded | None) -> list[Html]:
+def gallery(run: Run, dataset: Any) -> list[Html]:
     """Pictures of all that was found, of the first seed at once and of the others when they are opened."""
     findings = [finding for finding in _findings(run) if finding.policy or finding.genotype]
     said: list[str] = []
@@ -77,7 +76,7 @@ def _genotype(part: Part) -> Genotype | None:
     return Genotype.load(path) if path.is_file() else None
 
 
-def _images(run: Run, dataset: DataSettings | Loaded | None) -> tuple[Tensor, str]:
+def _images(run: Run, dataset: Any) -> tuple[Tensor, str]:
     name = run.first.setting("dataset", "name")
     if dataset is not None:
         return training_images(run.first, dataset), f"The pictures are of training images of {name}."

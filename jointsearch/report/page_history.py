@@ -37,7 +37,7 @@ def search_history(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
     if not charts:
         return []
     keys = {f"seed {part.seed}": colors[part.folder] for part in parts}
-    shown = [_legend(keys, SELECTED), tag("div", *charts, class_="charts")]
+    shown = [policy_legend(keys, SELECTED), tag("div", *charts, class_="charts")]
     if shares:
         highest = max(value for part in parts for name in shares for _, value in _points(part, name))
         small = [_chart(name, figures[name], parts, colors, percent(_mean(name, parts)), highest) for name in shares]
@@ -51,7 +51,7 @@ def training_history(run: Run) -> list[Html]:
     by_folder = {part.folder: colors[part.group] for part in run.trainings}
     figures = _figures(run.trainings, run.metric)
     charts = [_chart(name, title, run.trainings, by_folder) for name, title in figures.items()]
-    return [_legend(colors, "One curve for each seed."), tag("div", *charts, class_="charts")] if charts else []
+    return [policy_legend(colors, "One curve for each seed."), tag("div", *charts, class_="charts")] if charts else []
 
 
 def policy_colors(run: Run) -> dict[str, int]:
@@ -102,6 +102,7 @@ def _mean(name: str, parts: Sequence[Part]) -> float:
     return statistics.fmean(points[-1][1] if selected is None else selected for points, selected in curves if points)
 
 
-def _legend(colors: Mapping[str, int], said: str = "") -> Html:
+def policy_legend(colors: Mapping[str, int], said: str = "") -> Html:
+    """Which color is whose."""
     keys = [tag("span", name, class_=f"key c{color % COLORS}") for name, color in colors.items()]
     return tag("p", *keys, said, class_="legend")

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointsearch.data.datasets import DATASETS, FILES, DataSettings
+from jointsearch.data.datasets import DATASETS, FILES
 from jointsearch.data.load import Loaded
+from jointsearch.data.object_datasets import OBJECT_FILES, LoadedObjects
+from jointsearch.data.objects import Padded
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
 from jointsearch.report.metric_facts import ACCURACY, MetricFacts, metric_facts
 from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
@@ -135,13 +137,13 @@ def number(value: Any) -> float | None:
     return value
 
 
-def training_images(part: Part, dataset: DataSettings | Loaded | None = None) -> Tensor:
+def training_images(part: Part, dataset: Any = None) -> Tensor:
     """Some of the images (M, C, H, W) that trained the weights of a part; InputError if they are not found again.
 
     A run keeps the name of a file or folder and not its place, so it is not looked for: `dataset` says where it lies,
     or holds its images.
     """
-    loaded = dataset if isinstance(dataset, Loaded) else _load(part, dataset)
+    loaded: Any = dataset if isinstance(dataset, Loaded | LoadedObjects) else load_data(part, dataset)
     if "search" in part.settings:
         train = loaded.search_splits(part.seed, part.setting("search", "images")).train
     else:
@@ -152,10 +154,15 @@ def training_images(part: Part, dataset: DataSettings | Loaded | None = None) ->
             f"{part.setting('data', 'train')}; give the data set of the run"
         )
     order = torch.tensor(evenly_spread(len(train), IMAGES))
-    return next(iter(train.batches(order, IMAGES))).images
+    images = next(iter(train.batches(order, IMAGES))).images
+    if not isinstance(images, Padded):
+        return images
+    (height, width), places = max(images.groups(), key=lambda group: len(group[1]))
+    return images.pixels[places, :, :height, :width]
 
 
-def _load(part: Part, dataset: DataSettings | None) -> Loaded:
+def load_data(part: Part, dataset: Any) -> Any:
+    """The data set of a part, from settings that say where it lies, or from what it recorded."""
     settings = dataset or _recorded_dataset(part.setting("dataset"))
     if dataset is None and getattr(settings, "path", None) is not None:
         raise InputError(f"the run does not say where its {settings.name} lies; give dataset= and dataset.path")
@@ -163,10 +170,13 @@ def _load(part: Part, dataset: DataSettings | None) -> Loaded:
     if isinstance(settings, FILES):
         # A few images are looked at, not all of them decoded.
         changes |= {"in_memory": "never", "workers": 0}
-    return Loaded(replace(settings, **changes))  # type: ignore[type-var]
+    elif isinstance(settings, OBJECT_FILES):
+        changes |= {"in_memory": "never", "workers": 0}
+    found = replace(settings, **changes)
+    return Loaded(found) if part.setting("detector") is None else LoadedObjects(found, masks=False)
 
 
-def _recorded_dataset(recorded: Any) -> DataSettings:
+def _recorded_dataset(recorded: Any) -> Any:
     """The data set that a run recorded; only its settings are data, the class is one of ours."""
     name = recorded.get("name") if isinstance(recorded, dict) else None
     if name not in DATASETS:

@@ -17,6 +17,8 @@ from search_spaces.errors import InputError
 
 # Of a training or search: all that decides its result, the policy it used or found, the cells, and the result.
 SETTINGS_FILE, POLICY_FILE, GENOTYPE_FILE, RESULT_FILE = "settings.json", "policy.json", "genotype.json", "result.json"
+# Of a training whose metric tells more than numbers: what was found in each test image.
+PREDICTIONS_FILE = "predictions.json"
 
 _TEMPORARY = re.compile(r".+\.tmp-\d+")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

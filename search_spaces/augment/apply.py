@@ -31,8 +31,8 @@ class PolicyDraw:
         names = ("sub_policy", "magnitude", "sign", "position", "partner")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
-    def rows(self, part: slice) -> "PolicyDraw":
-        """The draw of some images; partners still point into the whole batch."""
+    def rows(self, part: slice | Tensor) -> "PolicyDraw":
+        """The draw of some images, by a slice or their places; partners still point into the whole batch."""
         return PolicyDraw(*(getattr(self, field.name)[part] for field in fields(self)))
 
 

@@ -37,8 +37,8 @@ def check_moves_objects(policy: Policy | PolicySchedule) -> None:
     mixing = sorted(name for name in ops if OPS[name].uses == "partner")
     if mixing:
         raise InputError(
-            f"policy {policies[0].name or 'of this run'} uses {', '.join(mixing)}, which mixes in another image without its "
-            "objects; give a policy without it"
+            f"policy {policies[0].name or 'of this run'} uses {', '.join(mixing)}, which mixes in another image "
+            "without its objects; give a policy without it"
         )
 
 

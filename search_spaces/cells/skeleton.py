@@ -188,6 +188,14 @@ class CellNetwork(nn.Module):
                 kept.append(last)
         return last, kept
 
+    def forward_intermediates(
+        self, images: Tensor, indices: Sequence[int] | None = None, intermediates_only: bool = False, **formats: Any
+    ) -> Any:
+        """The last map of each size at these places of `feature_info`, as timm's networks give them."""
+        wanted = range(len(self.feature_info)) if indices is None else indices
+        last, maps = self.forward_maps(images, [self.feature_info[index]["place"] for index in wanted])
+        return maps if intermediates_only else (last, maps)
+
     def forward_features(self, images: Tensor, mixtures: Sequence[Any] = (None, None)) -> Tensor:
         """Images (B, in_chans, H, W) -> the last map (B, num_features, h, w), before pooling."""
         return self.forward_maps(images, (), mixtures)[0]

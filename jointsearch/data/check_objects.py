@@ -1,0 +1,63 @@
+"""Checks every image and every mark of a data set with objects before training; writes nothing."""
+
+import hashlib
+from collections.abc import Iterator
+
+from jointsearch.data.files import Finding, shown
+from jointsearch.data.marked import FileSource, FoundObjects, MarkedFiles
+from jointsearch.data.object_datasets import Coco, Voc
+from search_spaces.errors import InputError
+
+
+def check_objects(settings: Voc | Coco) -> list[Finding]:
+    """All findings; each names the file and the remedy."""
+    found = settings.marked_files(masks=False)
+    findings = [*found.problems, *_of_masks(settings, found)]
+    first_of: dict[bytes, str] = {}
+    for split, files in found.splits.items():
+        findings += _unreadable(files, first_of)
+        findings += _unusual(split, files, found.classes)
+    return findings
+
+
+def _of_masks(settings: Voc | Coco, found: FoundObjects) -> list[Finding]:
+    """What only a detector with masks would refuse."""
+    if isinstance(settings, Voc):
+        return []
+    known = {(problem.file, problem.text) for problem in found.problems}
+    others = (one for one in settings.marked_files(masks=True).problems if (one.file, one.text) not in known)
+    return [Finding("warning", one.file, f"{one.text} (this matters for masks only)") for one in others]
+
+
+def _unreadable(files: MarkedFiles, first_of: dict[bytes, str]) -> Iterator[Finding]:
+    """Images that cannot be used, and those with the same pixels as an earlier one."""
+    source = FileSource(files.entries, files.annotations, None, None)
+    for row, marked in enumerate(files.annotations):
+        try:
+            pixels = source.read(row).pixels
+        except InputError as error:
+            yield Finding("error", marked.name, str(error).removeprefix(marked.name).lstrip())
+            continue
+        first = first_of.setdefault(hashlib.sha256(pixels.numpy().tobytes()).digest(), marked.name)
+        if first != marked.name:
+            text = f"has the same pixels as {first}; remove one, so that no training image is also a test image"
+            yield Finding("warning", marked.name, text)
+
+
+def _unusual(split: str, files: MarkedFiles, classes: tuple[str, ...]) -> Iterator[Finding]:
+    """Crowds, images without objects, and classes that a split lacks."""
+    present: set[int] = set()
+    empty = []
+    for marked in files.annotations:
+        present |= set(marked.labels[~marked.crowd].tolist())
+        if crowds := int(marked.crowd.sum()):
+            text = f"has {crowds} object(s) marked as crowd or difficult; no detector is trained on them"
+            yield Finding("warning", marked.name, text)
+        if not len(marked.labels):
+            empty.append(marked.name)
+    if empty:
+        text = f"has {len(empty)} image(s) without an object, the first {empty[0]}; they are used as background"
+        yield Finding("warning", f"split {split}", text)
+    for label, name in enumerate(classes):
+        if label not in present:
+            yield Finding("warning", f"split {split}", f"has no object of class {shown(name)}; add images of it")

@@ -1,0 +1,203 @@
+"""The data sets with objects by name, and how they are read once and split.
+
+    Voc(path="bccd_voc.tar", train="train", test="test")
+    Coco(path="coco2017")
+
+Every class finds its images by `find_objects(masks)`; masks are read only where a detector wants them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from jointsearch.data.coco import Place, find_coco
+from jointsearch.data.load import MAX_AUTO_BYTES
+from jointsearch.data.marked import FileSource, FoundObjects
+from jointsearch.data.object_sets import ObjectSet, ObjectSplits, PictureSource
+from jointsearch.data.objects import Picture
+from jointsearch.data.sets import DataSplits
+from jointsearch.data.splits import stratified_split
+from jointsearch.data.standard import Standard
+from jointsearch.data.voc import find_voc
+from jointsearch.settings import bounded, check_fields, choice, group, setting
+from search_spaces.errors import InputError
+
+SHORTER = "pixels of the shorter side, to which each image is scaled; null keeps their size"
+LONGER = "pixels that the longer side has at most"
+DROP = "leave out boxes that have no size or lie outside; false refuses them"
+REDUCED = "number of training images that are kept; null for all"
+STANDARD = "flip and normalization"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class ObjectSettings(Protocol):
+    """Settings of a data set with objects: a frozen dataclass that finds its images."""
+
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
+
+    @property
+    def standard(self) -> Standard:
+        """The augmentation that is always on."""
+
+    @property
+    def reduced(self) -> int | None:
+        """So many training images are kept; None keeps all."""
+
+    def find_objects(self, masks: bool) -> ObjectSplits:
+        """What the data set brings along; the first error is raised."""
+
+
+class AnyData(Protocol):
+    """Settings of any data set, with classes or with objects."""
+
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
+
+    @property
+    def standard(self) -> Standard:
+        """The augmentation that is always on."""
+
+
+@dataclass(frozen=True)
+class Voc:
+    """Boxes in the form of Pascal VOC, in a folder or an archive."""
+
+    name: str = setting("voc", help="how the data set is called")
+    path: str | None = setting(None, help="the folder or archive with Annotations, JPEGImages and ImageSets/Main")
+    train: str = setting("trainval", help="list of ImageSets/Main with the training images")
+    validation: str | None = setting(None, help="list of ImageSets/Main with validation images")
+    test: str = setting("test", help="list of ImageSets/Main with the test images")
+    first_pixel: int = bounded(1, 0, 1, help="coordinate of the first pixel of a row: 1 in VOC, 0 where tools count so")
+    shorter: int | None = bounded(600, 16, 4096, help=SHORTER)
+    longer: int | None = bounded(1000, 16, 8192, help=LONGER)
+    drop_boxes: bool = setting(False, help=DROP)
+    reduced: int | None = bounded(None, 1, help=REDUCED)
+    in_memory: str = choice("auto", "auto", "always", "never", help="auto: up to 1 GiB of pixels stay decoded")
+    workers: int = bounded(2, 0, 64, help="processes that decode images")
+    standard: Standard = group(lambda: Standard(flip=True, mean=IMAGENET[0], std=IMAGENET[1]), help=STANDARD)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def find_objects(self, masks: bool) -> ObjectSplits:
+        """The splits; boxes only."""
+        return usable(self.marked_files(masks), self)
+
+    def marked_files(self, masks: bool) -> FoundObjects:
+        """The annotations and files, with everything that does not fit."""
+        if masks:
+            raise InputError(
+                f"dataset={self.name} has boxes and no masks; choose detector=faster_rcnn or detector=retinanet"
+            )
+        lists = {"train": self.train, "validation": self.validation, "test": self.test}
+        named = {split: name for split, name in lists.items() if name is not None}
+        return find_voc(place(self), named, self.first_pixel, self.drop_boxes)
+
+
+@dataclass(frozen=True)
+class Coco:
+    """Boxes and masks in the form of COCO, in a folder or an archive."""
+
+    name: str = setting("coco", help="how the data set is called")
+    path: str | None = setting(None, help="the folder or archive with the JSON files and the images")
+    train: str = setting("annotations/instances_train2017.json", help="JSON file of the training images")
+    train_images: str = setting("train2017", help="folder of the training images")
+    validation: str | None = setting(None, help="JSON file of validation images")
+    validation_images: str = setting("train2017", help="folder of the validation images")
+    test: str = setting("annotations/instances_val2017.json", help="JSON file of the test images")
+    test_images: str = setting("val2017", help="folder of the test images")
+    shorter: int | None = bounded(800, 16, 4096, help=SHORTER)
+    longer: int | None = bounded(1333, 16, 8192, help=LONGER)
+    drop_boxes: bool = setting(False, help=DROP)
+    reduced: int | None = bounded(None, 1, help=REDUCED)
+    in_memory: str = choice("auto", "auto", "always", "never", help="auto: up to 1 GiB of pixels stay decoded")
+    workers: int = bounded(4, 0, 64, help="processes that decode images")
+    standard: Standard = group(lambda: Standard(flip=True, mean=IMAGENET[0], std=IMAGENET[1]), help=STANDARD)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def find_objects(self, masks: bool) -> ObjectSplits:
+        """The splits."""
+        return usable(self.marked_files(masks), self)
+
+    def marked_files(self, masks: bool) -> FoundObjects:
+        """The annotations and files, with everything that does not fit."""
+        files = {"train": self.train, "validation": self.validation, "test": self.test}
+        folders = {"train": self.train_images, "validation": self.validation_images, "test": self.test_images}
+        places = {split: Place(file, folders[split].strip("/")) for split, file in files.items() if file is not None}
+        return find_coco(place(self), places, masks, self.drop_boxes)
+
+
+OBJECT_FILES: tuple[type[Voc] | type[Coco], ...] = (Voc, Coco)
+
+
+def place(settings: Voc | Coco) -> Path:
+    """Where the data lie."""
+    if settings.path is None:
+        raise InputError(f"dataset={settings.name} needs a place; set dataset.path to its folder or archive")
+    return Path(settings.path).expanduser()
+
+
+def usable(found: FoundObjects, settings: Voc | Coco) -> ObjectSplits:
+    """The files as sources; the first error is raised."""
+    errors = [problem for problem in found.problems if problem.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more, listed by scripts/check_data.py)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0]}{more}")
+    sources: dict[str, PictureSource] = {
+        split: FileSource(files.entries, files.annotations, settings.shorter, settings.longer)
+        for split, files in found.splits.items()
+    }
+    return ObjectSplits(sources, found.classes, found.problems)
+
+
+class LoadedObjects:
+    """A data set with objects that is read once."""
+
+    def __init__(self, settings: ObjectSettings, masks: bool) -> None:
+        self.settings = settings
+        self.found = settings.find_objects(masks)
+        self._decoded: dict[str, dict[int, Picture]] = {split: {} for split in self.found.sources}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes by number."""
+        return self.found.classes
+
+    def splits(self, seed: int) -> DataSplits:
+        """The training, validation and test images; the seed chooses which of a reduced set are kept."""
+        parts = {split: self._set(split) for split in ("train", "validation", "test")}
+        train, wanted = parts["train"], self.settings.reduced
+        if wanted is not None:
+            if wanted > len(train):
+                raise InputError(f"dataset.reduced asks for {wanted} of {len(train)} training images; lower it")
+            parts["train"] = train.subset(*stratified_split(torch.zeros(len(train)), (wanted,), seed))
+        if self._fits_in_memory(parts):
+            parts = {split: part.in_memory(self._decoded.setdefault(split, {})) for split, part in parts.items()}
+        return DataSplits(**parts)
+
+    def _set(self, split: str) -> ObjectSet:
+        source = self.found.sources.get(split)
+        rows = torch.arange(0 if source is None else len(source.annotations))
+        workers = getattr(self.settings, "workers", 0)
+        return ObjectSet(source or self.found.sources["train"], rows, self.classes, workers)
+
+    def _fits_in_memory(self, parts: dict[str, ObjectSet]) -> bool:
+        wanted = getattr(self.settings, "in_memory", "auto")
+        if wanted != "auto":
+            return wanted == "always"
+        total = 0
+        for part in parts.values():
+            for row in part.rows.tolist():
+                height, width = part.source.size(row)
+                masks = part.source.annotations[row].outlines
+                total += height * width * (3 + len(masks or ()))
+                if total > MAX_AUTO_BYTES:
+                    return False
+        return True
