@@ -8,6 +8,7 @@ COMMANDS = {
     "search": "joint_search",
     "retrain": "retrain",
     "detect": "detect",
+    "predict": "predict",
     "compare": "compare",
     "report": "report",
     "show": "show_policy",

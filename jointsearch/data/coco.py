@@ -92,9 +92,7 @@ class _Reader:
         """One annotation; errors leave out where it stands."""
         category, box, crowd = record.get("category_id"), record.get("bbox"), record.get("iscrowd", 0)
         if category not in self.number:
-            raise InputError(
-                f"is of the category {shown(str(category))}, which is not among categories; add or correct it"
-            )
+            raise InputError(f"is of the category {shown(str(category))}, which no category has as its id; correct it")
         if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
             raise InputError(f"has the bbox {shown(str(box))}; wanted four numbers, x y width height")
         if crowd not in (0, 1):

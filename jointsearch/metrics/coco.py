@@ -140,7 +140,8 @@ def evaluate_coco(truth: dict[str, Any], found: Sequence[dict[str, Any]], kind: 
     except ImportError as error:
         raise InputError(f"detection needs faster-coco-eval ({error}); pip install 'jointsearch[detection]'") from None
     with contextlib.redirect_stdout(io.StringIO()):
-        annotated = COCO(truth)
+        # It writes into the records.
+        annotated = COCO({**truth, "annotations": [dict(one) for one in truth["annotations"]]})
         evaluated = COCOeval_faster(annotated, annotated.loadRes([dict(one) for one in found]), kind)
         evaluated.evaluate()
         evaluated.accumulate()
