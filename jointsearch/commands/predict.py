@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_jpeg
 
 from jointsearch.data.decode import Form, decode_image
 from jointsearch.data.files import IMAGE_SUFFIXES, Entry, shown
@@ -119,7 +119,7 @@ def write_boxes(
             area = one["bbox"][2] * one["bbox"][3]
             boxes.append({"id": len(boxes) + 1, **one, "area": area, "iscrowd": 0})
         drawn = draw(image, as_found(kept, classes, (height, width)))
-        _written(out / "drawn", f"{place:06d}_{_stem(entry.name)}.jpg", encode_jpeg(drawn, 90).numpy().tobytes())
+        _written(out / "drawn", f"{place:06d}_{_stem(entry.name)}.jpg", _jpeg(drawn))
     categories = [{"id": place, "name": name} for place, name in enumerate(classes, start=1)]
     whole = {"images": images, "annotations": boxes, "categories": categories}
     return _written(out, "boxes.json", json.dumps(whole).encode())
@@ -139,6 +139,12 @@ def _found(
 
 def _standard(told: dict[str, Any]) -> Standard:
     return Standard(mean=tuple(told["mean"]), std=tuple(told["std"]))
+
+
+def _jpeg(image: Tensor) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def _stem(name: str) -> str:
