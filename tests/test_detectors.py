@@ -1,6 +1,7 @@
 """Detectors on any backbone: they build and take a step, and are the published ones where they should be."""
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from jointsearch.data.sets import Batch
 from jointsearch.data.shapes import CLASSES
 from jointsearch.data.standard import Standard, normalized
 from jointsearch.networks.create import create_network
-from jointsearch.networks.detectors import DETECTORS, Detector, FasterRcnn, MaskRcnn, RetinaNet
+from jointsearch.networks.detectors import FasterRcnn, MaskRcnn, RetinaNet
 from jointsearch.networks.features import FeatureMaps
+from jointsearch.networks.trained import DETECTORS
 from jointsearch.objectives.detection import Detection
 from search_spaces.errors import InputError
 
-SMALL = {"channels": 16, "regions": 8}
+SMALL = {"channels": 16, "regions": 8, "queries": 10, "decoder_layers": 2}
 BACKBONES = {
     "resnet18": 32,
     "wide_resnet16_1": 32,
@@ -45,8 +47,9 @@ def batch() -> Batch:
     return Batch(normalized(drawn.images, Standard(mean=(0.5,), std=(0.25,))), drawn.labels, drawn.index)
 
 
-def small(name: str, maps: FeatureMaps, **changes: Any) -> Detector:
-    settings = {key: value for key, value in SMALL.items() if name != "retinanet" or key != "regions"}
+def small(name: str, maps: FeatureMaps, **changes: Any) -> nn.Module:
+    known = {item.name for item in fields(DETECTORS[name])}
+    settings = {key: value for key, value in SMALL.items() if key in known}
     return DETECTORS[name](**settings | changes).build(maps, len(CLASSES), 64)
 
 
@@ -55,7 +58,7 @@ def cells() -> nn.Module:
     return create_network("jointsearch_cells", 10, options=options)
 
 
-def step(detector: Detector, batch: Batch) -> float:
+def step(detector: nn.Module, batch: Batch) -> float:
     optimizer = torch.optim.SGD((weight for weight in detector.parameters() if weight.requires_grad), lr=0.01)
     detector.train()
     loss = Detection().loss(detector, batch.images, batch.labels)

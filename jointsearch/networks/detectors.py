@@ -43,7 +43,7 @@ class DetectorSettings(Protocol):
     name: ClassVar[str]
     masks: ClassVar[bool]  # whether it learns masks
 
-    def build(self, maps: FeatureMaps, classes: int, shorter: int) -> "Detector":
+    def build(self, maps: FeatureMaps, classes: int, shorter: int) -> nn.Module:
         """The detector for images whose shorter side has so many pixels."""
 
 
@@ -76,18 +76,12 @@ class Detector(nn.Module):
         model.transform = Unscaled()
         self.model = model
         self.background = int(background)  # classes that the model counts before ours
-        for parameter in _of_stages(maps, frozen_stages):
-            parameter.requires_grad_(False)
-        for part in maps.modules():
-            if batch_norm == "frozen" and isinstance(part, _BatchNorm):
-                part.requires_grad_(False)
+        freeze(maps, frozen_stages, batch_norm)
 
     def train(self, mode: bool = True) -> "Detector":
         """As torch's; BatchNorm whose weights are frozen keeps its statistics too."""
         super().train(mode)
-        for part in self.modules():
-            if isinstance(part, _BatchNorm) and not any(one.requires_grad for one in part.parameters()):
-                part.eval()
+        keep_frozen(self)
         return self
 
     def forward(self, images: Padded, objects: Objects | None = None) -> Any:
@@ -194,9 +188,6 @@ class MaskRcnn:
         return Detector(model, maps, True, self.frozen_stages, self.batch_norm)
 
 
-DETECTORS: dict[str, Any] = {cls.name: cls for cls in (RetinaNet, FasterRcnn, MaskRcnn)}
-
-
 def _two_stages(settings: FasterRcnn | MaskRcnn, maps: FeatureMaps, shorter: int) -> tuple[Pyramid, dict[str, Any]]:
     """The pyramid of a detector with proposals, and the arguments of its torchvision class."""
     smallest = settings.smallest or smallest_anchor(shorter)
@@ -211,6 +202,22 @@ def _two_stages(settings: FasterRcnn | MaskRcnn, maps: FeatureMaps, shorter: int
         "rpn_post_nms_top_n_train": 4 * settings.regions,
     }
     return pyramid, common
+
+
+def freeze(maps: FeatureMaps, frozen_stages: int, batch_norm: str) -> None:
+    """Keep the weights of the finest maps of a backbone, and those of its BatchNorm, as they are."""
+    for parameter in _of_stages(maps, frozen_stages):
+        parameter.requires_grad_(False)
+    for part in maps.modules():
+        if batch_norm == "frozen" and isinstance(part, _BatchNorm):
+            part.requires_grad_(False)
+
+
+def keep_frozen(network: nn.Module) -> None:
+    """BatchNorm whose weights are frozen keeps its statistics too."""
+    for part in network.modules():
+        if isinstance(part, _BatchNorm) and not any(one.requires_grad for one in part.parameters()):
+            part.eval()
 
 
 def _of_stages(maps: FeatureMaps, count: int) -> list[nn.Parameter]:

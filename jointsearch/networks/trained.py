@@ -9,7 +9,8 @@ import safetensors.torch
 from torch import nn
 
 from jointsearch.networks.create import create_network, is_transformer
-from jointsearch.networks.detectors import DETECTORS, Detector
+from jointsearch.networks.detectors import FasterRcnn, MaskRcnn, RetinaNet
+from jointsearch.networks.detr import DFine
 from jointsearch.networks.features import FeatureMaps
 from jointsearch.runs.run_folder import replace_file, write_json
 from jointsearch.settings import build
@@ -17,6 +18,7 @@ from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, shown_path
 
+DETECTORS: dict[str, Any] = {cls.name: cls for cls in (RetinaNet, FasterRcnn, MaskRcnn, DFine)}
 WEIGHTS_FILE, NETWORK_FILE = "weights.safetensors", "network.json"
 DAMAGE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, safetensors.SafetensorError)
 
@@ -64,13 +66,13 @@ def load_network(folder: Path | str, any_size: bool = False) -> nn.Module:
     return _filled(Path(folder), lambda: build_network(told, any_size))
 
 
-def load_detector(folder: Path | str) -> Detector:
+def load_detector(folder: Path | str) -> nn.Module:
     """The trained detector of a finished training of `detect`, ready to predict: `Padded` images in, boxes out."""
     told = read_description(folder)
     if "detector" not in told:
         raise InputError(f"{shown_path(Path(folder))} holds a classifier; read it with load_network")
 
-    def fresh() -> Detector:
+    def fresh() -> nn.Module:
         plain = dict(told["detector"])
         settings = build(DETECTORS[plain.pop("name")], plain, "detector")
         maps = FeatureMaps(build_network(told["backbone"], any_size=True))
