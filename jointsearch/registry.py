@@ -67,7 +67,7 @@ def register_choice(group: str, name: str, cls: type) -> type:
         raise InputError(f"{call}: {group}={name} is there already; give yours another name")
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise InputError(f"{call}: its settings are no dataclass; write @dataclass(frozen=True) before the class")
-    missing, interface = nearest_interface(group, cls)
+    missing, interface = interface_of(group, cls)
     if missing:
         raise InputError(f"{call}: the class has no {', '.join(missing)}; add it, as {interface.__name__} says")
     register(f"plugin:{group}:{name}", cls)
@@ -75,9 +75,10 @@ def register_choice(group: str, name: str, cls: type) -> type:
     return cls
 
 
-def nearest_interface(group: str, cls: type) -> tuple[list[str], type]:
-    """The interface of a group that a class comes closest to, and what it lacks of it."""
-    interface = min(INTERFACES[group], key=lambda one: len(lacks(cls, one)))
+def interface_of(group: str, cls: type) -> tuple[list[str], type]:
+    """The interface of a group that a class has, else the first one; and what it lacks of it."""
+    interfaces = INTERFACES[group]
+    interface = next((one for one in interfaces if not lacks(cls, one)), interfaces[0])
     return lacks(cls, interface), interface
 
 

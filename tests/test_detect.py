@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from jointsearch import Grid, Recipe, run_grid
+from jointsearch import Backbone, Grid, Recipe, load_detector, load_network, run_grid
 from jointsearch.data.datasets import Digits, Shapes
 from jointsearch.data.object_datasets import LoadedObjects
 from jointsearch.data.objects import collate
 from jointsearch.data.standard import normalized
 from jointsearch.metrics.coco import AveragePrecision
-from jointsearch.networks.trained import load_detector, load_network, read_description
+from jointsearch.networks.trained import read_description
 from search_spaces.errors import InputError
 from tests.scripts_bench import run_script
 
@@ -162,8 +162,6 @@ def test_networks_of_a_run_become_backbones_beside_a_fresh_one(
 
 
 def test_weights_are_taken_over_without_a_missing_or_unexpected_key(trained: Path) -> None:
-    from jointsearch.loops.detect import Backbone
-
     backbone = Backbone.of(trained / "trivialaugment/seed0")
     network, trained_one = backbone.build(), load_network(trained / "trivialaugment/seed0")
     assert network.state_dict().keys() == trained_one.state_dict().keys()
@@ -172,7 +170,7 @@ def test_weights_are_taken_over_without_a_missing_or_unexpected_key(trained: Pat
     backbone.build()
     after_weights = torch.rand(1)
     torch.manual_seed(1)
-    backbone.fresh().build()
+    backbone.refreshed().build()
     assert torch.equal(after_weights, torch.rand(1))  # so that heads begin alike with weights and without
 
 

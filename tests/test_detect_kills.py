@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from jointsearch.data.object_datasets import LoadedObjects
 from jointsearch.data.object_sets import ObjectSplits
 from jointsearch.data.object_shapes import DrawnSource, draw_pictures
 from jointsearch.data.shapes import CLASSES
 from jointsearch.data.standard import Standard
-from jointsearch.loops.detect import Backbone, DetectionGrid
-from jointsearch.loops.grid import run_grid
+from jointsearch.loops.backbones import Backbone
+from jointsearch.loops.detect import DetectionGrid, run_detection
 from jointsearch.loops.recipe import Recipe
 from jointsearch.networks.detectors import MaskRcnn
 from jointsearch.runs.checkpoint import load_checkpoint
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.slow
 
 EPOCHS = 4
 ROW = Path("scratch+trivialaugment/seed3")
-TOLD = {"network": "tiny_cnn", "options": {}, "classes": ["any"], "channels": 3, "image_size": 32}
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,17 @@ class FewShapes:
 
 # Regions are drawn from the global generator; the policy from ours; averaging and momentum have a state.
 GRID = DetectionGrid(
-    {"scratch": {3: Backbone(TOLD)}},
+    {"scratch": {3: Backbone.fresh("tiny_cnn")}},
     FewShapes(),
     MaskRcnn(channels=8, regions=8),
     Recipe(EPOCHS, 8, learning_rate=0.01, ema_decay=0.9, clip_gradient=5.0, precision="float32"),
     ("trivialaugment",),
-    (3,),
 )
 
 
 def go(folder: str) -> None:
     torch.set_num_threads(1)
-    run_grid(GRID, folder, loaded=LoadedObjects(GRID.dataset, masks=True), save_seconds=0.1)
+    run_detection(GRID, folder, save_seconds=0.1)
 
 
 def final_state(folder: Path) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def test_built_in_choices_have_what_is_asked_of_those_of_users() -> None:
         for name in registry.built_in(group):
             whole = content(registry.CONFIGS / group / f"{name}.yaml")
             target = whole.get(group, whole).get("_target_")
-            assert target is None or not registry.nearest_interface(group, settings.target_class(target))[0], (
+            assert target is None or not registry.interface_of(group, settings.target_class(target))[0], (
                 group,
                 name,
             )

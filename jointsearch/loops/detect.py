@@ -4,7 +4,7 @@ A row of a table is a backbone, trained before or with fresh weights, and the po
 augmented by: `found`, `scratch`, `scratch+trivialaugment`.
 """
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,64 +12,24 @@ from typing import Any
 from torch import nn
 
 from jointsearch.augmenters.objects import WithPolicyOnObjects
-from jointsearch.data.object_datasets import ObjectSettings
+from jointsearch.data.object_datasets import LoadedObjects, ObjectSettings
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.data.sets import DataSplits
-from jointsearch.loops.grid import check_seeds, folder_name, plain_dataset
+from jointsearch.loops.backbones import Backbone, Rows
+from jointsearch.loops.grid import check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import Task
 from jointsearch.metrics.coco import AveragePrecision
 from jointsearch.networks.detectors import DetectorSettings
 from jointsearch.networks.features import FeatureMaps
-from jointsearch.networks.trained import WEIGHTS_FILE, build_network, load_network, read_description
 from jointsearch.objectives.detection import Detection
 from jointsearch.settings import as_plain
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
-from search_spaces.plain_json import shown_path
 
-SCRATCH = "scratch"  # the backbone with fresh weights
 NO_POLICY = "none"
 EVALUATION_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """The network that becomes a backbone: how it is built, and the folder of its weights, if it has any."""
-
-    told: dict[str, Any]  # as network.json has it
-    weights: Path | None = None
-
-    @classmethod
-    def of(cls, folder: Path) -> "Backbone":
-        """The network of a finished training."""
-        told = read_description(folder)
-        if told["channels"] != 3:
-            raise InputError(
-                f"the network in {shown_path(folder)} takes images of {told['channels']} channel(s), and a detector "
-                "sees 3; train the backbone on color images"
-            )
-        return cls(told, folder)
-
-    def fresh(self) -> "Backbone":
-        """The same with fresh weights."""
-        return Backbone(self.told)
-
-    def build(self) -> nn.Module:
-        """The network; draws the same from the global generator with weights and without."""
-        if self.weights is None:
-            return build_network(self.told, any_size=True)
-        return load_network(self.weights, any_size=True)
-
-    def identity(self) -> str:
-        """What tells it from others, in words."""
-        digest = None
-        if self.weights is not None:
-            digest = hashlib.sha256((self.weights / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
-        genotype = self.told["options"].get("genotype")
-        cells = "" if genotype is None else f", cells {hashlib.sha256(repr(genotype).encode()).hexdigest()[:16]}"
-        return f"{self.told['network']}{cells}, {'fresh' if digest is None else f'weights {digest}'}"
 
 
 @dataclass(frozen=True)
@@ -127,18 +87,19 @@ def typical_side(images: ObjectSet) -> int:
 class DetectionGrid:
     """What is trained: a detector on every backbone, under every policy, with every seed, all else equal."""
 
-    backbones: dict[str, dict[int, Backbone]]  # by name and seed
+    backbones: Rows  # by name and seed
     dataset: ObjectSettings
     detector: DetectorSettings
     recipe: Recipe
     policy_names: tuple[str, ...] = (NO_POLICY,)
-    seeds: tuple[int, ...] = (0, 1, 2)
     rows: dict[str, tuple[str, str]] = field(init=False)  # backbone and policy of each row, by its name
 
     def __post_init__(self) -> None:
-        check_seeds(self.seeds)
         if not self.backbones or not self.policy_names:
             raise InputError("backbones or policies is empty; give at least one of each")
+        check_seeds(self.seeds)
+        if uneven := [name for name, row in self.backbones.items() if tuple(row) != self.seeds]:
+            raise InputError(f"backbone {uneven[0]} has other seeds than {list(self.seeds)}; give all rows the same")
         rows: dict[str, tuple[str, str]] = {}
         for backbone in self.backbones:
             for policy in self.policy_names:
@@ -154,6 +115,11 @@ class DetectionGrid:
             raise InputError(
                 "recipe.mixing, recipe.drop_path and recipe.auxiliary_weight are for classification; leave them out"
             )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that every backbone has."""
+        return tuple(next(iter(self.backbones.values())))
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -174,3 +140,19 @@ class DetectionGrid:
             task=detection(self.detector, self.backbones[backbone][seed]),
             **options,
         )
+
+
+def run_detection(
+    grid: DetectionGrid,
+    folder: Path | str,
+    checked: Callable[[float], None] = lambda seconds: None,
+    loaded: LoadedObjects | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Train all of a grid: what is finished is read, what was interrupted continues.
+
+    Arguments are those of run_grid; without `loaded` the data set is read here.
+    """
+    loaded = loaded or LoadedObjects(grid.dataset, grid.detector.masks)
+    checked(check_grid(grid, folder, loaded, **options))
+    return run_grid(grid, folder, loaded=loaded, **options)

@@ -18,6 +18,9 @@ from jointsearch.settings import as_plain
 from search_spaces.controls import named_policy
 
 
+FURTHER = "test_scores_last"  # in a result, what its metric told beside its own score
+
+
 class PlainSteps:
     """Steps of a training that searches nothing: augment, and train."""
 
@@ -90,7 +93,9 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
         training.advance(plan.recipe.epochs)
         write_network(training, splits)
         result = tested(training, kept)
-        scores = {key: value for key, value in result.items() if key.startswith("test_") and key != "test_images"}
+        names = (key for key in result if key.startswith("test_") and key not in ("test_images", FURTHER))
+        scores = {key: result[key] for key in names}
+        scores |= {f"test_{name}_last": value for name, value in result.get(FURTHER, {}).items()}
         journal.tracker.log(training.total_steps(), scores)
         return result
 
@@ -117,7 +122,7 @@ def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
     result["metric"] = training.metric()
     result[f"test_{last.main}_last"] = last.decisive
     if further := {name: value for name, value in last.values.items() if name not in (last.main, "loss")}:
-        result["test_scores_last"] = further
+        result[FURTHER] = further
     if last.details:
         replace_file(training.plan.folder / PREDICTIONS_FILE, json.dumps(last.details, allow_nan=False).encode())
     if kept.weights is None:

@@ -1,0 +1,109 @@
+"""Backbones of detectors: the networks of trainings, and the same with fresh weights."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from jointsearch.networks.create import check_network_name
+from jointsearch.networks.trained import WEIGHTS_FILE, build_network, load_network, read_description
+from search_spaces.errors import InputError
+from search_spaces.plain_json import shown_path
+
+SCRATCH = "scratch"  # the row of the backbone with fresh weights
+NETWORK = "wide_resnet16_1"  # where none is named and none was trained
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The network that becomes a backbone: how it is built, and the folder of its weights, if it has any."""
+
+    told: dict[str, Any]  # as network.json has it
+    weights: Path | None = None
+
+    @classmethod
+    def of(cls, folder: Path | str) -> "Backbone":
+        """The network of a finished training."""
+        folder = Path(folder)
+        told = read_description(folder)
+        if "detector" in told:
+            raise InputError(f"{shown_path(folder)} holds a detector; give the training of a classifier")
+        if told["channels"] != 3:
+            raise InputError(
+                f"the network in {shown_path(folder)} takes images of {told['channels']} channel(s), and a detector "
+                "sees 3; train the backbone on color images"
+            )
+        return cls(told, folder)
+
+    @classmethod
+    def fresh(cls, network: str = NETWORK, image_size: int = 32) -> "Backbone":
+        """A network by its name, built as for images of `image_size`, with fresh weights."""
+        check_network_name(network)
+        return cls({"network": network, "options": {}, "classes": ["any"], "channels": 3, "image_size": image_size})
+
+    def refreshed(self) -> "Backbone":
+        """The same network with fresh weights."""
+        return Backbone(self.told)
+
+    def build(self) -> nn.Module:
+        """The network; draws the same from the global generator with weights and without."""
+        if self.weights is None:
+            return build_network(self.told, any_size=True)
+        return load_network(self.weights, any_size=True)
+
+    def identity(self) -> str:
+        """What tells it from others, in words."""
+        digest = None
+        if self.weights is not None:
+            digest = hashlib.sha256((self.weights / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
+        genotype = self.told["options"].get("genotype")
+        cells = "" if genotype is None else f", cells {hashlib.sha256(repr(genotype).encode()).hexdigest()[:16]}"
+        return f"{self.told['network']}{cells}, {'fresh' if digest is None else f'weights {digest}'}"
+
+
+Rows = dict[str, dict[int, Backbone]]  # by name and seed
+
+
+def trained_rows(run: Path | str) -> dict[str, dict[int, Path]]:
+    """The folders of the finished classifiers of a run, by row and seed."""
+    return _rows(Path(run).glob(f"*/seed*/{WEIGHTS_FILE}"))
+
+
+def backbones_of(
+    run: Path | str | None, names: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> Rows:
+    """Rows of a run, folders of trainings, or "scratch"; without names all rows of the run, and scratch.
+
+    Every row has all seeds, those of the run where none are named.
+    """
+    rows = {} if run is None else trained_rows(run)
+    found: Rows = {}
+    for name in (*rows, SCRATCH) if names is None else names:
+        row = rows.get(name) or _rows(Path(name).glob(f"seed*/{WEIGHTS_FILE}")).get(os.path.basename(name))
+        if name == SCRATCH:
+            continue
+        if not row:
+            there = f"; {run} has {', '.join(rows)}" if rows else "; run=FOLDER names a run with trained networks"
+            raise InputError(f"backbones names {shown_path(Path(name))}, which holds no trained network{there}")
+        wanted = sorted(row) if seeds is None else seeds
+        if missing := [str(seed) for seed in wanted if seed not in row]:
+            told = f"{shown_path(Path(name))} has no network of seed {', '.join(missing)}"
+            raise InputError(f"{told}; set seeds to those it has")
+        found[os.path.basename(name)] = {seed: Backbone.of(row[seed]) for seed in wanted}
+    first = next(iter(found.values()), None)
+    if first is not None and (names is None or SCRATCH in names):
+        found[SCRATCH] = {seed: backbone.refreshed() for seed, backbone in first.items()}
+    return found
+
+
+def _rows(files: Iterable[Path]) -> dict[str, dict[int, Path]]:
+    found: dict[str, dict[int, Path]] = {}
+    for file in sorted(files):
+        seed = file.parent.name.removeprefix("seed")
+        if seed.isdecimal() and "detector" not in read_description(file.parent):
+            found.setdefault(file.parents[1].name, {})[int(seed)] = file.parent
+    return found
