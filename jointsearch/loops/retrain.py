@@ -17,7 +17,6 @@ from jointsearch.runs.run_folder import PREDICTIONS_FILE, replace_file
 from jointsearch.settings import as_plain
 from search_spaces.controls import named_policy
 
-
 FURTHER = "test_scores_last"  # in a result, what its metric told beside its own score
 
 
