@@ -47,7 +47,7 @@ class QueryDetector(nn.Module):
     def forward(self, images: Padded, objects: Objects | None = None) -> Any:
         """The loss where objects are given; else boxes, labels and scores of each image."""
         height, width = images.pixels.shape[-2:]
-        sides = images.pixels.new_tensor([width, height, width, height])
+        sides = torch.tensor([width, height, width, height]).to(images.pixels, non_blocking=True)
         if objects is not None:
             loss = self.model(pixel_values=images.pixels, labels=_targets(objects, sides)).loss
             return {"loss": loss}

@@ -48,14 +48,14 @@ def move_objects(boxes: Tensor, draw: PolicyDraw, height: int, width: int) -> Mo
     later = [torch.eye(3, device=boxes.device).expand(len(boxes), 3, 3)]  # what happens after each stage, last first
     for matrix in matrices.flip(0):
         later.append(later[-1] @ matrix)
-    frame = boxes.new_tensor([0.0, 0.0, width, height]).expand(len(boxes), 1, 4)
+    frame = torch.tensor([0.0, 0.0, width, height]).to(boxes, non_blocking=True).expand(len(boxes), 1, 4)
     frames = [_moved_corners(frame, matrix) for matrix in later[:-1]]
     region = torch.stack(
         [_moved_corners(boxes, later[-1]), *(one.expand(-1, boxes.shape[1], 4, 2) for one in frames)], 2
     )
     left, area = _intersection(region)
     for stage, square in _covered(draw, height, width):
-        moved = _moved_corners(square.to(boxes)[:, None], later[len(matrices) - 1 - stage])
+        moved = _moved_corners(square.to(boxes, non_blocking=True)[:, None], later[len(matrices) - 1 - stage])
         covered = torch.cat([region, moved.expand(-1, boxes.shape[1], 4, 2)[:, :, None]], 2)
         # Squares of two stages may overlap; what both cover counts twice, so that an object rather goes than stays.
         area = area - _intersection(covered)[1]
@@ -109,7 +109,8 @@ def _intersection(shapes: Tensor) -> tuple[Tensor, Tensor]:
     middle = shapes.mean(3, keepdim=True).expand_as(shapes).flatten(2, 3)
     normal = normal * ((middle - start) * normal).sum(-1, keepdim=True).sign()  # points inwards, also when mirrored
     offset = (start * normal).sum(-1)
-    first, second = torch.tensor(list(combinations(range(start.shape[2]), 2)), device=shapes.device).T
+    pairs = torch.tensor(list(combinations(range(start.shape[2]), 2)))
+    first, second = pairs.to(shapes.device, non_blocking=True).T
     (a, b), (c, d) = normal[:, :, first].unbind(-1), normal[:, :, second].unbind(-1)
     divisor = a * d - b * c  # 0 for parallel edges, which meet nowhere
     scaled = 1 / torch.where(divisor.abs() < 1e-6, torch.inf, divisor)
