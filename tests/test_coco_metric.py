@@ -38,6 +38,7 @@ def random_image(dice: np.random.Generator, place: int, scale: float) -> tuple[A
     crowd = dice.random(count) < 0.15
     annotation = Annotation(
         f"image {place}",
+        f"{place}.png",
         (round(HEIGHT * scale), round(WIDTH * scale)),
         torch.from_numpy(boxes).reshape(-1, 4),
         torch.from_numpy(labels),
@@ -116,7 +117,7 @@ def test_sets_without_detections_or_objects_have_figures(empty: str) -> None:
         if empty != "detections":
             marks = ("boxes", "labels", "crowd", "areas", "outlines")
             cut = {name: getattr(annotation, name)[:0] for name in marks}
-            annotation = Annotation(annotation.name, annotation.size, **cut)
+            annotation = replace(annotation, **cut)
         if empty != "objects":
             found = {name: value[:0] for name, value in found.items()}
         pairs.append((annotation, found))
@@ -151,7 +152,7 @@ def test_the_file_of_predictions_is_read_by_pycocotools(tmp_path: Path) -> None:
     truth = coco_truth([annotation for annotation, _ in pairs], CLASSES, False)
     reference = by_pycocotools(truth, json.loads((tmp_path / "found.json").read_text()), "bbox")
     assert figures["AP"] == pytest.approx(100 * reference.stats[0], abs=1e-6)
-    assert [image["file_name"] for image in told["images"]] == [annotation.name for annotation, _ in pairs]
+    assert [image["file_name"] for image in told["images"]] == [annotation.file for annotation, _ in pairs]
     curve = reference.eval["precision"][0, :, 1, 0, -1]
     assert told["precision_at_iou_50"]["dog"] == pytest.approx(curve, abs=1e-4)
 
@@ -163,7 +164,7 @@ def test_masks_are_drawn_within_their_boxes_at_the_size_of_the_file() -> None:
     assert row["bbox"] == [8, 4, 16, 16]
     outline = {"size": [40, 60], "counts": row["segmentation"]["counts"]}
     one = torch.zeros(1)
-    marked = Annotation("x", (40, 60), torch.zeros(1, 4), one.long(), one > 0, one, (outline,))
+    marked = Annotation("x", "x", (40, 60), torch.zeros(1, 4), one.long(), one > 0, one, (outline,))
     drawn = masks_of(marked)[0]
     assert drawn[4:20, 8:24].float().mean() > 0.9
     assert drawn.sum() <= 17 * 17

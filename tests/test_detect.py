@@ -13,7 +13,7 @@ from PIL import Image
 
 from jointsearch import Backbone, Grid, Recipe, load_detector, load_network, run_grid
 from jointsearch.data.datasets import Digits, Shapes
-from jointsearch.data.object_datasets import LoadedObjects
+from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.objects import collate
 from jointsearch.data.standard import normalized
 from jointsearch.metrics.coco import AveragePrecision

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from jointsearch.data.check import check_data
-from jointsearch.data.object_datasets import Coco, LoadedObjects, Voc
+from jointsearch.data.object_datasets import Coco, Voc
+from jointsearch.data.object_load import LoadedObjects
 from search_spaces.errors import InputError
 from tests.object_files import VOC, coco_document, photo, voc_object, write_coco, write_voc
 from tests.scripts_bench import run_script
@@ -266,3 +267,18 @@ def test_training_on_a_bad_set_exits_with_2_and_writes_nothing(
     told = capsys.readouterr().err
     assert "(and 1 more, listed by scripts/check_data.py)" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_set_without_test_images_holds_some_out_the_same_for_every_seed(voc: Path, coco: Path) -> None:
+    (voc / "ImageSets/Main/trainval.txt").unlink()
+    all_of_voc = voc_settings(voc, train=None, test=None, test_share=0.25)
+    one_file = coco_settings(coco, test=None, test_share=0.34)
+    for settings, sizes in ((all_of_voc, (3, 1)), (one_file, (2, 1))):
+        loaded = LoadedObjects(settings, masks=False)
+        first, second = (loaded.splits(seed) for seed in (0, 1))
+        assert (len(first.train), len(first.test)) == sizes
+        assert torch.equal(first.test.rows, second.test.rows)
+        assert not set(first.train.rows.tolist()) & set(first.test.rows.tolist())
+    few = LoadedObjects(coco_settings(coco, test=None, test_share=0.01), masks=False)
+    with pytest.raises(InputError, match=r"test_share holds out 0 of 3 images; give more images"):
+        few.splits(0)

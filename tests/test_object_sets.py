@@ -10,7 +10,7 @@ from torch import nn
 from jointsearch.augmenters.objects import WithPolicyOnObjects
 from jointsearch.data.datasets import Shapes
 from jointsearch.data.marked import masks_of
-from jointsearch.data.object_datasets import LoadedObjects
+from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.data.object_shapes import SIDE, DrawnSource, draw_pictures
 from jointsearch.data.objects import Annotation, Padded, Picture, collate, scaled, size_within
@@ -35,6 +35,7 @@ def picture(height: int, width: int, boxes: list[list[float]], crowd: tuple[bool
     for mask, (x0, y0, x1, y1) in zip(masks, corners.long().tolist(), strict=True):
         mask[y0:y1, x0:x1] = True
     marked = Annotation(
+        "x",
         "x",
         (height, width),
         corners,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from jointsearch.data.datasets import Shapes
-from jointsearch.data.object_datasets import LoadedObjects, ObjectSettings
+from jointsearch.data.object_datasets import ObjectSettings
+from jointsearch.data.object_load import LoadedObjects
 from jointsearch.device import choose_device
 from jointsearch.loops.backbones import NETWORK, SCRATCH, Backbone, Rows, backbones_of, trained_rows
 from jointsearch.loops.detect import NO_POLICY, DetectionGrid, run_detection, typical_side
@@ -36,6 +37,7 @@ class Settings:
     run: str | None = setting(
         None, help="run folder whose trained networks become backbones, or the folder of these trainings"
     )
+    name: str | None = setting(None, help="folder within run/detection; null: detector_dataset")
     backbones: tuple[str, ...] | None = setting(
         None, help="rows of run, folders of trainings, or scratch; null: all of run, and scratch"
     )
@@ -62,6 +64,8 @@ def main(given: Settings) -> None:
     grid = grid_of(given, loaded)
 
     def announce(seconds: float) -> None:
+        if given.run is not None and not trained_rows(given.run):
+            print(f"{given.run} holds no trained network; the detector is trained from scratch")
         print(f"Training {given.detector.name} on {', '.join(grid.policies)} x {len(grid.seeds)} seeds in {folder}")
         print(f"To continue after an interruption: the same command with run={given.run or folder}")
         if odd := loaded.found.warnings:
@@ -80,7 +84,7 @@ def output_folder(given: Settings) -> Path:
     if given.run is None:
         return Path(f"runs/detect/{datetime.now():%Y-%m-%d/%H-%M-%S}")
     if trained_rows(given.run):
-        return Path(given.run) / DETECTION / f"{given.detector.name}_{given.dataset.name}"
+        return Path(given.run) / DETECTION / (given.name or f"{given.detector.name}_{given.dataset.name}")
     return Path(given.run)
 
 

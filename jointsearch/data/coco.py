@@ -10,7 +10,7 @@ from typing import Any
 
 from jointsearch.data.files import Entry, Finding, Listing, shown
 from jointsearch.data.folder import list_files
-from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, annotation, run_lengths
+from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, Strictness, annotation, run_lengths
 from jointsearch.data.objects import Annotation
 from search_spaces.errors import InputError
 
@@ -78,7 +78,8 @@ class _Reader:
                 self._problem(place, f"is not in {shown(folder) or 'the folder'}; put the file there")
             else:
                 objects = list(self._objects(document, identity, size))
-                yield entry, annotation(place, size, objects, self.drop, self.problems, self.masks)
+                strict = Strictness(self.drop, self.problems)
+                yield entry, annotation((place, str(name)), size, objects, self.masks, strict)
 
     def _objects(self, document: _Document, image: int, size: tuple[int, int]) -> Iterator[Marked]:
         for record in document.of_image.get(image, []):

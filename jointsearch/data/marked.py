@@ -48,10 +48,19 @@ class FoundObjects:
     problems: tuple[Finding, ...]
 
 
+@dataclass(frozen=True)
+class Strictness:
+    """What is done with boxes that cannot be used, and where that is written down."""
+
+    drop: bool  # leave them out; else they are errors
+    problems: list[Finding]
+
+
 def annotation(
-    name: str, size: tuple[int, int], objects: Sequence[Marked], drop: bool, problems: list[Finding], masks: bool
+    names: tuple[str, str], size: tuple[int, int], objects: Sequence[Marked], masks: bool, strict: Strictness
 ) -> Annotation:
-    """What is marked in one image; what is wrong with a box goes to `problems`, and such a box is left out."""
+    """What is marked in one image. `names` are those of where it is marked and of the image."""
+    drop, problems = strict.drop, strict.problems
     kept = []
     for one in objects:
         wrong, box = _checked(one.box, size)
@@ -66,7 +75,7 @@ def annotation(
     own = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     areas = torch.tensor([math.nan if one.area is None else one.area for one in kept], dtype=torch.float64)
     return Annotation(
-        name,
+        *names,
         size,
         boxes,
         torch.tensor([one.label for one in kept], dtype=torch.int64),

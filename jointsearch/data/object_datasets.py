@@ -1,4 +1,4 @@
-"""The data sets with objects by name, and how they are read once and split.
+"""The data sets with objects by name: one class of settings for each.
 
     Voc(path="bccd_voc.tar", train="train", test="test")
     Coco(path="coco2017")
@@ -10,15 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from jointsearch.data.coco import Place, find_coco
-from jointsearch.data.load import MAX_AUTO_BYTES
 from jointsearch.data.marked import FileSource, FoundObjects
-from jointsearch.data.object_sets import ObjectSet, ObjectSplits, PictureSource
-from jointsearch.data.objects import Picture
-from jointsearch.data.sets import DataSplits
-from jointsearch.data.splits import stratified_split
+from jointsearch.data.object_sets import ObjectSplits, PictureSource
 from jointsearch.data.standard import Standard
 from jointsearch.data.voc import find_voc
 from jointsearch.settings import bounded, check_fields, choice, group, setting
@@ -29,6 +23,7 @@ LONGER = "pixels that the longer side has at most"
 DROP = "leave out boxes that have no size or lie outside; false refuses them"
 REDUCED = "number of training images that are kept; null for all"
 STANDARD = "flip and normalization"
+TEST_SHARE = "held out of the training images where test is null"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -69,9 +64,10 @@ class Voc:
 
     name: str = setting("voc", help="how the data set is called")
     path: str | None = setting(None, help="the folder or archive with Annotations, JPEGImages and ImageSets/Main")
-    train: str = setting("trainval", help="list of ImageSets/Main with the training images")
+    train: str | None = setting("trainval", help="list of ImageSets/Main with the training images; null: all images")
     validation: str | None = setting(None, help="list of ImageSets/Main with validation images")
-    test: str = setting("test", help="list of ImageSets/Main with the test images")
+    test: str | None = setting("test", help="list of ImageSets/Main with the test images; null: test_share")
+    test_share: float = bounded(0.2, 0.001, 0.999, help=TEST_SHARE)
     first_pixel: int = bounded(1, 0, 1, help="coordinate of the first pixel of a row: 1 in VOC, 0 where tools count so")
     shorter: int | None = bounded(600, 16, 4096, help=SHORTER)
     longer: int | None = bounded(1000, 16, 8192, help=LONGER)
@@ -95,7 +91,7 @@ class Voc:
                 f"dataset={self.name} has boxes and no masks; choose detector=faster_rcnn or detector=retinanet"
             )
         lists = {"train": self.train, "validation": self.validation, "test": self.test}
-        named = {split: name for split, name in lists.items() if name is not None}
+        named = {split: name for split, name in lists.items() if name is not None or split == "train"}
         return find_voc(place(self), named, self.first_pixel, self.drop_boxes)
 
 
@@ -109,8 +105,9 @@ class Coco:
     train_images: str = setting("train2017", help="folder of the training images")
     validation: str | None = setting(None, help="JSON file of validation images")
     validation_images: str = setting("train2017", help="folder of the validation images")
-    test: str = setting("annotations/instances_val2017.json", help="JSON file of the test images")
+    test: str | None = setting("annotations/instances_val2017.json", help="JSON file of test images; null: test_share")
     test_images: str = setting("val2017", help="folder of the test images")
+    test_share: float = bounded(0.2, 0.001, 0.999, help=TEST_SHARE)
     shorter: int | None = bounded(800, 16, 4096, help=SHORTER)
     longer: int | None = bounded(1333, 16, 8192, help=LONGER)
     drop_boxes: bool = setting(False, help=DROP)
@@ -155,49 +152,3 @@ def usable(found: FoundObjects, settings: Voc | Coco) -> ObjectSplits:
         for split, files in found.splits.items()
     }
     return ObjectSplits(sources, found.classes, found.problems)
-
-
-class LoadedObjects:
-    """A data set with objects that is read once."""
-
-    def __init__(self, settings: ObjectSettings, masks: bool) -> None:
-        self.settings = settings
-        self.found = settings.find_objects(masks)
-        self._decoded: dict[str, dict[int, Picture]] = {split: {} for split in self.found.sources}
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes by number."""
-        return self.found.classes
-
-    def splits(self, seed: int) -> DataSplits:
-        """The training, validation and test images; the seed chooses which of a reduced set are kept."""
-        parts = {split: self._set(split) for split in ("train", "validation", "test")}
-        train, wanted = parts["train"], self.settings.reduced
-        if wanted is not None:
-            if wanted > len(train):
-                raise InputError(f"dataset.reduced asks for {wanted} of {len(train)} training images; lower it")
-            parts["train"] = train.subset(*stratified_split(torch.zeros(len(train)), (wanted,), seed))
-        if self._fits_in_memory(parts):
-            parts = {split: part.in_memory(self._decoded.setdefault(split, {})) for split, part in parts.items()}
-        return DataSplits(**parts)
-
-    def _set(self, split: str) -> ObjectSet:
-        source = self.found.sources.get(split)
-        rows = torch.arange(0 if source is None else len(source.annotations))
-        workers = getattr(self.settings, "workers", 0)
-        return ObjectSet(source or self.found.sources["train"], rows, self.classes, workers)
-
-    def _fits_in_memory(self, parts: dict[str, ObjectSet]) -> bool:
-        wanted = getattr(self.settings, "in_memory", "auto")
-        if wanted != "auto":
-            return wanted == "always"
-        total = 0
-        for part in parts.values():
-            for row in part.rows.tolist():
-                height, width = part.source.size(row)
-                masks = part.source.annotations[row].outlines
-                total += height * width * (3 + len(masks or ()))
-                if total > MAX_AUTO_BYTES:
-                    return False
-        return True

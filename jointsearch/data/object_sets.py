@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,7 +97,7 @@ class ObjectSet:
         _, height, width = self.image_shape
         box = torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]], dtype=torch.float64)
         areas, label = (box[:, 2:] - box[:, :2]).prod(1), torch.zeros(1, dtype=torch.int64)
-        marked = Annotation("a blank image", (height, width), box, label, label > 0, areas)
+        marked = Annotation("a blank image", "blank", (height, width), box, label, label > 0, areas)
         has_masks = self.source.annotations[0].outlines is not None
         masks = torch.ones(1, height, width, dtype=torch.bool) if has_masks else None
         picture = Picture(torch.zeros(3, height, width, dtype=torch.uint8), marked, masks)
@@ -109,7 +108,7 @@ class ObjectSet:
         yield "\n".join(self.classes).encode()
         yield self.rows.numpy().tobytes()
         for row, annotation in zip(self.rows.tolist(), self.annotations, strict=True):
-            yield os.path.basename(annotation.name).encode()
+            yield annotation.file.encode(errors="surrogateescape")
             yield annotation.boxes.numpy().tobytes() + annotation.labels.numpy().tobytes()
             if self.decoded is not None:
                 yield self.decoded[row].pixels.contiguous().numpy().tobytes()

@@ -82,6 +82,7 @@ def _picture(place: int, pixels: Tensor, labels: Tensor, masks: Tensor, with_mas
     edges = (columns.argmax(1), rows.argmax(1), SIDE - columns.flip(1).argmax(1), SIDE - rows.flip(1).argmax(1))
     marked = Annotation(
         f"shapes image {place}",
+        f"{place}.png",
         (SIDE, SIDE),
         torch.stack(edges, 1).double(),
         labels,

@@ -18,7 +18,8 @@ Outline = list[list[float]] | dict[str, Any]
 class Annotation:
     """What is marked in one image, in pixels of its file."""
 
-    name: str  # the file, as messages show it
+    name: str  # where it is marked, as messages show it
+    file: str  # the image, without the folder of its data set
     size: tuple[int, int]  # height, width
     boxes: Tensor  # (n, 4) float64 as x0 y0 x1 y1
     labels: Tensor  # (n,) int64

@@ -3,13 +3,14 @@
 import math
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from jointsearch.data.files import IMAGE_SUFFIXES, Entry, Finding, Listing, name_bytes, shown
 from jointsearch.data.folder import list_files
-from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, annotation
+from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, Strictness, annotation
 from search_spaces.errors import InputError
 
 MAX_XML_BYTES = 2**22
@@ -38,8 +39,8 @@ class _Tree:
         return shown(f"{self.root}/{name}")
 
 
-def find_voc(path: Path, lists: dict[str, str], first_pixel: int, drop: bool) -> FoundObjects:
-    """The splits of a folder or an archive, each by the list that names its images.
+def find_voc(path: Path, lists: dict[str, str | None], first_pixel: int, drop: bool) -> FoundObjects:
+    """The splits of a folder or an archive, each by the list that names its images; None names all.
 
     `first_pixel` is the coordinate of the first pixel: 1 in VOC, 0 in sets of other tools.
     """
@@ -47,20 +48,21 @@ def find_voc(path: Path, lists: dict[str, str], first_pixel: int, drop: bool) ->
     tree = _tree(listing)
     problems = list(listing.problems)
     images = {split: _images(tree, name, first_pixel, problems) for split, name in lists.items()}
-    names = {name for image in images["train"] for name, _ in image.objects}
-    classes = tuple(sorted(names, key=name_bytes))
+    class_names = {name for image in images["train"] for name, _ in image.objects}
+    classes = tuple(sorted(class_names, key=name_bytes))
     splits = {}
     for split, found in images.items():
         annotations = []
         for image in found:
             known = []
             for name, marked in image.objects:
-                if name in names:
+                if name in class_names:
                     known.append(Marked(marked.place, classes.index(name), marked.box, marked.crowd))
                 else:
                     text = f"is of the class {shown(name)}, which no training image has; rename it or add images of it"
                     problems.append(Finding("error", marked.place, text))
-            annotations.append(annotation(image.place, image.size, known, drop, problems, False))
+            names = (image.place, os.path.basename(image.entry.name))
+            annotations.append(annotation(names, image.size, known, False, Strictness(drop, problems)))
         splits[split] = MarkedFiles(tuple(image.entry for image in found), tuple(annotations))
     if not classes:
         problems.append(Finding("error", shown(str(path)), "has no object in its training images; give some"))
@@ -80,37 +82,47 @@ def _tree(listing: Listing) -> _Tree:
     return _Tree(f"{listing.root}/{base}".rstrip("/"), files)
 
 
-def _images(tree: _Tree, name: str, first_pixel: int, problems: list[Finding]) -> list[_Image]:
+def _images(tree: _Tree, name: str | None, first_pixel: int, problems: list[Finding]) -> list[_Image]:
     """The images that a list names."""
-    file = f"ImageSets/Main/{name}.txt"
-    if file not in tree.files:
-        known = sorted(path for path in tree.files if path.startswith("ImageSets/Main/"))
-        there = ", ".join(os.path.basename(path).removesuffix(".txt") for path in known) or "none"
-        raise InputError(f"{tree.shown(file)} is not there; the lists in ImageSets/Main are: {shown(there)}")
+    stems, source = _named(tree, name, problems), "Annotations" if name is None else f"{name}.txt"
     pictures = {
         os.path.splitext(os.path.basename(path))[0]: entry
         for path, entry in tree.files.items()
         if path.startswith("JPEGImages/") and path.lower().endswith(IMAGE_SUFFIXES)
     }
-    stems = tree.files[file].read().decode(errors="replace").split("\n")
-    stems = [stem.strip() for stem in stems if stem.strip()]
-    if not stems:
-        problems.append(Finding("error", tree.shown(file), "names no image; give some"))
     found = []
-    for place, stem in enumerate(stems):
+    for stem in stems:
         xml = f"Annotations/{stem}.xml"
-        if stem in stems[:place]:
-            problems.append(Finding("error", tree.shown(file), f"names {shown(stem)} twice; name it once"))
-        elif stem not in pictures:
-            problems.append(Finding("error", tree.shown(f"JPEGImages/{stem}"), f"is named in {name}.txt and not there"))
+        if stem not in pictures:
+            problems.append(Finding("error", tree.shown(f"JPEGImages/{stem}"), f"is named in {source} and not there"))
         elif xml not in tree.files:
-            problems.append(Finding("error", tree.shown(xml), f"is not there, and {name}.txt names its image"))
+            problems.append(Finding("error", tree.shown(xml), f"is not there, and {source} names its image"))
         else:
             try:
                 found.append(_image(pictures[stem], tree.shown(xml), tree.files[xml].read(), first_pixel))
             except InputError as error:
                 problems.append(Finding("error", tree.shown(xml), str(error)))
     return found
+
+
+def _named(tree: _Tree, name: str | None, problems: list[Finding]) -> list[str]:
+    """The stems of the images that a list names; without a list, of all annotations."""
+    if name is None:
+        stems = (path.removeprefix("Annotations/") for path in tree.files if path.startswith("Annotations/"))
+        return sorted((stem.removesuffix(".xml") for stem in stems if stem.endswith(".xml")), key=name_bytes)
+    file = f"ImageSets/Main/{name}.txt"
+    if file not in tree.files:
+        known = sorted(path for path in tree.files if path.startswith("ImageSets/Main/"))
+        there = ", ".join(os.path.basename(path).removesuffix(".txt") for path in known) or "none"
+        raise InputError(f"{tree.shown(file)} is not there; the lists in ImageSets/Main are: {shown(there)}")
+    lines = tree.files[file].read().decode(errors="replace").split("\n")
+    counts = Counter(line.strip() for line in lines if line.strip())
+    if not counts:
+        problems.append(Finding("error", tree.shown(file), "names no image; give some"))
+    for stem, count in counts.items():
+        if count > 1:
+            problems.append(Finding("error", tree.shown(file), f"names {shown(stem)} twice; name it once"))
+    return list(counts)
 
 
 def _image(entry: Entry, place: str, data: bytes, first_pixel: int) -> _Image:

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from jointsearch.augmenters.objects import WithPolicyOnObjects
-from jointsearch.data.object_datasets import LoadedObjects, ObjectSettings
+from jointsearch.data.object_datasets import ObjectSettings
+from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.data.sets import DataSplits
 from jointsearch.loops.backbones import Backbone, Rows

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from jointsearch.data.files import shown
 from jointsearch.data.marked import coco_masks, run_lengths
 from jointsearch.data.objects import Annotation, Objects
 from search_spaces.errors import InputError
@@ -54,7 +55,7 @@ class AveragePrecision:
     def details(self) -> dict[str, Any]:
         """What a report draws: the detections as COCO writes them, and precision at 101 recalls, of each class."""
         images = [
-            {"id": place, "file_name": one.name, "height": one.size[0], "width": one.size[1]}
+            {"id": place, "file_name": shown(one.file), "height": one.size[0], "width": one.size[1]}
             for place, one in enumerate(self._truth, start=1)
         ]
         return {"images": images, "detections": self._found, "precision_at_iou_50": self._curves}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jointsearch.data.object_datasets import LoadedObjects
+from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.report.boxes_drawn import as_found, as_marked, draw
 from jointsearch.report.contact_sheet import evenly_spread
@@ -136,6 +136,5 @@ def _pairs(part: Part, told: dict[str, Any], images: ObjectSet) -> Iterator[Html
         pixels = torch.nn.functional.interpolate(picture.pixels[None], size, mode="bilinear", antialias=True)[0]
         marked = as_marked(picture.annotation, images.classes)
         both = torch.stack([draw(pixels, marked), draw(pixels, as_found(found[row + 1], images.classes, size))])
-        name = picture.annotation.name.rsplit("/", 1)[-1]
-        said = f"{name}: {len(marked.labels)} marked, {len(found[row + 1])} found"
-        yield tag("figure", tag("figcaption", said), photographs(both, said), class_="row")
+        said = f"{picture.annotation.file}: {len(marked.labels)} marked, {len(found[row + 1])} found"
+        yield tag("figure", tag("figcaption", said), photographs(both, said), class_="pair")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jointsearch.data.datasets import DATASETS, FILES
 from jointsearch.data.load import Loaded
-from jointsearch.data.object_datasets import OBJECT_FILES, LoadedObjects
+from jointsearch.data.object_datasets import OBJECT_FILES
+from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.objects import Padded
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
 from jointsearch.report.metric_facts import ACCURACY, MetricFacts, metric_facts
