@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,32 @@ import pytest
 import torch
 from PIL import Image
 
-from jointsearch import Backbone, Grid, Recipe, load_detector, load_network, run_grid
+from jointsearch import (
+    Backbone,
+    Coco,
+    DetectionGrid,
+    DFine,
+    FasterRcnn,
+    Grid,
+    Recipe,
+    RetinaNet,
+    Standard,
+    backbones_of,
+    load_detector,
+    load_network,
+    run_grid,
+)
 from jointsearch.data.datasets import Digits, Shapes
 from jointsearch.data.object_load import LoadedObjects
-from jointsearch.data.objects import collate
+from jointsearch.data.objects import Objects, Padded
 from jointsearch.data.standard import normalized
 from jointsearch.metrics.coco import AveragePrecision
+from jointsearch.networks.features import FeatureMaps
 from jointsearch.networks.trained import read_description
+from jointsearch.objectives.detection import Detection
+from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
+from tests.object_files import write_coco
 from tests.scripts_bench import run_script
 
 QUICK = ("seeds=[0]", "threads=1", "detector.channels=32", "device=cpu", "recipe.precision=float32")
@@ -150,8 +169,9 @@ def test_networks_of_a_run_become_backbones_beside_a_fresh_one(
     printed = capsys.readouterr().out
     assert "Training retinanet on none, trivialaugment, scratch x 1 seeds" in printed
     told = {row: json.loads((folder / row / "seed4/settings.json").read_text()) for row in ("none", "scratch")}
-    assert told["none"]["backbone"].startswith("tiny_cnn, weights ")
-    assert told["scratch"]["backbone"] == "tiny_cnn, fresh"
+    form = told["scratch"]["backbone"].removesuffix(", fresh")
+    assert form.startswith("tiny_cnn of form ")
+    assert told["none"]["backbone"].startswith(f"{form}, weights ")
     assert told["none"]["detector"]["channels"] == 32
     for row in ("none", "trivialaugment", "scratch"):
         assert f"| {row} |" in printed
@@ -184,7 +204,8 @@ WRONG = {
     "classes only": (("dataset=cifar10",), "dataset=cifar10 is not for scripts/detect.py; use it with"),
     "unknown detector": (("detector=retina",), "detector=retina is not known; did you mean retinanet"),
     "masks": (("detector.masks=true",), "detector.masks is not a setting of detector=RetinaNet"),
-    "mixing": (("recipe.mixing.mixup=0.2",), "are for classification; leave them out"),
+    "mixing": (("recipe.mixing.mixup=0.2",), "recipe.mixing is for classifiers; leave it out"),
+    "smoothing": (("recipe.label_smoothing=0.1",), "recipe.label_smoothing is for classifiers; leave it out"),
     "policy": (("policies=[auto]",), "auto"),
     "network": (("network=resnet81",), "network=resnet81 is not known; did you mean"),
     "no maps": (("network=tiny_mlp",), "gives no feature maps; choose one that gives maps"),
@@ -237,7 +258,76 @@ def read_losses(folder: Path) -> list[float]:
     return [record["train_loss"] for record in records if "train_loss" in record]
 
 
-def test_batches_of_one_detector_hold_one_size_of_canvas() -> None:
-    drawn = LoadedObjects(Shapes(reduced=8), masks=True).splits(0).train
-    images, objects = collate([drawn.source.read(row) for row in range(3)], drawn.classes)
-    assert replace(images, sizes=images.sizes).pixels.shape[2:] == objects.masks.shape[2:]  # type: ignore[union-attr]
+def test_scratch_alone_is_the_network_of_the_run(trained: Path) -> None:
+    assert backbones_of(trained, ["scratch"])["scratch"][4].told["network"] == "tiny_cnn"
+    assert tuple(backbones_of(trained)) == ("none", "trivialaugment", "scratch")
+    assert tuple(backbones_of(trained, [f"{trained}/none/"], [4])["none"]) == (4,)
+
+
+def test_rows_of_one_name_are_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "none", tmp_path / "none")
+    with pytest.raises(InputError, match="backbones names two rows none; rename the folder of one"):
+        backbones_of(None, [str(trained / "none"), str(tmp_path / "none")])
+
+
+def test_backbones_differ_by_form_and_weights_and_bring_their_normalization(trained: Path) -> None:
+    names = [Backbone.fresh("resnet18", size).identity() for size in (32, 224)]
+    rows = backbones_of(trained, None, [0])
+    names += [row[0].identity() for row in rows.values()]
+    assert len(set(names)) == 5
+    standard = Standard(flip=True, mean=(0.1,), std=(0.2,))
+    assert rows["none"][0].standard(standard) == replace(Shapes().standard, flip=True)
+    assert Backbone.fresh("resnet18").standard(standard) == standard
+
+
+def test_a_random_policy_and_a_searched_one_belong_to_their_seed(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        named_policy("random", None, seed).save(tmp_path / f"{seed}.json")
+    names = ("random", f"{tmp_path}/{{seed}}.json")
+    fresh = {seed: Backbone.fresh("tiny_cnn") for seed in (0, 1)}
+    grid = DetectionGrid({"scratch": fresh}, Shapes(), RetinaNet(), Recipe(), names)
+    for row in grid.policies:
+        plans = [grid.plan(row, seed, tmp_path, {}) for seed in (0, 1)]
+        assert plans[0].policy != plans[1].policy
+        assert plans[1].policy == named_policy("random", None, 1)
+
+
+def test_how_images_are_read_does_not_decide_a_result(tmp_path: Path) -> None:
+    fresh = {0: Backbone.fresh("tiny_cnn")}
+    path = write_coco(tmp_path)
+    told = []
+    for workers, in_memory in ((0, "never"), (2, "always")):
+        dataset = Coco(path=str(path), shorter=None, workers=workers, in_memory=in_memory)
+        grid = DetectionGrid({"scratch": fresh}, dataset, RetinaNet(), Recipe())
+        told.append(grid.plan("scratch", 0, tmp_path, {}).identity(LoadedObjects(dataset, masks=False).splits(0)))
+    assert told[0] == told[1]
+
+
+@pytest.mark.slow
+def test_coordinates_stay_exact_where_the_backbone_runs_in_bf16() -> None:
+    torch.manual_seed(0)
+    maps = FeatureMaps(Backbone.fresh("tiny_cnn").build())
+    images = Padded(torch.rand(1, 3, 96, 1100), torch.tensor([[96, 1100]]))
+    for settings in (RetinaNet(channels=8), FasterRcnn(channels=8)):
+        detector = settings.build(maps, 2, 96).eval()
+        seen: list[torch.dtype] = []
+        maps.network.stage1.register_forward_hook(lambda part, given, made, seen=seen: seen.append(made.dtype))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            [found] = detector(images)
+        assert seen[0] == torch.bfloat16
+        assert found["boxes"].dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["resnet18", "tiny_cnn"])
+def test_d_fine_takes_images_of_any_size(network: str) -> None:
+    torch.manual_seed(0)
+    maps = FeatureMaps(Backbone.fresh(network, 224 if network == "resnet18" else 32).build())
+    detector = DFine(channels=16, queries=10, decoder_layers=2).build(maps, 2, 96)
+    images = Padded(torch.rand(2, 3, 75, 101), torch.tensor([[75, 101], [60, 90]]))
+    boxes = torch.tensor([[[10.0, 10.0, 40.0, 50.0]]] * 2)
+    labels = Objects(boxes, torch.zeros(2, 1, dtype=torch.int64), images.sizes, None, (), ("a", "b"))
+    assert torch.isfinite(Detection().loss(detector.train(), images, labels))
+    with torch.no_grad():
+        found = detector.eval()(images)
+    assert len(found) == 2

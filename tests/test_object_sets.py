@@ -1,6 +1,7 @@
 """Images with objects as batches: sizes, padding, memory and streams, and the augmentation of all of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -185,6 +186,34 @@ def test_an_object_that_is_pushed_out_is_not_marked_any_more() -> None:
     changed = augmented(batch, away(1.0)).labels  # by 45 of 100 pixels to either side
     assert {tuple(labels) for labels in changed.labels.tolist()} == {(-1, 1), (0, -1)}
     assert (augmented(batch, away(0.4)).labels.labels >= 0).all()
+
+
+def test_without_a_motion_boxes_and_masks_are_as_they_are_marked() -> None:
+    thin = picture(20, 40, [[3, 4, 30, 5]])
+    marks = replace(thin.annotation, boxes=torch.tensor([[3.4, 4.2, 29.7, 4.9]], dtype=torch.float64))
+    batch = batch_of(replace(thin, annotation=marks))
+    colors = Policy((SubPolicy((OpChoice("Brightness", 1.0, 0.5),)),))
+    for policy in (None, colors):
+        changed = augmented(batch, policy).labels
+        assert torch.equal(changed.boxes, batch.labels.boxes)
+        assert torch.equal(changed.labels, batch.labels.labels)
+        assert torch.equal(changed.masks, batch.labels.masks)
+
+
+def test_the_fingerprint_tells_masks_and_crowds(drawn: ObjectSet) -> None:
+    def digest(change: Callable[[Annotation], Annotation]) -> bytes:
+        pictures = [drawn.source.read(row) for row in range(3)]
+        changed = tuple(replace(one, annotation=change(one.annotation)) for one in pictures)
+        return b"".join(ObjectSet(DrawnSource(changed), torch.arange(3), CLASSES * 4).fingerprint())
+
+    changes: list[Callable[[Annotation], Annotation]] = [
+        lambda one: one,
+        lambda one: replace(one, crowd=~one.crowd),
+        lambda one: replace(one, areas=one.areas + 1),
+        lambda one: replace(one, outlines=one.outlines[::-1] if one.outlines else None),
+        lambda one: replace(one, file="other.png"),
+    ]
+    assert len({digest(change) for change in changes}) == 5
 
 
 def test_an_image_may_lose_all_its_objects_and_is_a_target_without_boxes() -> None:

@@ -116,7 +116,7 @@ def test_nothing_is_visible_that_was_not_there_and_all_is_finite(numbers, shift,
     boxes = torch.tensor([[[x0, y0, x0 + width, y0 + height]]])
     op = torch.tensor([[op_tables().ops.index(OPS[name]) for name in ("TranslateX", "Rotate")]])
     magnitude = torch.tensor([[abs(shift) / 0.45, abs(angle) / 30]])
-    draw = draw_of(torch.zeros(1, dtype=torch.int64), op, magnitude, torch.rand(8, 1))
+    draw = draw_of(torch.zeros(1, dtype=torch.int64), op, magnitude, torch.full((8, 1), 0.3))
     moved = move_objects(boxes, draw, HEIGHT, WIDTH)
     assert torch.isfinite(moved.boxes).all()
     assert ((moved.visible >= 0) & (moved.visible <= 1)).all()

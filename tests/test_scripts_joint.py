@@ -273,7 +273,7 @@ def test_a_study_reads_its_data_once_and_tries_every_network_once(
         return new_network(name, *rest, **options)
 
     monkeypatch.setattr(Digits, "find", counted)
-    for module in ("plan", "trainer", "training"):
+    for module in ("plan", "task", "trainer", "training"):
         monkeypatch.setattr(f"jointsearch.loops.{module}.create_network", counted_network, raising=False)
     assert run_script("joint_search", *SEARCH, "controls=[none]") == 0
     assert len(reads) == 1

@@ -14,7 +14,7 @@ import torch
 
 from jointsearch import Study, StudyResult, compose_study, run_study
 from jointsearch.data.datasets import Digits, Folder
-from jointsearch.loops import plan as plan_module
+from jointsearch.loops import task as task_module
 from jointsearch.loops.grid import Grid, run_grid
 from jointsearch.loops.recipe import Recipe
 from jointsearch.report.comparison import compare
@@ -48,7 +48,7 @@ def tiny_study(**changes: Any) -> Study:
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often digits were read, and networks built."""
     counted = Counter[str]()
-    find, create = Digits.find, plan_module.create_network
+    find, create = Digits.find, task_module.create_network
 
     def found(settings: Digits) -> Any:
         counted["read"] += 1
@@ -59,7 +59,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return create(name, *rest)
 
     monkeypatch.setattr(Digits, "find", found)
-    monkeypatch.setattr(plan_module, "create_network", created)
+    monkeypatch.setattr(task_module, "create_network", created)
     return counted
 
 

@@ -5,18 +5,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from jointsearch.data.objects import Objects, Padded
+from jointsearch.data.objects import Objects, Padded, tight_boxes
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import ORDERS, Standard, normalize
 from jointsearch.protocols import Moment
 from search_spaces.augment.apply import PolicyDraw, apply_draw, draw_policy
-from search_spaces.augment.objects import check_moves_objects, move_masks, move_objects
+from search_spaces.augment.objects import acting, check_moves_objects, move_masks, move_objects
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 LEAST_VISIBLE = 0.25  # an object of which less is left is not marked any more
-LEAST_SIDE = 1.0  # pixels of a side of a box
+LEAST_SIDE = 1.0  # pixels that a side of a moved box has at least
 
 
 class WithPolicyOnObjects:
@@ -80,26 +80,20 @@ class _Part:
 
     def move(self, draw: PolicyDraw) -> None:
         """Apply a draw, and leave out the objects that it pushed out or covered."""
-        moved = move_objects(self.boxes, draw, *self.pixels.shape[-2:])
         self.pixels = apply_draw(self.pixels, draw)
-        self.boxes, gone = moved.boxes, moved.visible < LEAST_VISIBLE
+        rows = acting(draw).nonzero().flatten()
+        if not len(rows):
+            return
+        draw = draw.rows(rows)
+        moved = move_objects(self.boxes[rows], draw, *self.pixels.shape[-2:])
+        boxes, visible = moved.boxes, moved.visible
         if self.masks is not None:
-            self.masks = move_masks(self.masks, draw)
-            tight, empty = _boxes_of(self.masks)
+            before = self.masks[rows].sum((2, 3)).clamp(min=1)
+            masks = move_masks(self.masks[rows], draw)
+            tight, empty = tight_boxes(masks)
             # Around what is left of the object itself: a box around a turned box has room to spare.
-            self.boxes, gone = torch.where(empty[..., None], self.boxes, tight), gone | empty
-        gone |= ((self.boxes[..., 2:] - self.boxes[..., :2]) < LEAST_SIDE).any(-1)
-        self.labels = self.labels.masked_fill(gone, -1)
-
-
-def _boxes_of(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The tightest boxes (B, M, 4) of masks (B, M, H, W), and which masks are empty (B, M)."""
-    height, width = masks.shape[-2:]
-    columns, rows = masks.any(2).int(), masks.any(3).int()
-    edges = (
-        columns.argmax(-1),
-        rows.argmax(-1),
-        width - columns.flip(-1).argmax(-1),
-        height - rows.flip(-1).argmax(-1),
-    )
-    return torch.stack(edges, -1).float(), ~columns.any(-1)
+            boxes = torch.where(empty[..., None], boxes, tight)
+            visible = visible.minimum(masks.sum((2, 3)) / before)
+            self.masks = self.masks.index_copy(0, rows.to(masks.device), masks)
+        gone = (visible < LEAST_VISIBLE) | ((boxes[..., 2:] - boxes[..., :2]) < LEAST_SIDE).any(-1)
+        self.boxes[rows], self.labels[rows] = boxes, self.labels[rows].masked_fill(gone, -1)

@@ -11,7 +11,7 @@ from jointsearch.data.datasets import Shapes
 from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.data.object_load import LoadedObjects
 from jointsearch.device import choose_device
-from jointsearch.loops.backbones import NETWORK, SCRATCH, Backbone, Rows, backbones_of, trained_rows
+from jointsearch.loops.backbones import NETWORK, SCRATCH, Backbone, Backbones, backbones_of, trained_rows
 from jointsearch.loops.detect import NO_POLICY, DetectionGrid, run_detection, typical_side
 from jointsearch.loops.recipe import Recipe
 from jointsearch.networks.detectors import DetectorSettings, RetinaNet
@@ -42,7 +42,7 @@ class Settings:
         None, help="rows of run, folders of trainings, or scratch; null: all of run, and scratch"
     )
     policies: tuple[str, ...] = setting((NO_POLICY,), help="on the detector's own images, one row for each")
-    detector: DetectorSettings = group(RetinaNet, help="retinanet, faster_rcnn, mask_rcnn")
+    detector: DetectorSettings = group(RetinaNet, help="retinanet, faster_rcnn, mask_rcnn, d_fine")
     dataset: ObjectSettings = group(Shapes, help="the images with their objects")
     network: str | None = setting(None, help="of scratch, where run names no networks; null: wide_resnet16_1")
     recipe: Recipe = group(Recipe, help="how every row is trained")
@@ -90,8 +90,9 @@ def output_folder(given: Settings) -> Path:
 
 def grid_of(given: Settings, loaded: LoadedObjects) -> DetectionGrid:
     """The trainings that are asked for."""
-    only_scratch = given.backbones == (SCRATCH,) or (given.backbones is None and not trained_rows(given.run or ""))
-    backbones: Rows = {} if only_scratch else backbones_of(given.run, given.backbones, given.seeds)
+    trained = given.run is not None and bool(trained_rows(given.run))
+    only_scratch = not trained and given.backbones in (None, (SCRATCH,))
+    backbones: Backbones = {} if only_scratch else backbones_of(given.run, given.backbones, given.seeds)
     if only_scratch or (given.network is not None and SCRATCH in backbones):
         seeds = given.seeds or next(map(tuple, backbones.values()), DEFAULT_SEEDS)
         side = typical_side(loaded.splits(seeds[0]).train)

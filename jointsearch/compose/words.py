@@ -87,7 +87,7 @@ def compose_words(config_name: str, words: Sequence[str], settings: Mapping[str,
     more = values.get("plugins", [])
     for plugin in [*_plugins(words), *([more] if isinstance(more, str) else more)]:
         registry.load_plugin(plugin)
-    overrides = [word for word in (*words, *_choices_among(values)) if word not in nothing]
+    overrides = [word for word in (*words, *_choices_among(values, config_name)) if word not in nothing]
     _check_choices(config_name, overrides)
     try:
         found: Any = OmegaConf.to_container(_combined(config_name, overrides), resolve=True)
@@ -103,7 +103,7 @@ def compose_words(config_name: str, words: Sequence[str], settings: Mapping[str,
     return Composed({str(name): value for name, value in found.items()}, frozenset(typed), brought, halves)
 
 
-def _choices_among(values: dict[str, Any]) -> list[str]:
+def _choices_among(values: dict[str, Any], config_name: str) -> list[str]:
     """The words of Python values that choose one of a group. An object chooses what goes with its class, and stays."""
     words = []
     for name in [name for name in values if name in groups()]:
@@ -113,7 +113,7 @@ def _choices_among(values: dict[str, Any]) -> list[str]:
         elif is_settings(value):
             words += [f"{name}={choice}" for choice in groups()[name] if class_of(name, choice) is type(value)][:1]
         elif not isinstance(value, dict):
-            names = ", ".join(groups()[name])
+            names = ", ".join(offered(name, config_name))
             raise InputError(f"{name} is {shown(value)}; give a settings object, a dict of settings, or one of {names}")
     return words
 

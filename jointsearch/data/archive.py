@@ -13,13 +13,13 @@ from pathlib import Path
 
 from jointsearch.data.files import (
     DEFLATED,
-    MAX_FILE_BYTES,
     STORED,
     Entry,
     Finding,
     Listing,
     ZipMember,
     is_ignored,
+    most_bytes,
     name_bytes,
     read_slice,
     read_span,
@@ -79,8 +79,8 @@ def _refusal(name: str, parts: list[str], kind: str, size: int, earlier: int) ->
         return "points out of the archive; make the archive again with names below its own folder"
     if kind not in ("file", "folder"):
         return f"is {kind}, but only regular files are read; make the archive again with the file itself"
-    if size > MAX_FILE_BYTES:
-        return f"has {size:,} bytes, but an image file may have {MAX_FILE_BYTES:,}; remove it or make it smaller"
+    if size > (most := most_bytes(name)):
+        return f"has {size:,} bytes, but an image file may have {most:,}; remove it or make it smaller"
     if earlier:
         return "is in the archive twice under one name; make the archive again with each file once"
     return ""

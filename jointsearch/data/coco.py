@@ -2,6 +2,7 @@
 
 import json
 import math
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,15 @@ from typing import Any
 
 from jointsearch.data.files import Entry, Finding, Listing, shown
 from jointsearch.data.folder import list_files
-from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, Strictness, annotation, run_lengths
+from jointsearch.data.marked import (
+    FoundObjects,
+    Marked,
+    MarkedFiles,
+    Strictness,
+    annotation,
+    check_outline,
+    problems_of,
+)
 from jointsearch.data.objects import Annotation
 from search_spaces.errors import InputError
 
@@ -39,7 +48,8 @@ def find_coco(path: Path, places: Mapping[str, Place], masks: bool, drop: bool) 
     """The splits of a folder or an archive; the categories of the training file are the classes."""
     listing = list_files(path)
     files = {entry.name: entry for entry in listing.entries}
-    problems = list(listing.problems)
+    used = [f"{place.images}/" for place in places.values()] + [place.file for place in places.values()]
+    problems = problems_of(listing, used)
     documents = {split: _document(listing, files, place.file, problems) for split, place in places.items()}
     train = documents["train"]
     number = {identity: label for label, identity in enumerate(sorted(train.classes))}
@@ -67,16 +77,20 @@ class _Reader:
 
     def images(self, document: _Document, folder: str) -> Iterator[tuple[Entry, Annotation]]:
         """Every image that is there, with what is marked in it."""
+        seen: set[str] = set()
         for identity, image in document.images.items():
             name = image.get("file_name")
             size: tuple[Any, Any] = image.get("height"), image.get("width")
             place = f"{document.place}, image {shown(str(name))}"
-            entry = self.files.get(f"{folder}/{name}" if folder else str(name))
+            entry = self.files.get(posixpath.normpath(f"{folder}/{name}"))
             if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
                 self._problem(place, f"has the size {size[1]}x{size[0]}; give its width and height")
             elif entry is None:
-                self._problem(place, f"is not in {shown(folder) or 'the folder'}; put the file there")
+                self._problem(place, f"is not in {shown(folder)}; put the file there, or set the folder of images")
+            elif entry.name in seen:
+                self._problem(place, "is the file of an earlier image too; keep one record of it")
             else:
+                seen.add(entry.name)
                 objects = list(self._objects(document, identity, size))
                 strict = Strictness(self.drop, self.problems)
                 yield entry, annotation((place, str(name)), size, objects, self.masks, strict)
@@ -92,7 +106,7 @@ class _Reader:
     def _marked(self, record: dict[str, Any], where: str, size: tuple[int, int]) -> Marked:
         """One annotation; errors leave out where it stands."""
         category, box, crowd = record.get("category_id"), record.get("bbox"), record.get("iscrowd", 0)
-        if category not in self.number:
+        if not _is_count(category) or category not in self.number:
             raise InputError(f"is of the category {shown(str(category))}, which no category has as its id; correct it")
         if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
             raise InputError(f"has the bbox {shown(str(box))}; wanted four numbers, x y width height")
@@ -125,11 +139,16 @@ def _check_outline(outline: Any, size: tuple[int, int], where: str) -> None:
     elif outline.get("size") != list(size):
         told = shown(str(outline.get("size")))
         raise InputError(f"has run lengths of the size {told}; wanted {list(size)}, as its image")
+    elif isinstance(outline["counts"], list) and not all(map(_is_count, outline["counts"])):
+        raise InputError("has run lengths that are not whole numbers from 0 on; mend its segmentation")
     elif isinstance(outline["counts"], list) and sum(outline["counts"]) != size[0] * size[1]:
         told = f"has run lengths of {sum(outline['counts'])} pixels"
         raise InputError(f"{told}; wanted {size[0] * size[1]}, as its image")
-    else:
-        run_lengths(outline, size, where)
+    check_outline(outline, size, where)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_number(value: Any) -> bool:
@@ -149,7 +168,7 @@ def _document(listing: Listing, files: dict[str, Entry], name: str, problems: li
     for record in parts["categories"]:
         identity: Any = record.get("id")
         said: Any = record.get("name")
-        usable = isinstance(identity, int) and isinstance(said, str)
+        usable = _is_count(identity) and isinstance(said, str)
         if not usable or identity in classes or said in classes.values():
             text = f"has the category {shown(str(record))}; each needs an id and a name of its own"
             problems.append(Finding("error", place, text))
@@ -159,14 +178,14 @@ def _document(listing: Listing, files: dict[str, Entry], name: str, problems: li
         raise InputError(f"{place} has no categories; name at least one")
     images: dict[int, dict[str, Any]] = {}
     for record in parts["images"]:
-        if not isinstance(record.get("id"), int) or record["id"] in images:
+        if not _is_count(record.get("id")) or record["id"] in images:
             text = f"has the image id {shown(str(record.get('id')))} twice or in no number; give each image its own"
             problems.append(Finding("error", place, text))
         else:
             images[record["id"]] = record
     of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for record in parts["annotations"]:
-        if record.get("image_id") not in images:
+        if not _is_count(record.get("image_id")) or record["image_id"] not in images:
             text = f"is of the image {shown(str(record.get('image_id')))}, which is not among images; add or remove it"
             problems.append(Finding("error", f"{place}, annotation {shown(str(record.get('id')))},", text))
         else:

@@ -9,6 +9,7 @@ from search_spaces.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 MAX_FILE_BYTES = 2**28  # an image file of more than 256 MiB is refused as a mistake or an attack
+MAX_JSON_BYTES = 2**32  # COCO's annotations have 450 MB
 STORED, DEFLATED = 0, 8  # the supported compression methods of a zip
 
 
@@ -59,7 +60,12 @@ def is_ignored(part: str) -> bool:
 
 def read_file(path: Path, name: str) -> bytes:
     """The bytes of a file on disk."""
-    return read_span(path, 0, MAX_FILE_BYTES, name)
+    return read_span(path, 0, most_bytes(name), name)
+
+
+def most_bytes(name: str) -> int:
+    """How many bytes a file of this name may have."""
+    return MAX_JSON_BYTES if name.lower().endswith(".json") else MAX_FILE_BYTES
 
 
 def read_span(path: Path, offset: int, size: int, name: str) -> bytes:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from jointsearch.data.archive import list_archive
 from jointsearch.data.files import (
-    MAX_FILE_BYTES,
     Entry,
     Finding,
     Listing,
     is_ignored,
+    most_bytes,
     name_bytes,
     read_file,
     shown,
@@ -80,10 +80,8 @@ def _refusal(root: Path, file: Path, depth: int) -> str:
         return "lies too deep; give folders of the form <class>/<image>" if depth > MAX_DEPTH else ""
     if not stat.S_ISREG(found.st_mode):
         return "is a device, a pipe or a socket, but only regular files are read; remove it"
-    if found.st_size > MAX_FILE_BYTES:
-        return (
-            f"has {found.st_size:,} bytes, but an image file may have {MAX_FILE_BYTES:,}; make it smaller or remove it"
-        )
+    if found.st_size > (most := most_bytes(file.name)):
+        return f"has {found.st_size:,} bytes, but an image file may have {most:,}; make it smaller or remove it"
     return ""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jointsearch.data.decode import decode_image
-from jointsearch.data.files import Entry, Finding, shown
+from jointsearch.data.files import Entry, Finding, Listing, shown
 from jointsearch.data.objects import Annotation, Outline, Picture, scaled, size_within
 from search_spaces.errors import InputError
 
@@ -98,6 +98,16 @@ def _checked(box: Sequence[float], size: tuple[int, int]) -> tuple[str, Any]:
     return f"{said} sticks out of its image of {width}x{height}; it is cut off" if out > ROUNDING else "", inside
 
 
+def problems_of(listing: Listing, used: Sequence[str]) -> list[Finding]:
+    """The problems of a listing that concern the files or folders that are used; a folder ends with a slash."""
+    root = shown(f"{listing.root}/")
+    return [
+        problem
+        for problem in listing.problems
+        if any(problem.file.removeprefix(root).startswith(shown(name)) for name in used)
+    ]
+
+
 @dataclass(frozen=True)
 class FileSource:
     """Pictures decoded from files, at the size at which they are trained on."""
@@ -117,9 +127,10 @@ class FileSource:
         pixels = decode_image(self.entries[row].read(), marked.name, 3)
         if tuple(pixels.shape[1:]) != marked.size:
             (h, w), (height, width) = pixels.shape[1:], marked.size
+            turned = " (it is stored turned, by EXIF, and is shown upright)" if (w, h) == (height, width) else ""
             raise InputError(
-                f"{marked.name} has {w}x{h} pixels and its annotation says {width}x{height}, so that its boxes may be "
-                "anywhere; correct the annotation or the image"
+                f"{marked.name} has {w}x{h} pixels{turned} and its annotation says {width}x{height}, so that its boxes "
+                "may be anywhere; correct the annotation or the image"
             )
         masks = None if marked.outlines is None else masks_of(marked)
         return scaled(Picture(pixels, marked, masks), self.size(row))
@@ -134,7 +145,25 @@ def masks_of(marked: Annotation) -> Tensor:
 
 def mask_of(outline: Outline, size: tuple[int, int], name: str) -> np.ndarray:
     """The mask (h, w) of an outline, uint8."""
-    return coco_masks().decode(run_lengths(outline, size, name))
+    try:
+        return coco_masks().decode(run_lengths(outline, size, name))
+    except InputError:
+        raise
+    except Exception as error:  # written in C, it raises whatever it likes
+        raise _undrawable(name, error) from error
+
+
+def check_outline(outline: Outline, size: tuple[int, int], name: str) -> None:
+    """Raise InputError for a mask that cannot be drawn, or is of another size."""
+    height, width = size
+    if isinstance(outline, list) and any(
+        not (-width <= x <= 2 * width and -height <= y <= 2 * height)
+        for polygon in outline
+        for x, y in zip(polygon[::2], polygon[1::2], strict=True)
+    ):
+        raise InputError(f"{name} has a polygon far outside of its image of {width}x{height}; mend its segmentation")
+    if not isinstance(outline, list) and mask_of(outline, size, name).shape != size:
+        raise InputError(f"{name} has a mask of another size than its image of {width}x{height}; mend its segmentation")
 
 
 def run_lengths(outline: Outline, size: tuple[int, int], name: str) -> dict[str, Any]:
@@ -145,8 +174,12 @@ def run_lengths(outline: Outline, size: tuple[int, int], name: str) -> dict[str,
         if isinstance(outline["counts"], list):
             return coco_masks().frPyObjects(outline, *size)
         return outline
-    except Exception as error:  # written in C, it raises whatever it likes
-        raise InputError(f"{shown(name)} has a mask that cannot be drawn ({error}); mend its annotation") from error
+    except Exception as error:
+        raise _undrawable(name, error) from error
+
+
+def _undrawable(name: str, error: Exception) -> InputError:
+    return InputError(f"{name} has a mask that cannot be drawn ({type(error).__name__}); mend its segmentation")
 
 
 def coco_masks() -> Any:

@@ -6,6 +6,7 @@
 Every class finds its images by `find_objects(masks)`; masks are read only where a detector wants them.
 """
 
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -127,7 +128,9 @@ class Coco:
         """The annotations and files, with everything that does not fit."""
         files = {"train": self.train, "validation": self.validation, "test": self.test}
         folders = {"train": self.train_images, "validation": self.validation_images, "test": self.test_images}
-        places = {split: Place(file, folders[split].strip("/")) for split, file in files.items() if file is not None}
+        places = {
+            split: Place(file, posixpath.normpath(folders[split])) for split, file in files.items() if file is not None
+        }
         return find_coco(place(self), places, masks, self.drop_boxes)
 
 

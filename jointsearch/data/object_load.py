@@ -17,6 +17,7 @@ class LoadedObjects:
     def __init__(self, settings: ObjectSettings, masks: bool) -> None:
         self.settings = settings
         self.found = settings.find_objects(masks)
+        self._splits: dict[int, DataSplits] = {}
         self._decoded: dict[int, dict[int, Picture]] = {}  # by source and row
 
     @property
@@ -26,6 +27,11 @@ class LoadedObjects:
 
     def splits(self, seed: int) -> DataSplits:
         """The training, validation and test images; the seed chooses which of a reduced set are kept."""
+        if seed not in self._splits:
+            self._splits = {seed: self._divided(seed)}  # of one seed at a time: each has a digest of its own
+        return self._splits[seed]
+
+    def _divided(self, seed: int) -> DataSplits:
         parts = {split: self._set(split) for split in ("train", "validation", "test")}
         if "test" not in self.found.sources:
             parts["train"], parts["test"] = self._held_out(parts["train"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -104,14 +105,14 @@ class ObjectSet:
         return Batch(*collate([picture] * count, self.classes), torch.arange(count)).to(self.device)
 
     def fingerprint(self) -> Iterator[bytes]:
-        """What tells this set from others: classes, rows, what is marked, and pixels where they are in memory."""
+        """What tells this set from others: classes, rows, names of files and all that is marked."""
         yield "\n".join(self.classes).encode()
         yield self.rows.numpy().tobytes()
-        for row, annotation in zip(self.rows.tolist(), self.annotations, strict=True):
+        for annotation in self.annotations:
             yield annotation.file.encode(errors="surrogateescape")
-            yield annotation.boxes.numpy().tobytes() + annotation.labels.numpy().tobytes()
-            if self.decoded is not None:
-                yield self.decoded[row].pixels.contiguous().numpy().tobytes()
+            for marks in (annotation.boxes, annotation.labels, annotation.crowd, annotation.areas):
+                yield marks.numpy().tobytes()
+            yield json.dumps(annotation.outlines, default=str).encode()
 
 
 def _read(source: PictureSource, rows: list[list[int]], workers: int) -> Iterator[list[tuple[int, Picture]]]:
@@ -124,10 +125,13 @@ def _read(source: PictureSource, rows: list[list[int]], workers: int) -> Iterato
         # Without a generator of its own the loader draws a seed from the global one.
         generator=torch.Generator(),
     )
-    for pictures in loader:
-        for _, picture in pictures:
-            if isinstance(picture, InputError):
-                raise picture
+    for read in loader:
+        pictures = []
+        for row, pixels, masks in read:
+            if isinstance(pixels, InputError):
+                raise pixels
+            drawn = None if masks is None else torch.from_numpy(masks)
+            pictures.append((row, Picture(torch.from_numpy(pixels), source.annotations[row], drawn)))
         yield pictures
 
 
@@ -135,12 +139,15 @@ def _read(source: PictureSource, rows: list[list[int]], workers: int) -> Iterato
 class _Pictures(Dataset):
     source: PictureSource
 
-    def __getitem__(self, row: int) -> tuple[int, Picture | InputError]:
+    def __getitem__(self, row: int) -> tuple[int, Any, Any]:
         # A loader wraps an exception of a worker into a traceback of many lines; a returned value arrives unchanged.
+        # Arrays, because each tensor of a worker keeps a file open for as long as it is kept.
         try:
-            return row, self.source.read(row)
+            picture = self.source.read(row)
         except InputError as error:
-            return row, error
+            return row, error, None
+        masks = None if picture.masks is None else picture.masks.numpy()
+        return row, picture.pixels.numpy(), masks
 
 
 def _as_they_are(pictures: list) -> list:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from jointsearch.data.object_sets import ObjectSplits, PictureSource
-from jointsearch.data.objects import Annotation, Picture
+from jointsearch.data.objects import Annotation, Picture, tight_boxes
 from jointsearch.data.shapes import CLASSES, FINE, POLARITIES, tetromino_masks
 
 SIDE = 64
@@ -78,13 +78,11 @@ def draw_pictures(count: int, masks: bool, generator: torch.Generator) -> tuple[
 
 
 def _picture(place: int, pixels: Tensor, labels: Tensor, masks: Tensor, with_masks: bool) -> Picture:
-    columns, rows = masks.any(1).int(), masks.any(2).int()
-    edges = (columns.argmax(1), rows.argmax(1), SIDE - columns.flip(1).argmax(1), SIDE - rows.flip(1).argmax(1))
     marked = Annotation(
         f"shapes image {place}",
         f"{place}.png",
         (SIDE, SIDE),
-        torch.stack(edges, 1).double(),
+        tight_boxes(masks)[0].double(),
         labels,
         torch.zeros(len(labels), dtype=torch.bool),
         masks.sum((1, 2)).double(),

@@ -124,6 +124,19 @@ def scaled(picture: Picture, size: tuple[int, int]) -> Picture:
     return replace(picture, pixels=pixels, masks=masks)
 
 
+def tight_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The tightest boxes (..., 4) of masks (..., H, W), and which masks are empty (...)."""
+    height, width = masks.shape[-2:]
+    columns, rows = masks.any(-2).int(), masks.any(-1).int()
+    edges = (
+        columns.argmax(-1),
+        rows.argmax(-1),
+        width - columns.flip(-1).argmax(-1),
+        height - rows.flip(-1).argmax(-1),
+    )
+    return torch.stack(edges, -1).float(), ~columns.any(-1)
+
+
 def collate(pictures: Sequence[Picture], classes: tuple[str, ...]) -> tuple[Padded, Objects]:
     """Pictures as a batch. Crowds are left out of the boxes: no detector is trained on them."""
     sizes = torch.tensor([picture.pixels.shape[1:] for picture in pictures])

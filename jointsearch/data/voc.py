@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 from jointsearch.data.files import IMAGE_SUFFIXES, Entry, Finding, Listing, name_bytes, shown
 from jointsearch.data.folder import list_files
-from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, Strictness, annotation
+from jointsearch.data.marked import FoundObjects, Marked, MarkedFiles, Strictness, annotation, problems_of
 from search_spaces.errors import InputError
 
 MAX_XML_BYTES = 2**22
+FOLDERS = ("Annotations", "JPEGImages", "ImageSets")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -32,6 +33,7 @@ class _Tree:
     """The files of a data set by their names below the folder that holds all of it."""
 
     root: str
+    base: str  # of the names in the listing
     files: dict[str, Entry]
 
     def shown(self, name: str) -> str:
@@ -46,7 +48,7 @@ def find_voc(path: Path, lists: dict[str, str | None], first_pixel: int, drop: b
     """
     listing = list_files(path)
     tree = _tree(listing)
-    problems = list(listing.problems)
+    problems = problems_of(listing, [f"{tree.base}{folder}/" for folder in FOLDERS])
     images = {split: _images(tree, name, first_pixel, problems) for split, name in lists.items()}
     class_names = {name for image in images["train"] for name, _ in image.objects}
     classes = tuple(sorted(class_names, key=name_bytes))
@@ -71,25 +73,28 @@ def find_voc(path: Path, lists: dict[str, str | None], first_pixel: int, drop: b
 
 def _tree(listing: Listing) -> _Tree:
     """The folder with Annotations, JPEGImages and ImageSets, wherever in the listing it lies."""
-    bases = {entry.name.partition("Annotations/")[0] for entry in listing.entries if "Annotations/" in entry.name}
+    names = (f"/{entry.name}" for entry in listing.entries)
+    bases = {name.partition("/Annotations/")[0] for name in names if "/Annotations/" in name}
     if len(bases) != 1:
         raise InputError(
             f"{shown(listing.root)} has {len(bases)} folders Annotations; give the place of one data set with "
             "Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt"
         )
-    base = bases.pop()
+    base = f"{bases.pop()}/".removeprefix("/")
     files = {entry.name.removeprefix(base): entry for entry in listing.entries if entry.name.startswith(base)}
-    return _Tree(f"{listing.root}/{base}".rstrip("/"), files)
+    return _Tree(f"{listing.root}/{base}".rstrip("/"), base, files)
 
 
 def _images(tree: _Tree, name: str | None, first_pixel: int, problems: list[Finding]) -> list[_Image]:
     """The images that a list names."""
     stems, source = _named(tree, name, problems), "Annotations" if name is None else f"{name}.txt"
-    pictures = {
-        os.path.splitext(os.path.basename(path))[0]: entry
-        for path, entry in tree.files.items()
-        if path.startswith("JPEGImages/") and path.lower().endswith(IMAGE_SUFFIXES)
-    }
+    pictures: dict[str, Entry] = {}
+    for path, entry in tree.files.items():
+        if path.startswith("JPEGImages/") and path.lower().endswith(IMAGE_SUFFIXES):
+            stem = os.path.splitext(path.removeprefix("JPEGImages/"))[0]
+            if stem in pictures and stem in set(stems):
+                problems.append(Finding("error", tree.shown(path), "has a twin with another suffix; keep one"))
+            pictures[stem] = entry
     found = []
     for stem in stems:
         xml = f"Annotations/{stem}.xml"
@@ -144,8 +149,8 @@ def _image(entry: Entry, place: str, data: bytes, first_pixel: int) -> _Image:
         x0, y0, x1, y1 = (_number(box, corner) for corner in CORNERS)
         # Both ends are pixels that belong to the object, and the first pixel of an image covers [0, 1].
         corners = (x0 - first_pixel, y0 - first_pixel, x1 - first_pixel + 1, y1 - first_pixel + 1)
-        if x1 <= x0 or y1 <= y0:
-            corners = (x0, y0, x1, y1)  # of no size, as the file has it
+        if x1 <= x0 or y1 <= y0:  # one pixel by the rule, and in the files of every tool a mistake
+            corners = (x0, y0, x1, y1)
         hard = (marked.findtext("difficult") or "0").strip() == "1"
         objects.append((name.strip(), Marked(f"{place}, object {count},", 0, corners, hard)))
     return _Image(entry, place, (int(height), int(width)), tuple(objects))

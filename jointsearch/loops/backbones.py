@@ -1,14 +1,15 @@
 """Backbones of detectors: the networks of trainings, and the same with fresh weights."""
 
 import hashlib
-import os
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from jointsearch.data.standard import Standard
 from jointsearch.networks.create import check_network_name
 from jointsearch.networks.trained import WEIGHTS_FILE, build_network, load_network, read_description
 from search_spaces.errors import InputError
@@ -57,15 +58,20 @@ class Backbone:
 
     def identity(self) -> str:
         """What tells it from others, in words."""
-        digest = None
+        form = {key: value for key, value in sorted(self.told.items()) if key != "classes"}
+        weights = "fresh"
         if self.weights is not None:
-            digest = hashlib.sha256((self.weights / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
-        genotype = self.told["options"].get("genotype")
-        cells = "" if genotype is None else f", cells {hashlib.sha256(repr(genotype).encode()).hexdigest()[:16]}"
-        return f"{self.told['network']}{cells}, {'fresh' if digest is None else f'weights {digest}'}"
+            weights = f"weights {_digest((self.weights / WEIGHTS_FILE).read_bytes())}"
+        return f"{self.told['network']} of form {_digest(json.dumps(form).encode())}, {weights}"
+
+    def standard(self, standard: Standard) -> Standard:
+        """The augmentation of a data set, with the normalization that the backbone was trained with, if it was."""
+        if "mean" not in self.told:
+            return standard
+        return replace(standard, mean=tuple(self.told["mean"]), std=tuple(self.told["std"]))
 
 
-Rows = dict[str, dict[int, Backbone]]  # by name and seed
+Backbones = dict[str, dict[int, Backbone]]  # by name and seed
 
 
 def trained_rows(run: Path | str) -> dict[str, dict[int, Path]]:
@@ -75,17 +81,23 @@ def trained_rows(run: Path | str) -> dict[str, dict[int, Path]]:
 
 def backbones_of(
     run: Path | str | None, names: Sequence[str] | None = None, seeds: Sequence[int] | None = None
-) -> Rows:
+) -> Backbones:
     """Rows of a run, folders of trainings, or "scratch"; without names all rows of the run, and scratch.
 
     Every row has all seeds, those of the run where none are named.
     """
     rows = {} if run is None else trained_rows(run)
-    found: Rows = {}
-    for name in (*rows, SCRATCH) if names is None else names:
-        row = rows.get(name) or _rows(Path(name).glob(f"seed*/{WEIGHTS_FILE}")).get(os.path.basename(name))
+    wanted_rows = (*rows, SCRATCH) if names is None else names
+    if set(wanted_rows) == {SCRATCH} and rows:
+        return {SCRATCH: backbones_of(run, [next(iter(rows)), SCRATCH], seeds)[SCRATCH]}
+    found: Backbones = {}
+    for name in wanted_rows:
         if name == SCRATCH:
             continue
+        short = Path(name).name
+        row = rows.get(name) or _rows(Path(name).glob(f"seed*/{WEIGHTS_FILE}")).get(short)
+        if short in found:
+            raise InputError(f"backbones names two rows {short}; rename the folder of one")
         if not row:
             there = f"; {run} has {', '.join(rows)}" if rows else "; run=FOLDER names a run with trained networks"
             raise InputError(f"backbones names {shown_path(Path(name))}, which holds no trained network{there}")
@@ -93,11 +105,15 @@ def backbones_of(
         if missing := [str(seed) for seed in wanted if seed not in row]:
             told = f"{shown_path(Path(name))} has no network of seed {', '.join(missing)}"
             raise InputError(f"{told}; set seeds to those it has")
-        found[os.path.basename(name)] = {seed: Backbone.of(row[seed]) for seed in wanted}
+        found[short] = {seed: Backbone.of(row[seed]) for seed in wanted}
     first = next(iter(found.values()), None)
-    if first is not None and (names is None or SCRATCH in names):
+    if first is not None and SCRATCH in wanted_rows:
         found[SCRATCH] = {seed: backbone.refreshed() for seed, backbone in first.items()}
     return found
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _rows(files: Iterable[Path]) -> dict[str, dict[int, Path]]:

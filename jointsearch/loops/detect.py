@@ -16,8 +16,8 @@ from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.data.sets import DataSplits
-from jointsearch.loops.backbones import Backbone, Rows
-from jointsearch.loops.grid import check_grid, check_seeds, folder_name, plain_dataset, run_grid
+from jointsearch.loops.backbones import Backbone, Backbones
+from jointsearch.loops.grid import SEED, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import Task
@@ -25,10 +25,15 @@ from jointsearch.metrics.coco import AveragePrecision
 from jointsearch.networks.detectors import DetectorSettings
 from jointsearch.networks.features import FeatureMaps
 from jointsearch.objectives.detection import Detection
+from jointsearch.runs.run_folder import check_writable
 from jointsearch.settings import as_plain
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
 
+OF_CLASSIFIERS = ("mixing", "label_smoothing", "drop_rate", "drop_path", "auxiliary_weight")
+READING = ("workers", "in_memory")
 NO_POLICY = "none"
 EVALUATION_BATCH = 8
 
@@ -63,6 +68,10 @@ class NewDetector:
         }
 
 
+def _policy(name: str, seed: int) -> Policy | PolicySchedule:
+    return resolve_policy(name.replace(SEED, str(seed)), None, seed)
+
+
 def detection(settings: DetectorSettings, backbone: Backbone) -> Task:
     """The task of a detector on a backbone."""
     return Task(
@@ -88,7 +97,7 @@ def typical_side(images: ObjectSet) -> int:
 class DetectionGrid:
     """What is trained: a detector on every backbone, under every policy, with every seed, all else equal."""
 
-    backbones: Rows  # by name and seed
+    backbones: Backbones  # by name and seed
     dataset: ObjectSettings
     detector: DetectorSettings
     recipe: Recipe
@@ -111,11 +120,10 @@ class DetectionGrid:
                 rows[name] = (backbone, policy)
         object.__setattr__(self, "rows", rows)
         for policy in self.policy_names:
-            WithPolicyOnObjects(resolve_policy(policy), self.dataset.standard)
-        if self.recipe.mixing or self.recipe.drop_path or self.recipe.auxiliary_weight:
-            raise InputError(
-                "recipe.mixing, recipe.drop_path and recipe.auxiliary_weight are for classification; leave them out"
-            )
+            for seed in self.seeds:
+                WithPolicyOnObjects(_policy(policy, seed), self.dataset.standard)
+        if unread := [name for name in OF_CLASSIFIERS if getattr(self.recipe, name)]:
+            raise InputError(f"recipe.{', recipe.'.join(unread)} is for classifiers; leave it out")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -132,12 +140,13 @@ class DetectionGrid:
         backbone, policy = self.rows[row]
         return Plan(
             folder=folder / row / f"seed{seed}",
-            policy=resolve_policy(policy),
+            policy=_policy(policy, seed),
             network=self.detector.name,
             recipe=self.recipe,
-            standard=self.dataset.standard,
+            standard=self.backbones[backbone][seed].standard(self.dataset.standard),
             seed=seed,
-            dataset=plain_dataset(self.dataset),
+            # How images are read decides nothing.
+            dataset={name: value for name, value in plain_dataset(self.dataset).items() if name not in READING},
             task=detection(self.detector, self.backbones[backbone][seed]),
             **options,
         )
@@ -154,6 +163,8 @@ def run_detection(
 
     Arguments are those of run_grid; without `loaded` the data set is read here.
     """
+    check_writable(Path(folder))
     loaded = loaded or LoadedObjects(grid.dataset, grid.detector.masks)
-    checked(check_grid(grid, folder, loaded, **options))
+    rows = {backbone: row for row, (backbone, _) in reversed(grid.rows.items())}
+    checked(sum(check_grid(grid, folder, loaded, row, **options) for row in rows.values()) / len(rows))
     return run_grid(grid, folder, loaded=loaded, **options)

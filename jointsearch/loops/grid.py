@@ -158,10 +158,13 @@ class LoadedData(Protocol):
         """The training, validation and test images of a seed."""
 
 
-def check_grid(grid: Rows, folder: Path | str, loaded: LoadedData, **options: Any) -> float:
-    """Raise InputError for what would go wrong later, before anything is written. Returns the expected seconds."""
+def check_grid(grid: Rows, folder: Path | str, loaded: LoadedData, row: str | None = None, **options: Any) -> float:
+    """Raise InputError for what would go wrong later, before anything is written. Returns the expected seconds.
+
+    One row is tried, the first where none is named; the seconds are those of all rows if they are like it.
+    """
     splits = loaded.splits(grid.seeds[0])
-    plan = grid.plan(grid.policies[0], grid.seeds[0], Path(folder), options)
+    plan = grid.plan(row or grid.policies[0], grid.seeds[0], Path(folder), options)
     check_folder(plan, splits, Path(folder))
     steps = grid.recipe.check_steps(len(splits.train)) * grid.recipe.epochs
     return try_plan(plan, splits, plain_steps(plan)) * steps * len(grid.seeds) * len(grid.policies)

@@ -75,6 +75,7 @@ class Detector(nn.Module):
         super().__init__()
         model.transform = Unscaled()
         self.model = model
+        self._maps = (maps,)  # not a second child: its weights are those of the model
         self.background = int(background)  # classes that the model counts before ours
         freeze(maps, frozen_stages, batch_norm)
 
@@ -86,9 +87,10 @@ class Detector(nn.Module):
 
     def forward(self, images: Padded, objects: Objects | None = None) -> Any:
         """Losses by name where objects are given; else boxes, labels, scores and masks of each image."""
-        if objects is not None:
-            return self.model(images.each(), self._targets(objects))
-        found = self.model(images.each())
+        with self._maps[0].alone_in_bf16(images.pixels):
+            if objects is not None:
+                return self.model(images.each(), self._targets(objects))
+            found = self.model(images.each())
         return [one | {"labels": one["labels"] - self.background} for one in found]
 
     def _targets(self, objects: Objects) -> list[dict[str, Tensor]]:
@@ -216,7 +218,8 @@ def freeze(maps: FeatureMaps, frozen_stages: int, batch_norm: str) -> None:
 def keep_frozen(network: nn.Module) -> None:
     """BatchNorm whose weights are frozen keeps its statistics too."""
     for part in network.modules():
-        if isinstance(part, _BatchNorm) and not any(one.requires_grad for one in part.parameters()):
+        weights = [one.requires_grad for one in part.parameters(recurse=False)]
+        if isinstance(part, _BatchNorm) and weights and not any(weights):
             part.eval()
 
 

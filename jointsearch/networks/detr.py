@@ -34,9 +34,10 @@ class MapsOfBackbone(nn.Module):
 class QueryDetector(nn.Module):
     """A detector of transformers that takes `Padded` images and `Objects`."""
 
-    def __init__(self, model: nn.Module, most: int) -> None:
+    def __init__(self, model: nn.Module, maps: FeatureMaps, most: int) -> None:
         super().__init__()
         self.model, self.most = model, most
+        self._maps = (maps,)  # not a second child: its weights are those of the model
 
     def train(self, mode: bool = True) -> "QueryDetector":
         """As torch's; BatchNorm whose weights are frozen keeps its statistics too."""
@@ -46,12 +47,13 @@ class QueryDetector(nn.Module):
 
     def forward(self, images: Padded, objects: Objects | None = None) -> Any:
         """The loss where objects are given; else boxes, labels and scores of each image."""
-        height, width = images.pixels.shape[-2:]
-        sides = torch.tensor([width, height, width, height]).to(images.pixels, non_blocking=True)
-        if objects is not None:
-            loss = self.model(pixel_values=images.pixels, labels=_targets(objects, sides)).loss
-            return {"loss": loss}
-        found = self.model(pixel_values=images.pixels)
+        pixels = self._whole_steps(images.pixels)
+        height, width = pixels.shape[-2:]
+        sides = torch.tensor([width, height, width, height]).to(pixels, non_blocking=True)
+        with self._maps[0].alone_in_bf16(pixels):
+            if objects is not None:
+                return {"loss": self.model(pixel_values=pixels, labels=_targets(objects, sides)).loss}
+            found = self.model(pixel_values=pixels)
         scores = found.logits.float().sigmoid()
         best = scores.flatten(1).topk(min(self.most, scores[0].numel()))
         query, label = best.indices // scores.shape[-1], best.indices % scores.shape[-1]
@@ -60,6 +62,12 @@ class QueryDetector(nn.Module):
         boxes = corners.gather(1, query[..., None].expand(-1, -1, 4))
         rows = zip(boxes, label, best.values, strict=True)
         return [{"boxes": box, "labels": one, "scores": score} for box, one, score in rows]
+
+    def _whole_steps(self, pixels: Tensor) -> Tensor:
+        """Images (B, C, H, W) with zeros below and beside, so that every map has half the places of the one before."""
+        step = max(32, *self._maps[0].strides)
+        height, width = pixels.shape[-2:]
+        return nn.functional.pad(pixels, (0, -width % step, 0, -height % step))
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class DFine:
         model.model.backbone.model = MapsOfBackbone(maps, used)
         model.model.encoder_input_proj = nn.ModuleList(_to_width(maps.channels[place], channels) for place in used)
         freeze(maps, self.frozen_stages, self.batch_norm)
-        return QueryDetector(model, 100)
+        return QueryDetector(model, maps, 100)
 
 
 def _targets(objects: Objects, sides: Tensor) -> list[dict[str, Tensor]]:

@@ -4,6 +4,9 @@ maps = FeatureMaps(create_network("resnet18", 10, image_size=32))
 maps.channels, maps.strides  # of each map, as measured
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +26,7 @@ class FeatureMaps(nn.Module):
             raise InputError(f"{type(network).__name__} gives no feature maps; {REMEDY}")
         network.reset_classifier(0)  # type: ignore[operator]
         self.network = network
+        self.in_bf16 = False  # whether maps are computed in bf16
         self.indices: list[int] | None = None
         shapes = self._measured(channels)
         last = {stride: number for number, (_, stride) in enumerate(shapes)}
@@ -33,9 +37,19 @@ class FeatureMaps(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B, C, H, W) -> one map (B, channels, H / stride, W / stride) for every stride."""
         network: nn.Module = self.network
-        return network.forward_intermediates(  # type: ignore[operator]
-            images, indices=self.indices, norm=False, output_fmt="NCHW", intermediates_only=True
-        )
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.in_bf16):
+            maps = network.forward_intermediates(  # type: ignore[operator]
+                images, indices=self.indices, norm=False, output_fmt="NCHW", intermediates_only=True
+            )
+        return [found.float() for found in maps]
+
+    @contextmanager
+    def alone_in_bf16(self, images: Tensor) -> Iterator[None]:
+        """Where the step runs in bf16, only the maps do: bf16 has steps of 4 pixels between 512 and 1024."""
+        kind = images.device.type
+        self.in_bf16 = torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False):
+            yield
 
     @torch.no_grad()
     def _measured(self, channels: int) -> list[tuple[int, int]]:

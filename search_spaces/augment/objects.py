@@ -42,6 +42,12 @@ def check_moves_objects(policy: Policy | PolicySchedule) -> None:
         )
 
 
+def acting(draw: PolicyDraw) -> Tensor:
+    """Which images of a draw have an op that moves or covers objects (B,), on the CPU."""
+    touches = torch.tensor([*(op.matrix is not None or op.uses == "position" for op in op_tables().ops), False])
+    return touches[draw.op].any(1)
+
+
 def move_objects(boxes: Tensor, draw: PolicyDraw, height: int, width: int) -> MovedBoxes:
     """Move the boxes (B, M, 4) of images of one size as `apply_draw` moves and covers their pixels."""
     matrices = stage_matrices(draw.to(boxes.device), height, width)  # (K, B, 3, 3)
