@@ -44,6 +44,13 @@ QUICK = ("seeds=[0]", "threads=1", "detector.channels=32", "device=cpu", "recipe
 SHORT = (*QUICK, "dataset.reduced=8", "recipe.epochs=1")
 
 
+LEARNERS = {
+    "retinanet": "recipe.learning_rate=3e-3",
+    "faster_rcnn": "detector.regions=32",
+    "mask_rcnn": "detector.regions=32",
+}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of classifiers on color images: two rows, two seeds."""
@@ -64,24 +71,17 @@ def figures(folder: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two detectors that were trained from scratch for some seconds."""
+    """Detectors that were trained from scratch for some seconds."""
     folders = {}
-    for name in ("retinanet", "mask_rcnn"):
+    for name in LEARNERS:
         folders[name] = tmp_path_factory.mktemp(name)
-        words = [
-            f"run={folders[name]}",
-            f"detector={name}",
-            "network=tiny_cnn",
-            "dataset.reduced=200",
-            "recipe.epochs=3",
-        ]
-        own = ["detector.regions=32"] if name == "mask_rcnn" else ["recipe.learning_rate=3e-3"]
-        assert run_script("detect", *QUICK, *words, *own) == 0
+        words = (f"run={folders[name]}", f"detector={name}", "network=tiny_cnn", "dataset.reduced=200")
+        assert run_script("detect", *QUICK, *words, "recipe.epochs=3", LEARNERS[name]) == 0
     return folders
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["retinanet", "mask_rcnn"])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_shapes_are_found_from_scratch_in_seconds(name: str, learned: dict[str, Path]) -> None:
     found = figures(learned[name] / "scratch/seed0")
     assert found["AP50"] > 50
@@ -113,10 +113,12 @@ def test_predict_writes_boxes_and_pictures(
 ) -> None:
     drawn = LoadedObjects(Shapes(), masks=False).splits(0).test
     (tmp_path / "photos/inner").mkdir(parents=True)
+    (tmp_path / "photos/torn.png").write_bytes(b"no image")
     for row, name in enumerate(("a.png", "inner/b.png")):
         Image.fromarray(drawn.source.read(row).pixels.permute(1, 2, 0).numpy()).save(tmp_path / "photos" / name)
     words = (f"run={learned['retinanet']}", f"images={tmp_path / 'photos'}", f"out={tmp_path / 'out'}")
     assert run_script("predict", *words, "least_score=0.3", "device=cpu") == 0
+    assert "Left out: torn.png is not recognized" in capsys.readouterr().out
     told = json.loads((tmp_path / "out/boxes.json").read_text())
     assert [image["file_name"] for image in told["images"]] == ["a.png", "inner/b.png"]
     assert told["categories"][0]["name"] == "bright_L"

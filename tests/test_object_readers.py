@@ -1,5 +1,6 @@
 """Readers of VOC and COCO: what they find, and one line for everything that is wrong."""
 
+import io
 import json
 import re
 import resource
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from jointsearch.data.check import check_data
 from jointsearch.data.object_datasets import Coco, Voc
@@ -330,3 +332,15 @@ def test_many_images_are_read_with_few_open_files(coco: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert len(splits.train) == 600
+
+
+def test_an_image_that_is_stored_turned_is_told(voc: Path) -> None:
+    for orientation, severity, told in (
+        (3, "warning", "is stored turned"),
+        (6, "error", "it is stored turned, by EXIF"),
+    ):
+        image = Image.open(io.BytesIO(photo(1)))
+        image.getexif()[0x0112] = orientation
+        image.save(voc / "JPEGImages/two.png", exif=image.getexif())
+        findings = check_data(voc_settings(voc))
+        assert any(one.severity == severity and told in str(one) for one in findings), list(map(str, findings))

@@ -49,7 +49,7 @@ def main(given: Settings) -> None:
         raise InputError("predict needs run= and images=; give a folder of a training and one of images")
     folder = training_folder(Path(given.run))
     told = read_description(folder)
-    entries = images_in(Path(given.images).expanduser())
+    entries = readable(images_in(Path(given.images).expanduser()))
     out = Path(given.out) if given.out else folder / "predictions"
     check_writable(out)
     print(f"{len(entries)} images by the network in {folder}", flush=True)
@@ -68,7 +68,9 @@ def training_folder(run: Path) -> Path:
     if not trained:
         raise InputError(f"{shown_path(run)} holds no trained network; give the folder of a training, or of a run")
     rows = [row.policy for row in compare([run]).rows]
-    return min((file.parent for file in trained), key=lambda one: (_place(rows, one.parent.name), one.name))
+    return min(
+        (file.parent for file in trained), key=lambda one: (_place(rows, one.parent.name), len(one.name), one.name)
+    )
 
 
 def _place(rows: list[str], name: str) -> int:
@@ -83,6 +85,21 @@ def images_in(path: Path) -> list[Entry]:
     if not entries:
         raise InputError(f"{shown_path(path)} holds no image; give a folder with {', '.join(IMAGE_SUFFIXES)}")
     return entries
+
+
+def readable(entries: list[Entry]) -> list[Entry]:
+    """The images that can be decoded; the others are told."""
+    found = []
+    for entry in entries:
+        try:
+            decode_image(entry.read(), shown(entry.name), 3)
+        except InputError as error:
+            print(f"Left out: {error}")
+        else:
+            found.append(entry)
+    if not found:
+        raise InputError("no image can be read; see the lines above")
+    return found
 
 
 def write_classes(folder: Path, told: dict[str, Any], entries: list[Entry], out: Path, device: torch.device) -> Path:

@@ -1,32 +1,23 @@
 """Checks every image of a data set before training, and lists all errors and oddities; writes nothing."""
 
 import hashlib
-import io
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from jointsearch.data.check_objects import check_objects
 from jointsearch.data.datasets import FILES, DataSettings, form_of
-from jointsearch.data.decode import FORMATS, ORIENTATION, Form, image_shape
+from jointsearch.data.decode import Form, image_shape
 from jointsearch.data.files import Finding, shown
 from jointsearch.data.load import divided
 from jointsearch.data.object_datasets import OBJECT_FILES
+from jointsearch.data.oddities import oddities
 from jointsearch.data.sets import FoundSplits, ImageSet
 from jointsearch.data.sources import FoundFiles, mixed_shapes, streamed
 from search_spaces.errors import InputError
-
-ODD_MODES = {
-    "1": "has 1 bit per pixel; it is read as black and white",
-    "CMYK": "is in print colors (CMYK); it is converted to RGB, and colors may shift",
-    "YCbCr": "is in YCbCr colors; it is converted to RGB",
-    "I": "has 16 bits per pixel; it is scaled down to 8",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def _read_files(files: dict[str, FoundFiles], form: Form) -> tuple[list[_Seen], 
             except InputError as error:
                 findings.append(Finding("error", name, str(error).removeprefix(name).lstrip()))
                 continue
-            findings += [_warning(name, oddity) for oddity in _oddities(data, form.background)]
+            findings += [_warning(name, oddity) for oddity in oddities(data, form.background)]
             class_name = found.classes[label] if label >= 0 else "unknown"
             seen.append(_Seen(name, class_name, image_shape(image), _digest(image)))
     return seen, findings
@@ -108,20 +99,6 @@ def _read_pixels(found: FoundSplits) -> list[_Seen]:
 
 def _digest(image: Tensor) -> bytes:
     return hashlib.sha256(image.numpy().tobytes()).digest()
-
-
-def _oddities(data: bytes, background: int) -> list[str]:
-    """The conversions of a readable image that its owner may not expect."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # decoding already handled Pillow's warnings
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        is_turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
-    texts = [text for mode, text in ODD_MODES.items() if image.mode.split(";")[0] == mode]
-    if image.has_transparency_data:
-        texts.append(f"has transparency; it is shown on gray level {background}, which dataset.background sets")
-    if is_turned:
-        texts.append("is stored turned or mirrored (EXIF); it is set upright")
-    return texts
 
 
 def _shape_findings(seen: list[_Seen]) -> list[Finding]:

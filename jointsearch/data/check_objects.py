@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from jointsearch.data.files import Finding, shown
 from jointsearch.data.marked import FileSource, FoundObjects, MarkedFiles
 from jointsearch.data.object_datasets import Coco, Voc
+from jointsearch.data.oddities import oddities
 from search_spaces.errors import InputError
 
 
@@ -34,10 +35,14 @@ def _unreadable(files: MarkedFiles, first_of: dict[bytes, str]) -> Iterator[Find
     source = FileSource(files.entries, files.annotations, None, None)
     for row, marked in enumerate(files.annotations):
         try:
+            data = files.entries[row].read()
             pixels = source.read(row).pixels
         except InputError as error:
             yield Finding("error", marked.name, str(error).removeprefix(marked.name).lstrip())
             continue
+        for text in oddities(data, 255):
+            turned = ", so check that its boxes are those of the upright image" if "upright" in text else ""
+            yield Finding("warning", marked.name, f"{text}{turned}")
         first = first_of.setdefault(hashlib.sha256(pixels.numpy().tobytes()).digest(), marked.name)
         if first != marked.name:
             text = f"has the same pixels as {first}; remove one, so that no training image is also a test image"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -39,6 +40,7 @@ class DrawnSource:
         return self.pictures[row]
 
 
+@cache
 def read_object_shapes(masks: bool) -> ObjectSplits:
     """The training and test images, the same on every call."""
     sources: dict[str, PictureSource] = {

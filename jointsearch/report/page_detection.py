@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from jointsearch.data.marked import masks_of
 from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.report.boxes_drawn import as_found, as_marked, draw
@@ -81,10 +82,10 @@ def _figures(parts: Sequence[Part]) -> Html:
 
 def _classes(parts: Sequence[Part]) -> Iterator[Html]:
     names = list(dict.fromkeys(name for scores in _rows(parts).values() for one in scores for name in one))
-    names = [name for name in names if name.startswith("AP/")]
-    if names:
-        yield tag("h3", "AP of each class")
-        yield _table(parts, names, [name.removeprefix("AP/") for name in names])
+    for title, prefix in (("AP of each class", "AP/"), ("AP of the masks of each class", "mask_AP/")):
+        if own := [name for name in names if name.startswith(prefix)]:
+            yield tag("h3", title)
+            yield _table(parts, own, [name.removeprefix(prefix) for name in own])
 
 
 def _curves(run: Run, parts: Sequence[Part], told: dict[str, dict[str, Any]]) -> Iterator[Html]:
@@ -134,7 +135,8 @@ def _pairs(part: Part, told: dict[str, Any], images: ObjectSet) -> Iterator[Html
         picture = images.source.read(int(images.rows[row]))
         size = picture.annotation.size
         pixels = torch.nn.functional.interpolate(picture.pixels[None], size, mode="bilinear", antialias=True)[0]
-        marked = as_marked(picture.annotation, images.classes)
+        masks = None if picture.annotation.outlines is None else masks_of(picture.annotation)
+        marked = as_marked(picture.annotation, images.classes, masks)
         both = torch.stack([draw(pixels, marked), draw(pixels, as_found(found[row + 1], images.classes, size))])
         said = f"{picture.annotation.file}: {len(marked.labels)} marked, {len(found[row + 1])} found"
         yield tag("figure", tag("figcaption", said), photographs(both, said), class_="pair")
