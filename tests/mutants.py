@@ -293,6 +293,55 @@ MUTANTS = (
         "return -(gradient[owner.to(gradient.device)] * batch.changed).sum()",
         "tests/test_searcher.py",
     ),
+    Mutant(
+        "a later op brings back what an earlier one pushed out",
+        "search_spaces/augment/objects.py",
+        "frames = [_moved_corners(frame, matrix) for matrix in later[:-1]]",
+        "frames = [_moved_corners(frame, matrix) for matrix in later[:1]]",
+        "tests/test_objects.py",
+    ),
+    Mutant(
+        "a mirrored box keeps its place",
+        "jointsearch/augmenters/objects.py",
+        "torch.stack([width - x1, y0, width - x0, y1], -1)",
+        "torch.stack([x0, y0, x1, y1], -1)",
+        "tests/test_object_sets.py",
+    ),
+    Mutant(
+        "boxes are found in pixels of the scaled image",
+        "jointsearch/metrics/coco.py",
+        "scale = torch.tensor([width / w, height / h], dtype=torch.float64).repeat(2)",
+        "scale = torch.ones(4, dtype=torch.float64)",
+        "tests/test_coco_metric.py",
+    ),
+    Mutant(
+        "a crowd counts as missed",
+        "jointsearch/metrics/coco.py",
+        '"iscrowd": int(one.crowd[row]),',
+        '"iscrowd": 0,',
+        "tests/test_coco_metric.py",
+    ),
+    Mutant(
+        "VOC counts from 0",
+        "jointsearch/data/voc.py",
+        "corners = (x0 - first_pixel, y0 - first_pixel,",
+        "corners = (x0, y0,",
+        "tests/test_object_readers.py",
+    ),
+    Mutant(
+        "frozen BatchNorm follows the images",
+        "jointsearch/networks/detectors.py",
+        "if isinstance(part, _BatchNorm) and weights and not any(weights):",
+        "if isinstance(part, _BatchNorm) and weights and not weights:",
+        "tests/test_detectors.py",
+    ),
+    Mutant(
+        "a detector's regions are drawn anew after a kill",
+        "jointsearch/runs/checkpoint.py",
+        "torch.set_rng_state(",
+        "torch.manual_seed(0) or torch.get_rng_state(",
+        "tests/test_detect_kills.py",
+    ),
 )
 
 

@@ -345,3 +345,24 @@ def test_an_epoch_has_its_whole_batches_and_the_rest_if_it_is_more_than_one_imag
 def test_too_few_images_for_a_batch_are_refused(images: int) -> None:
     with pytest.raises(InputError, match=f"{images} training image"):
         Recipe(batch_size=50).check_steps(images)
+
+
+def test_two_steps_takes_the_rate_to_a_tenth_after_8_and_11_of_12_epochs() -> None:
+    made = trainer(steps=100, epochs=12, schedule="two_steps", learning_rate=0.02)
+    rates = {}
+    for done in (1, 790, 802, 1090, 1102, 1199):
+        made.schedule.step_update(done)  # type: ignore[union-attr]
+        rates[done] = made.learning_rate()
+    wanted = {1: 0.02, 790: 0.02, 802: 0.002, 1090: 0.002, 1102: 0.0002, 1199: 0.0002}
+    assert rates == pytest.approx(wanted)
+
+
+def test_a_warm_up_may_be_shorter_than_an_epoch() -> None:
+    made = trainer(steps=100, epochs=12, schedule="two_steps", learning_rate=0.02, warmup=Warmup(0.07, 0.001))
+    rates = [made.learning_rate()]
+    for done in (3, 7, 50):
+        made.schedule.step_update(done)  # type: ignore[union-attr]
+        rates.append(made.learning_rate())
+    assert rates[0] == pytest.approx(0.00002)
+    assert 0.00002 < rates[1] < 0.02
+    assert rates[2:] == pytest.approx([0.02, 0.02])
