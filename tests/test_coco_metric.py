@@ -157,6 +157,27 @@ def test_the_file_of_predictions_is_read_by_pycocotools(tmp_path: Path) -> None:
     assert told["precision_at_iou_50"]["dog"] == pytest.approx(curve, abs=1e-4)
 
 
+def test_annotations_are_written_as_coco_has_them() -> None:
+    marked = Annotation(
+        "somewhere.json, image a.png",
+        "a.png",
+        (40, 60),
+        torch.tensor([[1.0, 2.0, 11.0, 22.0], [0.0, 0.0, 60.0, 40.0]], dtype=torch.float64),
+        torch.tensor([2, 0]),
+        torch.tensor([False, True]),
+        torch.tensor([150.0, 2400.0], dtype=torch.float64),
+    )
+    assert coco_truth([marked], CLASSES, masks=False) == {
+        "info": {},
+        "images": [{"id": 1, "height": 40, "width": 60}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 10, 20], "area": 150, "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [0, 0, 60, 40], "area": 2400, "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "hen"}],
+    }
+
+
 def test_masks_are_drawn_within_their_boxes_at_the_size_of_the_file() -> None:
     whole = torch.ones(1, 1, 28, 28)
     found = {"boxes": torch.tensor([[4.0, 2.0, 12.0, 10.0]]), "scores": torch.ones(1), "labels": torch.zeros(1).long()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jointsearch.data.coco import Place, find_coco
+from jointsearch.data.datasets import REDUCED
 from jointsearch.data.marked import FileSource, FoundObjects
 from jointsearch.data.object_sets import ObjectSplits, PictureSource
 from jointsearch.data.standard import Standard
@@ -22,7 +23,6 @@ from search_spaces.errors import InputError
 SHORTER = "pixels of the shorter side, to which each image is scaled; null keeps their size"
 LONGER = "pixels that the longer side has at most"
 DROP = "leave out boxes that have no size or lie outside; false refuses them"
-REDUCED = "number of training images that are kept; null for all"
 STANDARD = "flip and normalization"
 TEST_SHARE = "held out of the training images where test is null"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
