@@ -10,10 +10,12 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from search_spaces.augment.apply import PolicyDraw, draw_of
 from search_spaces.augment.erase import FILL
-from search_spaces.augment.geometry import move_boxes, warp
+from search_spaces.augment.geometry import warp
+from search_spaces.augment.objects import move_objects
 from search_spaces.augment.op import AugOp, OpNoise, draw_op_noise
-from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
+from search_spaces.augment.table import DADA_OPS, OPS, check_op_names, op_tables
 from search_spaces.errors import InputError
 
 EVERY_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
@@ -288,6 +290,13 @@ def test_flat_images_stay_finite(op: AugOp) -> None:
 # --- boxes and masks follow the pixels --------------------------------------------------------------------------------
 
 
+def draw_with(op: AugOp, magnitude: float, sign: float) -> PolicyDraw:
+    """One image under one op."""
+    place = op_tables().ops.index(op)
+    uniform = torch.tensor([[0.75 if sign > 0 else 0.25], [0.5], [0.5], [0.5]])
+    return draw_of(torch.zeros(1, dtype=torch.int64), torch.tensor([[place]]), torch.tensor([[magnitude]]), uniform)
+
+
 @pytest.mark.parametrize(
     "op", [op for op in OPS.values() if op.matrix], ids=[op.name for op in OPS.values() if op.matrix]
 )
@@ -303,15 +312,15 @@ def test_a_box_follows_the_pixels_of_what_it_frames(op: AugOp, sign: float) -> N
     matrix = op.matrix(op.amount(magnitude, torch.tensor([sign])), height, width)
     rows, columns = ((moved[0, 0].amax(dim) > 0.5).nonzero().flatten() for dim in (1, 0))
     seen = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
-    framed = move_boxes(box, matrix, height, width)[0, 0]
+    framed = move_objects(box, draw_with(op, 0.5, sign), height, width).boxes[0, 0]
     assert (framed - seen).abs().max() <= 1.6  # corners of a turned box are thinner than half a pixel
     torch.testing.assert_close(warp(canvas, matrix), moved, rtol=0, atol=1e-5)
 
 
 def test_a_box_moved_out_is_clipped_to_the_image() -> None:
-    matrix = OPS["TranslateX"].matrix(torch.tensor([0.45]), 10, 10)  # type: ignore[misc]
-    moved = move_boxes(torch.tensor([[[4.0, 2.0, 8.0, 6.0]]]), matrix, 10, 10)
-    torch.testing.assert_close(moved, torch.tensor([[[8.5, 2.0, 10.0, 6.0]]]))
+    moved = move_objects(torch.tensor([[[4.0, 2.0, 8.0, 6.0]]]), draw_with(OPS["TranslateX"], 1.0, 1.0), 10, 10)
+    torch.testing.assert_close(moved.boxes, torch.tensor([[[8.5, 2.0, 10.0, 6.0]]]))
+    torch.testing.assert_close(moved.visible, torch.tensor([[1.5 / 4]]))
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

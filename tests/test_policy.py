@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
-from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
-from search_spaces.augment.geometry import move_boxes
+from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_policy
+from search_spaces.augment.objects import move_objects
 from search_spaces.augment.op import OpNoise
 from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
@@ -249,8 +249,7 @@ def test_the_matrix_of_a_draw_moves_a_box_as_the_pixels_move(ops: tuple[str, ...
     moved = apply_draw(drawing, drawn)[:, 0]
     if ops == ("Invert",):
         moved = torch.where(drawn.op >= 0, 1, 0)[:, :, None] - moved
-    matrix = draw_matrix(drawn, height, width)
-    boxes = move_boxes(torch.tensor(box).expand(16, 1, 4), matrix, height, width)[:, 0]
+    boxes = move_objects(torch.tensor(box).expand(16, 1, 4), drawn, height, width).boxes[:, 0]
     for pixels, found in zip(moved.abs(), boxes, strict=True):
         # Half covered pixels end at the outline, so the upright box around them is that of the corners within a pixel.
         y, x = (pixels > 0.3).nonzero().T

@@ -98,7 +98,7 @@ def check_images(images: Tensor) -> None:
 
 
 def draw_matrix(draw: PolicyDraw, height: int, width: int) -> Tensor:
-    """The motion of points in a draw, as (B, 3, 3) matrices for `move_boxes` (boxes) and `warp` (masks)."""
+    """The motion of points in a draw, as (B, 3, 3) matrices, for `warp`."""
     total = torch.eye(3, device=draw.magnitude.device).repeat(len(draw.op), 1, 1)
     for matrix in stage_matrices(draw, height, width):
         total = matrix @ total

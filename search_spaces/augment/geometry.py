@@ -83,17 +83,6 @@ def warp(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(images, grid.permute(1, 2, 3, 0), mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def move_boxes(boxes: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
-    """Move (B, M, 4) boxes (x0, y0, x1, y1) in pixels by (B, 3, 3) matrices: the upright box around the moved corners,
-    clipped to the image."""
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    corners = torch.stack([torch.stack([x, y, torch.ones_like(x)], -1) for x in (x0, x1) for y in (y0, y1)], -2)
-    moved = torch.einsum("bij,bmkj->bmki", matrix[:, :2].to(boxes.dtype), corners)  # (B, M, 4 corners, 2)
-    low, high = moved.amin(-2), moved.amax(-2)
-    limit = boxes.new_tensor([width, height])
-    return torch.cat([low.clamp(min=0).minimum(limit), high.clamp(min=0).minimum(limit)], -1)
-
-
 def _warped_by(matrix_of):  # type: ignore[no-untyped-def]
     def fn(images: Tensor, amount: Tensor) -> Tensor:
         return warp(images, matrix_of(amount, *images.shape[-2:]))
