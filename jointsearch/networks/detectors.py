@@ -48,21 +48,21 @@ class DetectorSettings(Protocol):
 
 
 class Unscaled(GeneralizedRCNNTransform):
-    """Batches images that come scaled and normalized, and leaves what was found as it is."""
+    """Puts images into one batch. It does not scale or normalize them, because the data set and augmenter do."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, [0.0], [1.0])
 
     def normalize(self, image: Tensor) -> Tensor:
-        """They are."""
+        """The image as it is: the augmenter normalizes it."""
         return image
 
     def resize(self, image: Tensor, target: Any = None) -> Any:
-        """They are scaled where they are read, with their boxes."""
+        """The image as it is: the data set scales it, with its boxes."""
         return image, target
 
     def postprocess(self, result: Any, image_shapes: Any, original_image_sizes: Any) -> Any:
-        """Boxes in pixels of the scaled images; masks of 28x28 within their boxes."""
+        """The detections as they are: boxes in pixels of the scaled image, masks of 28x28 within their boxes."""
         return result
 
 

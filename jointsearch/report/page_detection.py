@@ -117,8 +117,10 @@ def _pictures(parts: Sequence[Part], told: dict[str, dict[str, Any]], dataset: A
     except InputError:
         yield tag("p", "The test images were not found again: give dataset= and its settings to scripts/report.py.")
         return
-    said = f"Left as marked, right as found, with what has a score of at least {LEAST_SCORE}."
-    yield tag("p", f"Some of the test images, with the detector of the first seed. {said}", class_="faint")
+    said = (
+        f"Left: the labelled objects. Right: what the detector of the first seed gave a score of {LEAST_SCORE} or more."
+    )
+    yield tag("p", f"Some of the test images. {said}", class_="faint")
     firsts = {part.group: part for part in reversed(parts)}
     for place, part in enumerate(reversed(firsts.values())):
         opened = {} if place else {"open": ""}
@@ -138,5 +140,5 @@ def _pairs(part: Part, told: dict[str, Any], images: ObjectSet) -> Iterator[Html
         masks = None if picture.annotation.outlines is None else masks_of(picture.annotation)
         marked = as_marked(picture.annotation, images.classes, masks)
         both = torch.stack([draw(pixels, marked), draw(pixels, as_found(found[row + 1], images.classes, size))])
-        said = f"{picture.annotation.file}: {len(marked.labels)} marked, {len(found[row + 1])} found"
+        said = f"{picture.annotation.file}: {len(marked.labels)} labelled, {len(found[row + 1])} detected"
         yield tag("figure", tag("figcaption", said), photographs(both, said), class_="pair")
