@@ -22,6 +22,7 @@ from search_spaces.plain_json import shown_path
 from search_spaces.policy import Policy
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+SWEEPS = CONFIGS / "sweep"  # files for `wandb sweep`, and no group of choices
 
 
 class PolicySpace(Protocol):
@@ -45,7 +46,7 @@ INTERFACES: dict[str, tuple[type, ...]] = {
 
 def groups() -> dict[str, list[str]]:
     """Every group of choices, with those that user code added."""
-    found = {path.name: built_in(path.name) for path in CONFIGS.iterdir() if path.is_dir()}
+    found = {path.name: built_in(path.name) for path in CONFIGS.iterdir() if path.is_dir() and path != SWEEPS}
     return {name: [*members, *choices.get(name, [])] for name, members in sorted(found.items())}
 
 

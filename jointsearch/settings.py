@@ -149,7 +149,8 @@ def _build(cls: Any, data: Any, where: str, problems: list[str], base: Any = Non
     for key in data:
         if key not in fields and key != TARGET:
             of = f" of {where}={cls.__name__}" if TARGET in data else ""
-            problems.append(f"{prefix}{key} is not a setting{of}; {nearest(key, fields, prefix)}")
+            remedy = nearest(key, fields, prefix) if fields else f"it has none; choose another {where}= before"
+            problems.append(f"{prefix}{key} is not a setting{of}; {remedy}")
     values = {}
     for name, item in fields.items():
         if name in data:

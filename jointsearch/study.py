@@ -8,7 +8,7 @@ result.policy, result.comparison, result.report
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import SELECT, search
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.report.comparison import Comparison, compare, write_summary
+from jointsearch.report.on_board import put_on_board
 from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.report.searches import describe_searches
+from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable, write_json
 from jointsearch.search_kinds import FOLDER, FOUND, FOUND_CELLS, Joint, SearchKind, Stage
-from jointsearch.settings import bounded, check_fields, choice, group, setting
+from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
@@ -49,7 +51,8 @@ class Study:
     retrain: bool = setting(True, help="train with what was found; false ends after the search")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
     threads: int | None = bounded(None, 1, 1024, help="CPU threads; null leaves torch's choice")
-    wandb: str = choice("disabled", "disabled", "offline", "online", help="also write to Weights & Biases")
+    wandb: WandbSettings = group(Disabled, help="disabled, offline, online: also send figures to Weights & Biases")
+    tensorboard: bool = setting(False, help="also write event files for TensorBoard into the run folder")
     save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
 
     def __post_init__(self) -> None:
@@ -89,7 +92,7 @@ class Prepared:
     folder: Path
     loaded: Loaded
     stages: tuple[Stage, ...]
-    options: dict[str, Any]  # of every plan: device, wandb_mode, save_seconds, show_progress, task
+    options: dict[str, Any]  # of every plan: device, save_seconds, show_progress, task, board
     seconds: dict[str, float] = field(default_factory=dict)  # expected, of all searches of a stage and of all trainings
 
     def plan_lines(self) -> list[str]:
@@ -166,7 +169,6 @@ def prepare(study: Study, folder: Path | str, show_progress: bool = False, task:
 def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     options |= {
         "device": choose_device(study.device),
-        "wandb_mode": study.wandb,
         "save_seconds": study.save_seconds,
     }
     seed, stages = study.seeds[0], study.search.stages()
@@ -211,8 +213,16 @@ def run_study(
         study = prepare(study, folder, show_progress, task)
     elif folder is not None and Path(folder) != study.folder:
         raise InputError(f"the study was prepared for {study.folder}, and folder is {folder}; leave folder out")
-    with cpu_threads(study.study.threads):
-        return _carried_out(study, say)
+    of, to = study.study, study.folder
+    with cpu_threads(of.threads), Board.of(of.wandb, of.tensorboard, to, config_of(of)) as board:
+        result = _carried_out(replace(study, options=study.options | {"board": board}), say)
+        put_on_board(board, to, study.loaded)
+        return result
+
+
+def config_of(study: Study) -> dict[str, Any]:
+    """All settings of a study for its board, without the folders that data lie in."""
+    return as_plain(study) | {"dataset": plain_dataset(study.dataset), "network": study.search.retrained}
 
 
 def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:

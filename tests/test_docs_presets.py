@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 PRESETS = REPOSITORY / "jointsearch" / "configs" / "preset"
 PAGE = REPOSITORY / "docs" / "presets.md"
 TABLE = re.compile(r"(<!-- differences of presets -->\n).*?(<!-- end -->)", re.DOTALL)
-OURS = {"default", "joint_trivialaugment"}
+OURS = {"joint", "separate", "architecture", "joint_trivialaugment"}
 
 
 def differences(preset: Path) -> list[str]:

@@ -16,8 +16,9 @@ from search_spaces.errors import InputError
 from tests.scripts_bench import refusal
 
 
-def test_the_preset_default_changes_nothing() -> None:
-    assert compose_study("preset=default") == compose_study()
+@pytest.mark.parametrize("kind", ["joint", "separate", "architecture"])
+def test_a_preset_of_ours_is_a_search_as_it_is(kind: str) -> None:
+    assert compose_study(f"preset={kind}") == compose_study(f"search={kind}")
 
 
 OVERRULED = {

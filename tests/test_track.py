@@ -2,24 +2,13 @@
 
 import json
 import math
-import random
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from jointsearch.runs.track import Tracker, read_metrics
 from search_spaces.errors import InputError
-
-
-@pytest.fixture(autouse=True)
-def silent_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
 
 
 def test_one_step_is_one_line_with_sorted_keys(tmp_path: Path) -> None:
@@ -109,80 +98,3 @@ def test_an_empty_file_has_no_metrics_and_a_missing_one_is_an_error(tmp_path: Pa
     assert read_metrics(tmp_path / "metrics.jsonl") == []
     with pytest.raises(InputError, match="is not there; give"):
         read_metrics(tmp_path / "other.jsonl")
-
-
-# ------------------------------------------------------------------------------------------------------------- wandb
-
-
-def test_metrics_are_kept_where_wandb_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with Tracker(tmp_path) as tracker:
-        tracker.log(1, {"loss": 1})
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-@pytest.mark.slow
-def test_wandb_offline_keeps_the_metrics_and_draws_nothing_from_our_generators(tmp_path: Path) -> None:
-    before = random.getstate(), torch.get_rng_state().tolist()
-    with Tracker(tmp_path, "offline", {"seed": 7}, "my name") as tracker:
-        tracker.log(1, {"val_accuracy": 0.5, "broken": math.nan})
-    assert (random.getstate(), torch.get_rng_state().tolist()) == before
-    identity = (tmp_path / "wandb_id.txt").read_text()
-    (run,) = tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb")
-    words = (b"val_accuracy", b"0.5", b"my name", b"seed")
-    # W&B's own process writes the file, and in 2 of 25 runs did so after finish() had returned.
-    deadline = time.monotonic() + 20
-    while not all(word in run.read_bytes() for word in words) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [word for word in words if word not in run.read_bytes()] == []
-    assert len(read_metrics(tracker.path)) == 1
-
-
-def test_without_wandb_the_error_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match=r"wandb=offline needs the package wandb .*wandb=disabled"):
-        Tracker(tmp_path, "offline")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", [ConnectionError, LookupError], ids=["connection", "wandb's own"])
-def test_a_wandb_that_does_not_start_is_one_line_with_a_remedy(
-    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**_: object) -> None:
-        raise kind("no\nkey")
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=LookupError))
-    with pytest.raises(InputError, match=r"^wandb=online could not start \(no key\); run `wandb login` or"):
-        Tracker(tmp_path, "online")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-    run = SimpleNamespace(finish=lambda exit_code: None)
-
-    def init(**options: object) -> SimpleNamespace:
-        started.append((options["id"], options["resume"]))
-        return run
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=LookupError))
-    for folder in ("one", "one", "two"):
-        with Tracker(tmp_path / folder, "online"):
-            pass
-    assert started[0] == started[1]
-    assert started[0][1] == "allow"
-    assert started[2][0] != started[0][0]
-
-
-def test_wandb_hears_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    run = SimpleNamespace(
-        log=lambda metrics, step: calls.append((step, metrics)),
-        finish=lambda exit_code: calls.append((exit_code, "finished")),
-    )
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run, Error=LookupError))
-    with suppress(ZeroDivisionError), Tracker(tmp_path, "online") as tracker:
-        tracker.log(4, {"loss": 2.0})
-        raise ZeroDivisionError
-    assert calls == [(4, {"loss": 2.0}), (1, "finished")]

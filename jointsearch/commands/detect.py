@@ -1,25 +1,28 @@
 """Train a detector on backbones that were trained before, and on fresh ones, side by side."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jointsearch.commands.folders import new_folder
 from jointsearch.data.datasets import Shapes
 from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.data.object_load import LoadedObjects
 from jointsearch.device import choose_device
 from jointsearch.loops.backbones import NETWORK, SCRATCH, Backbone, Backbones, backbones_of, trained_rows
 from jointsearch.loops.detect import NO_POLICY, DetectionGrid, run_detection, typical_side
+from jointsearch.loops.grid import plain_dataset
 from jointsearch.loops.recipe import Recipe
 from jointsearch.networks.detectors import DetectorSettings, RetinaNet
 from jointsearch.report.comparison import write_summary
+from jointsearch.report.on_board import put_on_board
 from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
+from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import check_writable
-from jointsearch.settings import bounded, choice, group, setting
+from jointsearch.settings import as_plain, bounded, group, setting
 from jointsearch.study import LONG_SECONDS
 from search_spaces.errors import InputError
 
@@ -50,7 +53,8 @@ class Settings:
     plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
     threads: int | None = bounded(None, 1, 1024, help="CPU threads; null leaves torch's choice")
-    wandb: str = choice("disabled", "disabled", "offline", "online", help="also write to Weights & Biases")
+    wandb: WandbSettings = group(Disabled, help="disabled, offline, online: also send figures to Weights & Biases")
+    tensorboard: bool = setting(False, help="also write event files for TensorBoard into the run folder")
     save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
 
 
@@ -73,16 +77,19 @@ def main(given: Settings) -> None:
         long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
         print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
 
-    options: dict[str, Any] = {"wandb_mode": given.wandb, "save_seconds": given.save_seconds, "show_progress": True}
-    run_detection(grid, folder, announce, loaded, device=choose_device(given.device), **options)
-    print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
-    print(f"On one page, with pictures: {write_report(folder, loaded)}")
+    options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
+    config = as_plain(given) | {"dataset": plain_dataset(given.dataset)}
+    with Board.of(given.wandb, given.tensorboard, folder, config) as board:
+        run_detection(grid, folder, announce, loaded, device=choose_device(given.device), board=board, **options)
+        print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+        print(f"On one page, with pictures: {write_report(folder, loaded)}")
+        put_on_board(board, folder, loaded)
 
 
 def output_folder(given: Settings) -> Path:
     """Where the trainings go: within the run whose networks are used, or to the run itself."""
     if given.run is None:
-        return Path(f"runs/detect/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+        return Path(new_folder("detect"))
     if trained_rows(given.run):
         return Path(given.run) / DETECTION / (given.name or f"{given.detector.name}_{given.dataset.name}")
     return Path(given.run)

@@ -1,9 +1,9 @@
 """Search policy and cells, and train with what is found beside controls."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
+from jointsearch.commands.folders import new_folder
 from jointsearch.commands.names import as_started
 from jointsearch.compose import Composed, study_of
 from jointsearch.loops.grid import SEED
@@ -38,7 +38,7 @@ def read(composed: Composed) -> Settings:
 def main(given: Settings) -> None:
     """Search for every seed, train with what was found and with the controls, and print them side by side."""
     study = given.study
-    folder = given.run or f"runs/search/{datetime.now():%Y-%m-%d/%H-%M-%S}"
+    folder = given.run or new_folder("search")
     prepared = prepare(study, folder, show_progress=True)
     announce(prepared)
     result = run_study(prepared, say=lambda text: print(text, flush=True))

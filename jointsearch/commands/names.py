@@ -9,6 +9,7 @@ COMMANDS = {
     "retrain": "retrain",
     "detect": "detect",
     "predict": "predict",
+    "sweep": "sweep",
     "compare": "compare",
     "report": "report",
     "show": "show_policy",

@@ -1,22 +1,24 @@
 """Train a network under a policy and its controls, and print them side by side."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jointsearch.commands.folders import new_folder
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.device import choose_device
 from jointsearch.loops.grid import CELLS, RANDOM, SEED, CellsSettings, Grid, plain_dataset, run_grid, split_row
 from jointsearch.loops.recipe import Recipe
 from jointsearch.report.comparison import write_summary
+from jointsearch.report.on_board import put_on_board
 from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
+from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import SETTINGS_FILE
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
-from jointsearch.settings import bounded, choice, group, setting
+from jointsearch.settings import as_plain, bounded, choice, group, setting
 from jointsearch.study import LONG_SECONDS
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
@@ -66,7 +68,8 @@ class Settings:
     plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
     threads: int | None = bounded(None, 1, 1024, help="CPU threads; null leaves torch's choice")
-    wandb: str = choice("disabled", "disabled", "offline", "online", help="also write to Weights & Biases")
+    wandb: WandbSettings = group(Disabled, help="disabled, offline, online: also send figures to Weights & Biases")
+    tensorboard: bool = setting(False, help="also write event files for TensorBoard into the run folder")
     save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
 
 
@@ -76,7 +79,7 @@ def main(given: Settings) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     grid = grid_of(given)
-    folder = Path(given.run or f"runs/retrain/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    folder = Path(given.run or new_folder("retrain"))
 
     def announce(seconds: float) -> None:
         print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
@@ -84,10 +87,13 @@ def main(given: Settings) -> None:
         long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
         print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
 
-    options: dict[str, Any] = {"wandb_mode": given.wandb, "save_seconds": given.save_seconds, "show_progress": True}
-    run_grid(grid, folder, announce, device=choose_device(given.device), **options)
-    print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
-    print(f"On one page: {write_report(folder, given.dataset)}")
+    options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
+    config = as_plain(given) | {"dataset": plain_dataset(given.dataset), "network": grid.network}
+    with Board.of(given.wandb, given.tensorboard, folder, config) as board:
+        run_grid(grid, folder, announce, device=choose_device(given.device), board=board, **options)
+        print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+        print(f"On one page: {write_report(folder, given.dataset)}")
+        put_on_board(board, folder, given.dataset)
 
 
 def grid_of(given: Settings) -> Grid:

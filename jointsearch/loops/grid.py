@@ -180,7 +180,7 @@ def run_grid(
     """Train all of a grid, seed by seed: what is finished is read, what was interrupted continues.
 
     `checked` is called with the expected seconds when nothing was found wrong, before anything is written; a data set
-    that is `loaded` already was checked by the caller. Options are those of Plan: device, wandb_mode, save_seconds,
+    that is `loaded` already was checked by the caller. Options are those of Plan: device, board, save_seconds,
     show_progress and task.
     """
     if loaded is None:

@@ -73,10 +73,8 @@ class Journal:
         return self.seconds_before + time.monotonic() - self.began
 
 
-def carry_out(
-    plan: Plan, splits: DataSplits, settings: dict[str, Any] | None, work: Callable[[Journal], dict[str, Any]]
-) -> dict[str, Any]:
-    """The result of `work` in the folder of a plan, or the one that is there already; `settings` are for W&B."""
+def carry_out(plan: Plan, splits: DataSplits, work: Callable[[Journal], dict[str, Any]]) -> dict[str, Any]:
+    """The result of `work` in the folder of a plan, or the one that is there already."""
     with lock_folder(plan.folder), own_global_randomness(plan.seed):
         check_identity(plan, splits)
         result_path = plan.folder / RESULT_FILE
@@ -85,8 +83,7 @@ def carry_out(
         loaded = load_checkpoint(plan.folder / "checkpoints")
         for warning in () if loaded is None else loaded.warnings:
             logger.warning(warning)
-        # Before anything else is written: W&B may refuse to start.
-        tracker = Tracker(plan.folder, plan.wandb_mode, settings, plan.name)
+        tracker = Tracker(plan.folder, plan.board)  # before anything else is written: W&B may refuse to start
         write_identity(plan, splits)
         with StopSignal() as stop, tracker:
             journal = Journal(plan, tracker, stop, None if loaded is None else loaded.state)

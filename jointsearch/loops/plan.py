@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from jointsearch.loops.trainer import StepOf, Trainer
 from jointsearch.networks.create import plain_options
 from jointsearch.protocols import PLAIN_STEP, Moment, StepSearcher, TrainStep
 from jointsearch.randomness import own_global_randomness
+from jointsearch.runs.boards import NO_BOARD, Board
 from jointsearch.runs.plain_state import encode_state
 from jointsearch.runs.provenance import birth_certificate
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, SETTINGS_FILE, write_json
@@ -60,7 +61,7 @@ class Plan:
     search: dict[str, Any] | None = None  # the settings of a search, as plain data; None where nothing is searched
     network_options: dict[str, Any] = field(default_factory=dict)  # what only this network knows, as a genotype
     device: torch.device = CPU
-    wandb_mode: Literal["disabled", "offline", "online"] = "disabled"
+    board: Board = NO_BOARD  # of the whole command
     save_seconds: float = 60.0
     show_progress: bool = False
     task: Task = CLASSIFICATION  # loss and score

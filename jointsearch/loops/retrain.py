@@ -14,7 +14,6 @@ from jointsearch.loops.training import Training
 from jointsearch.networks.trained import save_network
 from jointsearch.protocols import Augmenter, Found, Moment, Needs, Scores, State, StepReport, TrainStep
 from jointsearch.runs.run_folder import PREDICTIONS_FILE, replace_file
-from jointsearch.settings import as_plain
 from search_spaces.controls import named_policy
 
 FURTHER = "test_scores_last"  # in a result, what its metric told beside its own score
@@ -98,7 +97,7 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
         journal.tracker.log(training.total_steps(), scores)
         return result
 
-    return carry_out(plan, splits, as_plain(plan.recipe), train)
+    return carry_out(plan, splits, train)
 
 
 def write_network(training: Training, splits: DataSplits) -> None:

@@ -75,4 +75,4 @@ def search(
             **kept.facts,
         }
 
-    return carry_out(plan, splits, plan.search, find)
+    return carry_out(plan, splits, find)

@@ -20,6 +20,8 @@ SETTINGS_FILE, POLICY_FILE, GENOTYPE_FILE, RESULT_FILE = "settings.json", "polic
 # Of a training whose metric tells more than numbers: what was found in each test image.
 PREDICTIONS_FILE = "predictions.json"
 
+LOCK_FILE = ".lock"
+
 _TEMPORARY = re.compile(r".+\.tmp-\d+")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -39,24 +41,15 @@ os.register_at_fork(after_in_child=_forget_locks_in_child)
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Create the folder and hold it for this process; InputError at once if another process has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise InputError(f"run folder {folder} cannot be used ({error.strerror}); choose a writable folder") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 300).decode(errors="replace").strip()
-        os.close(lock)
+    lock = try_lock(folder)
+    if lock is None:
+        holder = (folder / LOCK_FILE).read_bytes()[:300].decode(errors="replace").strip()
         raise InputError(
             f"run folder {folder} is in use by {ascii(holder)[1:-1] or 'another process'}; "
             "wait for it, stop it, or choose another folder"
-        ) from None
+        )
     _held_locks.add(lock)
     try:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         _remove_temporary_files(folder)
         yield
     finally:
@@ -64,6 +57,23 @@ def lock_folder(folder: Path) -> Iterator[None]:
         if lock in _held_locks:
             _held_locks.remove(lock)
             os.close(lock)
+
+
+def try_lock(folder: Path) -> int | None:
+    """Create the folder and lock it: an open file that holds the lock, or None if another process has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(f"run folder {folder} cannot be used ({error.strerror}); choose a writable folder") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return lock
 
 
 def check_writable(folder: Path) -> None:

@@ -1,33 +1,29 @@
-"""Metrics as JSON lines, always, and in Weights & Biases when asked. The only door to wandb."""
+"""The metrics of a search or training, as JSON lines in its folder, and on the board of the command."""
 
-import importlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
-from jointsearch.runs.run_folder import replace_file
+from jointsearch.runs.boards import NO_BOARD, Board
 from search_spaces.errors import InputError
 from search_spaces.plain_json import parse_json
 
 
 class Tracker:
-    """Appends metrics to `folder/metrics.jsonl`. No clock is written, so that a resumed run repeats every byte."""
+    """Appends metrics to `folder/metrics.jsonl`. No clock is written, so that a resumed run repeats every byte.
 
-    def __init__(
-        self,
-        folder: Path,
-        wandb_mode: Literal["disabled", "offline", "online"] = "disabled",
-        config: dict[str, Any] | None = None,
-        name: str = "",
-    ) -> None:
+    What a resumed run repeats goes to the board twice, with the same steps and values.
+    """
+
+    def __init__(self, folder: Path, board: Board = NO_BOARD) -> None:
+        self._board = board
+        board.open()
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
-        self._wandb_run = None if wandb_mode == "disabled" else _start_wandb(folder, wandb_mode, config, name)
         self._file = self.path.open("ab")
 
     def log(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
@@ -37,8 +33,7 @@ class Tracker:
         line = {key: _plain(value) for key, value in metrics.items()} | {"step": step}
         self._file.write((json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
         self._file.flush()
-        if self._wandb_run is not None:
-            self._wandb_run.log(dict(metrics), step=step)
+        self._board.log(self.path.parent, step, metrics)
 
     def offset(self) -> int:
         """The size of the file in bytes, all of them on the disk: what a checkpoint remembers."""
@@ -69,8 +64,6 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._wandb_run is not None:
-            self._wandb_run.finish(exit_code=0 if kind is None else 1)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -88,27 +81,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _plain(value: float | int | str) -> float | int | str:
     return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _start_wandb(folder: Path, mode: str, config: dict[str, Any] | None, name: str) -> Any:
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError as error:
-        raise InputError(f"wandb={mode} needs the package wandb ({error}); install it or use wandb=disabled") from None
-    # Kept with the run, so that a resumed run continues in the same W&B run.
-    identity_path = folder / "wandb_id.txt"
-    identity = identity_path.read_text() if identity_path.is_file() else secrets.token_hex(8)
-    try:
-        run = wandb.init(
-            mode=mode,
-            dir=str(folder),
-            id=identity,
-            resume="allow" if mode == "online" else None,
-            config=config,
-            name=name or None,
-        )
-    except (wandb.Error, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"wandb={mode} could not start ({reason}); run `wandb login` or use wandb=disabled") from None
-    replace_file(identity_path, identity.encode())
-    return run

@@ -1,0 +1,120 @@
+"""Run every combination of a sweep file, several at a time, and compare what comes out."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+from jointsearch.commands.names import COMMANDS
+from jointsearch.compose.launch import LAUNCHERS, launch
+from jointsearch.loops.journal import Interrupted
+from jointsearch.report.comparison import compare
+from jointsearch.runs.run_folder import check_writable
+from jointsearch.settings import bounded, check_fields, choice, setting
+from jointsearch.sweeps.members import Member, Sweep, read_sweep, with_words
+from jointsearch.sweeps.work import Outcome, Work, finished
+from search_spaces.errors import InputError, nearest
+from search_spaces.plain_json import shown_path
+
+SUBJECT = "file"
+MOST_USED = ("file", "run", "jobs")
+OFFLINE = "wandb=disabled"  # what a sweep file says of W&B is for its agents
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, and how many at a time."""
+
+    file: str | None = setting(None, help="a sweep file as `wandb sweep` reads it, with method: grid")
+    run: str | None = setting(None, help="folder of the sweep; give it again to continue. null: runs/sweep/FILE")
+    jobs: int = bounded(1, 1, 1024, help="commands that run at the same time on this machine")
+    also: tuple[str, ...] = setting((), help="settings of every command; any other word, as budget=0.5, is one")
+    launcher: str | None = choice(None, None, *LAUNCHERS, help="submitit_slurm: a job of a SLURM cluster each")
+    launcher_options: tuple[str, ...] = setting((), help="as in launcher_options=[partition=gpu,timeout_min=600]")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def own_words(words: Sequence[str]) -> list[str]:
+    """The words of a command line with those that are for the commands of the sweep gathered in `also`."""
+    names = {item.name for item in fields(Settings)}
+    others = [word for word in words if word.partition("=")[0] not in names]
+    quoted = ['"{}"'.format(word.replace("\\", "\\\\").replace('"', '\\"')) for word in others]
+    own = [word for word in words if word not in others]
+    return [*own, f"also=[{','.join(quoted)}]"] if others else own
+
+
+def main(given: Settings) -> None:
+    """Run what is not finished yet, and print the comparison."""
+    if given.file is None:
+        raise InputError("sweep needs a file, as in jointsearch/configs/sweep/joint_vs_separate.yaml; give one")
+    sweep = read_sweep(given.file)
+    folder = Path(given.run or f"runs/sweep/{Path(given.file).stem}")
+    check_writable(folder)
+    members = with_words(sweep.members, (*_own(given, sweep), *given.also))
+    begun = [member for member in members if finished(folder / member.name, member) is None]
+    print(f"{len(members)} commands in {folder}, {len(members) - len(begun)} of them finished")
+    print("To continue, or to help from another machine that shares the folder: the same command", flush=True)
+    work = Work(folder, _word(sweep.program), partial(print, flush=True))
+    outcomes = _outcomes(given, work, members)
+    if work.stopped_by is not None:
+        raise Interrupted(work.stopped_by)
+    _report(folder, outcomes)
+
+
+def _outcomes(given: Settings, work: Work, members: Sequence[Member]) -> list[Outcome]:
+    if given.launcher is None:
+        return work.do_all(members, given.jobs)
+    waiting = [number for number, one in enumerate(members) if finished(work.folder / one.name, one) is None]
+    if waiting:
+        work.folder.mkdir(parents=True, exist_ok=True)
+        launch(
+            given.launcher,
+            given.launcher_options,
+            (work.folder / "launcher").absolute(),
+            waiting,
+            partial(_do, Path.cwd(), work.folder, work.program, tuple(members)),
+        )
+    found = [(member, finished(work.folder / member.name, member)) for member in members]
+    return [Outcome(member, 1) if done is None else done for member, done in found]
+
+
+def _do(where: Path, folder: Path, program: str, members: Sequence[Member], number: int) -> int:
+    """A member, by a job of a launcher."""
+    os.chdir(where)
+    return Work(folder, program, partial(print, flush=True)).do(members[number]).exit_code or 0
+
+
+def _own(given: Settings, sweep: Sweep) -> list[str]:
+    """Settings that each command gets from the sweep as a whole."""
+    named = {word.partition("=")[0] for member in sweep.members for word in member.words}
+    named |= {word.partition("=")[0] for word in given.also}
+    sends = OFFLINE.partition("=")[0] in named - {word.partition("=")[0] for word in given.also}
+    alone = given.launcher is None and given.jobs > 1 and "threads" not in named
+    threads = [f"threads={max(1, (os.cpu_count() or 1) // given.jobs)}"] if alone else []
+    return [*([OFFLINE] if sends else []), *threads]
+
+
+def _word(program: str) -> str:
+    """The word of a command, by the script that a sweep file names."""
+    words = {module: word for word, module in COMMANDS.items()}
+    if program not in words:
+        raise InputError(f"program {shown_path(Path(program))} is not a command; {nearest(program, words)}")
+    return words[program]
+
+
+def _report(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Print what did not go through, and the comparison of what did."""
+    elsewhere = [one.member.name for one in outcomes if one.exit_code is None]
+    failed = [one.member.name for one in outcomes if one.exit_code]
+    if elsewhere:
+        print(f"Another process has {len(elsewhere)}: {', '.join(elsewhere)}")
+    if len(elsewhere) + len(failed) < len(outcomes):
+        print(f"\n{compare([folder]).to_markdown()}")
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(outcomes)} commands failed: {', '.join(failed)}; see console.log in their folders "
+            f"below {folder}, then repeat the command"
+        )
