@@ -20,7 +20,7 @@ def same(left: Any, right: Any) -> bool:
 
 def wait_for(path: Path) -> None:
     """Until the file, or the folder, is there and holds something."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240  # a busy machine took a minute to import torch
     while not (any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import random
 import statistics
 import subprocess
@@ -120,6 +119,19 @@ def test_one_run_holds_all_trainings_each_with_its_own_steps(tmp_path: Path, wan
         {"none/seed0/step": 10, "none/seed0/loss": 0.1},
     ]
     assert wandb.only("finish") == [0]
+
+
+def test_what_a_killed_run_had_written_is_told_again(tmp_path: Path, wandb: Recorder) -> None:
+    with Tracker(tmp_path / "none") as tracker:
+        tracker.log(5, {"loss": 0.5})
+        tracker.log(10, {"loss": math.nan})
+    with Board.of(ONLINE, False, tmp_path, {}) as board, Tracker(tmp_path / "none", board) as tracker:
+        tracker.log(15, {"loss": 0.25})
+    told = [(line["none/step"], line["none/loss"]) for line in wandb.only("log")]
+    assert told[0] == (5, 0.5)
+    assert told[1][0] == 10
+    assert math.isnan(told[1][1])
+    assert told[2:] == [(15, 0.25)]
 
 
 def test_a_board_that_nothing_was_told_starts_no_run(tmp_path: Path, wandb: Recorder) -> None:
@@ -290,7 +302,7 @@ def test_a_server_holds_all_of_an_online_run_that_was_killed_and_went_on(tmp_pat
     pytest.importorskip("wandb")
     script = str(REPOSITORY / "scripts" / "joint_search.py")
     with Loopback() as server:
-        where = {"env": os.environ | server.environment | {"PYTHONPATH": str(REPOSITORY)}, "cwd": tmp_path}
+        where = {"env": server.environment, "cwd": tmp_path}
         first = subprocess.Popen([sys.executable, script, *SEARCH], stdout=subprocess.DEVNULL, **where)
         wait_for(tmp_path / "mine" / "none" / "seed0" / "metrics.jsonl")
         first.kill()

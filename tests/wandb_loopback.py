@@ -3,13 +3,14 @@
 It answers as much of the server's interface as `wandb` 0.31 asks for, and records what it is told:
 
     with Loopback() as server:
-        subprocess.run(["wandb", "sweep", "sweep.yaml"], env=os.environ | server.environment)
+        subprocess.run(["wandb", "sweep", "sweep.yaml"], env=server.environment)
         server.runs[identity]["summary"]
 """
 
 import gzip
 import itertools
 import json
+import os
 import re
 import threading
 import time
@@ -19,6 +20,8 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+
+from tests.conftest import REPOSITORY
 
 ENTITY, SWEEP = "local", "sweep001"
 GONE_AFTER = 20.0  # seconds without a word of an agent, after which its run goes back into the queue
@@ -54,8 +57,10 @@ class Loopback:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to find it."""
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "local-" + "0" * 40, "WANDB_ERROR_REPORTING": "false"}
+        """The environment of a process that finds it, and that shares no service with this one."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        told = {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "local-" + "0" * 40, "WANDB_ERROR_REPORTING": "false"}
+        return own | told | {"PYTHONPATH": str(REPOSITORY)}
 
     def __enter__(self) -> "Loopback":
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -1,6 +1,8 @@
 """Run every combination of a sweep file, several at a time, and compare what comes out."""
 
 import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -41,9 +43,15 @@ def own_words(words: Sequence[str]) -> list[str]:
     """The words of a command line with those that are for the commands of the sweep gathered in `also`."""
     names = {item.name for item in fields(Settings)}
     others = [word for word in words if word.partition("=")[0] not in names]
-    quoted = ['"{}"'.format(word.replace("\\", "\\\\").replace('"', '\\"')) for word in others]
     own = [word for word in words if word not in others]
-    return [*own, f"also=[{','.join(quoted)}]"] if others else own
+    return [*own, f"also=[{','.join(map(_quoted, others))}]"] if others else own
+
+
+def _quoted(word: str) -> str:
+    """A word in quotes, as Hydra reads it: only before a quote a backslash stands for something."""
+    inner = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    ended = re.sub(r"(\\+)$", r"\1\1", inner)
+    return f'"{ended}"'
 
 
 def main(given: Settings) -> None:
@@ -54,10 +62,10 @@ def main(given: Settings) -> None:
     folder = Path(given.run or f"runs/sweep/{Path(given.file).stem}")
     check_writable(folder)
     members = with_words(sweep.members, (*_own(given, sweep), *given.also))
-    begun = [member for member in members if finished(folder / member.name, member) is None]
-    print(f"{len(members)} commands in {folder}, {len(members) - len(begun)} of them finished")
+    done = sum(finished(folder / member.name, member) is not None for member in members)
+    print(f"{len(members)} commands in {folder}, {done} of them finished")
     print("To continue, or to help from another machine that shares the folder: the same command", flush=True)
-    work = Work(folder, _word(sweep.program), partial(print, flush=True))
+    work = Work(folder, command_of(sweep.program), partial(print, flush=True))
     outcomes = _outcomes(given, work, members)
     if work.stopped_by is not None:
         raise Interrupted(work.stopped_by)
@@ -75,16 +83,16 @@ def _outcomes(given: Settings, work: Work, members: Sequence[Member]) -> list[Ou
             given.launcher_options,
             (work.folder / "launcher").absolute(),
             waiting,
-            partial(_do, Path.cwd(), work.folder, work.program, tuple(members)),
+            partial(_do, Path.cwd(), work.folder, work.command, tuple(members)),
         )
     found = [(member, finished(work.folder / member.name, member)) for member in members]
     return [Outcome(member, 1) if done is None else done for member, done in found]
 
 
-def _do(where: Path, folder: Path, program: str, members: Sequence[Member], number: int) -> int:
+def _do(where: Path, folder: Path, command: tuple[str, ...], members: Sequence[Member], number: int) -> int:
     """A member, by a job of a launcher."""
     os.chdir(where)
-    return Work(folder, program, partial(print, flush=True)).do(members[number]).exit_code or 0
+    return Work(folder, command, partial(print, flush=True)).do(members[number]).exit_code or 0
 
 
 def _own(given: Settings, sweep: Sweep) -> list[str]:
@@ -97,12 +105,12 @@ def _own(given: Settings, sweep: Sweep) -> list[str]:
     return [*([OFFLINE] if sends else []), *threads]
 
 
-def _word(program: str) -> str:
-    """The word of a command, by the script that a sweep file names."""
+def command_of(program: str) -> tuple[str, ...]:
+    """What starts a command, by the script that a sweep file names."""
     words = {module: word for word, module in COMMANDS.items()}
     if program not in words:
         raise InputError(f"program {shown_path(Path(program))} is not a command; {nearest(program, words)}")
-    return words[program]
+    return sys.executable, "-m", "jointsearch", words[program]
 
 
 def _report(folder: Path, outcomes: Sequence[Outcome]) -> None:

@@ -13,7 +13,7 @@ from jointsearch.protocols import State
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.checkpoint import generator_states, load_checkpoint, restore_generator_states, save_checkpoint
 from jointsearch.runs.run_folder import RESULT_FILE, StopSignal, lock_folder, write_json
-from jointsearch.runs.track import Tracker
+from jointsearch.runs.track import Tracker, tell_again
 from search_spaces.plain_json import read_json
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ def carry_out(plan: Plan, splits: DataSplits, work: Callable[[Journal], dict[str
         check_identity(plan, splits)
         result_path = plan.folder / RESULT_FILE
         if result_path.is_file():
+            tell_again(plan.folder, plan.board)
             return read_json(result_path, "result")
         loaded = load_checkpoint(plan.folder / "checkpoints")
         for warning in () if loaded is None else loaded.warnings:

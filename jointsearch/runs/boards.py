@@ -149,13 +149,13 @@ class WandbRun:
                 entity=settings.entity,
                 group=settings.group,
                 tags=settings.tags,
-                dir=str(folder),
+                dir=str(folder.absolute()),
                 id=identity,
                 resume="allow" if settings.mode == "online" else None,
                 config=dict(config),
                 name=folder.name,
             )
-        except (wandb.Error, OSError) as error:
+        except Exception as error:  # its own kinds, the system's, and those of the process that it starts
             reason = " ".join(str(error).split())
             raise InputError(
                 f"wandb={settings.mode} could not start ({reason}); run `wandb login`, or use wandb=offline or disabled"

@@ -12,18 +12,18 @@ from jointsearch.runs.boards import NO_BOARD, Board
 from search_spaces.errors import InputError
 from search_spaces.plain_json import parse_json
 
+NO_NUMBERS = ("nan", "inf", "-inf")  # how JSON holds them
+
 
 class Tracker:
-    """Appends metrics to `folder/metrics.jsonl`. No clock is written, so that a resumed run repeats every byte.
-
-    What a resumed run repeats goes to the board twice, with the same steps and values.
-    """
+    """Appends metrics to `folder/metrics.jsonl`. No clock is written, so that a resumed run repeats every byte."""
 
     def __init__(self, folder: Path, board: Board = NO_BOARD) -> None:
         self._board = board
         board.open()
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
+        tell_again(folder, board)
         self._file = self.path.open("ab")
 
     def log(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
@@ -64,6 +64,18 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def tell_again(folder: Path, board: Board) -> None:
+    """Tell a board what the metrics of a folder hold already.
+
+    W&B sends in intervals, so what a killed process logged last never arrived. A point that did arrive comes again with
+    the same step and the same value.
+    """
+    path = folder / "metrics.jsonl"
+    for line in read_metrics(path) if board.is_wanted and path.is_file() else ():
+        step = line.pop("step")
+        board.log(folder, step, {key: float(value) if value in NO_NUMBERS else value for key, value in line.items()})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -6,12 +6,11 @@ can take part: each does what no other one has begun.
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jointsearch.runs.run_folder import StopSignal, try_lock, write_json
@@ -36,9 +35,8 @@ class Work:
     """The commands of a sweep in its folder."""
 
     folder: Path
-    program: str  # a module of jointsearch.commands
+    command: tuple[str, ...]  # to which each member adds its words and run=
     say: Callable[[str], None]
-    environment: dict[str, str] = field(default_factory=dict)  # of the processes, beside one's own
 
     def __post_init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -79,7 +77,7 @@ class Work:
     def _carried_out(self, member: Member, place: Path, lock: int) -> Outcome:
         self.say(f"{member.name}: started")
         began = time.monotonic()
-        command = [sys.executable, "-m", "jointsearch", self.program, *member.words, f"run={place}"]
+        command = [*self.command, *member.words, f"run={place}"]
         with (place / CONSOLE_FILE).open("ab") as console:
             # The process holds the lock too: a member whose process outlives this one is not begun a second time.
             # In a session of its own, Ctrl-C reaches it once, from here: a second signal would end it without saving.
@@ -87,7 +85,6 @@ class Work:
                 command,
                 stdout=console,
                 stderr=console,
-                env=os.environ | self.environment,
                 pass_fds=(lock,),
                 start_new_session=True,
             ) as process:
