@@ -63,6 +63,7 @@ def test_words_that_a_sweep_does_not_know_are_for_its_commands() -> None:
     )
     assert compose_words("sweep", words).values == {
         "file": "a.yaml",
+        "launcher_options": ["partition=gpu"],
         "also": ["budget=0.5", "dataset.standard.order='crop_flip, policy, cutout'", 'x="a\\b"', "y=a\\"],
     }
 
@@ -293,7 +294,7 @@ def test_jobs_of_hydras_launcher_do_the_members(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[dev]' brings it")
     parameters = {name: value for name, value in TINY.items() if name != "wandb"} | {"seeds": {"value": "[0]"}}
     write_sweep(tmp_path / "tiny.yaml", parameters=parameters)
-    words = ["tiny.yaml", "run=alone", "launcher=submitit_local", "launcher_options=[timeout_min=10]"]
+    words = ["tiny.yaml", "run=alone", "launcher=submitit_local", "launcher.timeout_min=10"]
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / "sweep.py"), *words],
         check=True,

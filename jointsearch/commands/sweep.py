@@ -21,6 +21,7 @@ from search_spaces.plain_json import shown_path
 
 SUBJECT = "file"
 MOST_USED = ("file", "run", "jobs")
+LAUNCHER = "launcher."  # begins the words of the launcher
 OFFLINE = "wandb=disabled"  # what a sweep file says of W&B is for its agents
 
 
@@ -33,18 +34,20 @@ class Settings:
     jobs: int = bounded(1, 1, 1024, help="commands that run at the same time on this machine")
     also: tuple[str, ...] = setting((), help="settings of every command; any other word, as budget=0.5, is one")
     launcher: str | None = choice(None, None, *LAUNCHERS, help="submitit_slurm: a job of a SLURM cluster each")
-    launcher_options: tuple[str, ...] = setting((), help="as in launcher_options=[partition=gpu,timeout_min=600]")
+    launcher_options: tuple[str, ...] = setting((), help="of the launcher; launcher.partition=gpu is one")
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
 def own_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line with those that are for the commands of the sweep gathered in `also`."""
+    """The words of a command line; those of the launcher are gathered, and those for the commands of the sweep."""
     names = {item.name for item in fields(Settings)}
-    others = [word for word in words if word.partition("=")[0] not in names]
-    own = [word for word in words if word not in others]
-    return [*own, f"also=[{','.join(map(_quoted, others))}]"] if others else own
+    own = [word for word in words if word.partition("=")[0] in names]
+    options = [word for word in words if word.startswith(LAUNCHER)]
+    others = [word for word in words if word not in (*own, *options)]
+    gathered = {"launcher_options": [word.removeprefix(LAUNCHER) for word in options], "also": others}
+    return [*own, *(f"{name}=[{','.join(map(_quoted, some))}]" for name, some in gathered.items() if some)]
 
 
 def _quoted(word: str) -> str:
