@@ -190,7 +190,8 @@ class Augmenter(Protocol):
 class Metric(Protocol):
     """A score of a network, summed up batch by batch.
 
-    It may also have `details()`: plain data about the same batches, for a report.
+    It may also have `further(classes)` and `details(classes)`, which only test images are asked for: more scores, and
+    plain data about each image for a report. `classes` are the names of the classes.
     """
 
     name: str  # as in "accuracy"
@@ -211,7 +212,8 @@ class Scores:
     values: Mapping[str, float]
     main: str
     higher_is_better: bool = True
-    details: Mapping[str, Any] = field(default_factory=dict)  # what a report draws, as plain data
+    further: Mapping[str, float] = field(default_factory=dict)  # more scores, of test images only
+    details: Mapping[str, Any] = field(default_factory=dict)  # what a report draws of test images, as plain data
 
     @property
     def decisive(self) -> float:

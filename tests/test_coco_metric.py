@@ -94,7 +94,7 @@ def by_pycocotools(truth: dict[str, Any], found: list[dict[str, Any]], kind: str
 def test_every_figure_is_that_of_pycocotools(seed: int) -> None:
     pairs = random_set(seed)
     metric, figures = measured(pairs)
-    found = metric.details()["detections"]
+    found = metric.details(CLASSES)["detections"]
     for kind, prefix in (("bbox", ""), ("segm", "mask_")):
         truth = coco_truth([annotation for annotation, _ in pairs], CLASSES, kind == "segm")
         reference = by_pycocotools(truth, found, kind)
@@ -147,7 +147,7 @@ def test_what_is_marked_itself_has_an_ap_of_100() -> None:
 def test_the_file_of_predictions_is_read_by_pycocotools(tmp_path: Path) -> None:
     pairs = random_set(5)
     metric, figures = measured(pairs)
-    told = json.loads(json.dumps(metric.details()))
+    told = json.loads(json.dumps(metric.details(CLASSES)))
     (tmp_path / "found.json").write_text(json.dumps(told["detections"]))
     truth = coco_truth([annotation for annotation, _ in pairs], CLASSES, False)
     reference = by_pycocotools(truth, json.loads((tmp_path / "found.json").read_text()), "bbox")

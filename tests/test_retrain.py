@@ -209,9 +209,9 @@ def test_the_test_set_is_looked_at_once_for_each_reported_figure(
     seen = []
     evaluate = Training.evaluate
 
-    def watched(training: Training, images: Any) -> Scores | None:
+    def watched(training: Training, images: Any, thorough: bool = False) -> Scores | None:
         seen.append(images is training.test_images)
-        return evaluate(training, images)
+        return evaluate(training, images, thorough)
 
     monkeypatch.setattr(Training, "evaluate", watched)
     run_grid(SMALL, tmp_path)
@@ -226,7 +226,7 @@ def test_selected_is_the_first_epoch_of_the_best_validation_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([60.0, 80.0, 80.0, 70.0, 50.0, 55.0])
-    monkeypatch.setattr(Training, "evaluate", lambda training, images: scored(next(scores)))
+    monkeypatch.setattr(Training, "evaluate", lambda training, images, thorough=False: scored(next(scores)))
     recipe = Recipe(epochs=4, batch_size=100, evaluate_every=1)
     (result,) = run_grid(replace(SMALL, recipe=recipe), tmp_path)
     assert (result["selected_epoch"], result["validation_accuracy_selected"]) == (2, 80.0)
@@ -253,7 +253,7 @@ def test_the_selected_figure_is_measured_with_the_weights_of_the_selected_epoch(
     scores = iter([80.0, 70.0, 60.0, 1.0, 2.0])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def evaluate(training: Training, images: Any) -> Scores:
+    def evaluate(training: Training, images: Any, thorough: bool = False) -> Scores:
         seen.append(weights_of(training))
         return scored(next(scores))
 
@@ -273,13 +273,13 @@ def test_evaluation_has_no_dropout_and_no_batch_statistics_and_training_has_both
     evaluate, step = Training.evaluate, Trainer.step
     in_training: list[bool] = []
 
-    def compared(training: Training, part: Any) -> Scores | None:
+    def compared(training: Training, part: Any, thorough: bool = False) -> Scores | None:
         before = weights_of(training)
         network = copy.deepcopy(training.trainer.network()).eval()
         batch = next(part.batches(torch.arange(len(part)), len(part)))
         with torch.no_grad():
             output = network(normalize(batch.images, training.plan.standard))
-        scores = evaluate(training, part)
+        scores = evaluate(training, part, thorough)
         assert scores is not None
         assert same(weights_of(training), before)  # in training mode it would have moved the running statistics
         accuracy = 100 * float((output.argmax(1) == batch.labels).double().mean())

@@ -17,6 +17,7 @@ from jointsearch.runs.run_folder import PREDICTIONS_FILE, replace_file
 from search_spaces.controls import named_policy
 
 FURTHER = "test_scores_last"  # in a result, what its metric told beside its own score
+OF_CLASS = "/"  # in the name of a score of one class, as in accuracy/cat; metrics.jsonl goes without those
 
 
 class PlainSteps:
@@ -93,7 +94,8 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
         result = tested(training, kept)
         names = (key for key in result if key.startswith("test_") and key not in ("test_images", FURTHER))
         scores = {key: result[key] for key in names}
-        scores |= {f"test_{name}_last": value for name, value in result.get(FURTHER, {}).items()}
+        further = result.get(FURTHER, {}).items()
+        scores |= {f"test_{name}_last": value for name, value in further if OF_CLASS not in name}
         journal.tracker.log(training.total_steps(), scores)
         return result
 
@@ -119,7 +121,8 @@ def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
         return result
     result["metric"] = training.metric()
     result[f"test_{last.main}_last"] = last.decisive
-    if further := {name: value for name, value in last.values.items() if name not in (last.main, "loss")}:
+    beside = {name: value for name, value in last.values.items() if name not in (last.main, "loss")}
+    if further := {**beside, **last.further}:
         result[FURTHER] = further
     if last.details:
         replace_file(training.plan.folder / PREDICTIONS_FILE, json.dumps(last.details, allow_nan=False).encode())

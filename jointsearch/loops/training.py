@@ -115,19 +115,19 @@ class Training:
 
     def test(self) -> Scores | None:
         """Score the network on the test images. Only a finished training is asked for this."""
-        return self.evaluate(self.test_images)
+        return self.evaluate(self.test_images, thorough=True)
 
     def metric(self) -> dict[str, Any]:
         """Name, unit and direction of its score."""
         metric = self.plan.task.new_metric(self.plan.device)
         return {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
 
-    def evaluate(self, images: Any) -> Scores | None:
-        """Score the network on images as they are; None for an empty set."""
+    def evaluate(self, images: Any, thorough: bool = False) -> Scores | None:
+        """Score the network on images as they are, `thorough` with all that its metric tells; None for an empty set."""
         if not len(images):
             return None
         task = self.plan.task
-        return evaluate(self.trainer, images, self.plan.standard, task.new_metric, task.evaluation_batch)
+        return evaluate(self.trainer, images, self.plan.standard, task.new_metric, task.evaluation_batch, thorough)
 
     def total_steps(self) -> int:
         """Optimizer steps done since the beginning."""

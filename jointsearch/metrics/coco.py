@@ -52,13 +52,14 @@ class AveragePrecision:
         figures = self._figures("bbox", "")
         return figures | (self._figures("segm", "mask_") if masks else {})
 
-    def details(self) -> dict[str, Any]:
+    def details(self, classes: Sequence[str]) -> dict[str, Any]:
         """What a report draws: the detections as COCO writes them, and precision at 101 recalls, of each class."""
         images = [
             {"id": place, "file_name": shown(one.file), "height": one.size[0], "width": one.size[1]}
             for place, one in enumerate(self._truth, start=1)
         ]
-        return {"images": images, "detections": self._found, "precision_at_iou_50": self._curves}
+        found = {"detections": self._found, "precision_at_iou_50": self._curves}
+        return {"classes": list(classes), "images": images, **found}
 
     def _figures(self, kind: str, prefix: str) -> dict[str, float]:
         truth = coco_truth(self._truth, self._classes, kind == "segm")

@@ -1,6 +1,7 @@
 """Scores of a network on images as they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -31,11 +32,19 @@ def evaluate(
     standard: Standard,
     new_metric: Callable[[torch.device], Metric],
     batch_size: int = EVALUATION_BATCH,
+    thorough: bool = False,
 ) -> Scores:
-    """Score the network on a set; the network is left in evaluation mode."""
+    """Score the network on a set, `thorough` with all that its metric can tell; it is left in evaluation mode."""
     trained.network().eval()
     metric = new_metric(trained.device)
     for batch in images.batches(torch.arange(len(images)), batch_size):
         metric.update(trained.outputs(normalized(batch.images, standard)), batch.labels)
-    values, details = metric.compute(), getattr(metric, "details", dict)
-    return Scores(values, metric.name, metric.higher_is_better, details())
+    scores = Scores(metric.compute(), metric.name, metric.higher_is_better)
+    if not thorough:
+        return scores
+    further, details = (getattr(metric, name, _nothing)(images.classes) for name in ("further", "details"))
+    return replace(scores, further=further, details=details)
+
+
+def _nothing(classes: Sequence[str]) -> dict[str, Any]:
+    return {}
