@@ -74,10 +74,12 @@ def test_cells_may_differ_as_policies_may(tmp_path: Path) -> None:
         compare([tmp_path])
 
 
-def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "a", "none", 0, 50.0)
-    write(tmp_path / "b", "none", 0, 50.0)
-    with pytest.raises(InputError, match=r"repeats seed 0 of none; .* or rename its folder none"):
+def test_one_seed_with_two_policies_of_one_name_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a", "none", 0, 50.0, policy="abc")
+    write(tmp_path / "b", "none", 0, 50.0, policy="def")
+    with pytest.raises(
+        InputError, match=r"b/none/seed0 repeats seed 0 of none with another .* or rename its folder none"
+    ):
         compare([tmp_path / "a", tmp_path / "b"])
 
 

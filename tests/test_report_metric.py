@@ -46,19 +46,21 @@ def no_accuracy(text: str) -> bool:
 def test_of_an_error_the_lowest_row_comes_first_and_is_better(
     by_error: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("compare", [f"run={by_error}"]) == 0
+    assert run("compare", [f"{by_error}", "format=markdown"]) == 0
     printed = capsys.readouterr().out
     # Differences -.020 -.021 -.019: sd .001, and t(0.975, 2) = 4.30265 makes an interval of .00248.
-    assert printed.splitlines() == [
+    assert printed.splitlines()[:6] == [
         "| policy | test error last (lower is better) | seeds | minus none, paired (95% interval) | |",
         "|---|---|---|---|---|",
         "| found | 0.02200 ± 0.00100 | 3 | -0.02000 ± 0.00248 | better |",
         "| none | 0.04200 ± 0.00100 | 3 |  |  |",
+        "",
+        "found is better than none by 0.02000 (0.01752 to 0.02248, 3 seeds).",
     ]
     assert no_accuracy(printed)
-    assert run("compare", [f"run={by_error}", "metric=selected", "baseline=found"]) == 0
+    assert run("compare", [f"run={by_error}", "metric=selected", "baseline=found", "format=markdown"]) == 0
     selected = capsys.readouterr().out
-    assert selected.splitlines()[2:] == [
+    assert selected.splitlines()[2:4] == [
         "| none | 0.0200 ± 0.0100 | 3 | -0.0800 ± 0.0248 | better |",
         "| found | 0.1000 ± 0.0000 | 3 |  |  |",
     ]

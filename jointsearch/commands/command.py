@@ -3,10 +3,12 @@
 import errno
 import importlib
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args, get_type_hints
 
 from jointsearch.commands.help import help_text, plain_value, rows
 from jointsearch.commands.names import COMMANDS, INSTALLED, as_started
@@ -59,9 +61,10 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
         command = cast(Command, _module(name))
         flags = [word for word in arguments if word.startswith("-")]
         given_words = [word for word in arguments if word not in ("--cfg", "job", *HELP)]
+        given_words, several = _several(command, given_words)
         words = [_word(word, command.SUBJECT, given_words) for word in given_words]
-        words = getattr(command, "own_words", list)(words)  # a sweep hands words on
-        composed = compose_words(name, words)
+words = getattr(command, "own_words", list)(words)  # a sweep hands words on
+        composed = compose_words(name, words, several)
         # Most commands have one class of settings; that of joint_search composes a study.
         read: Callable[[Composed], Any] = getattr(command, "read", lambda one: build(command.Settings, one.values))
         given = read(composed)
@@ -97,6 +100,20 @@ def _module(name: str) -> ModuleType:
 def _overview() -> str:
     lines = [f"  {word:<10} {(_module(name).__doc__ or '').splitlines()[0]}" for word, name in COMMANDS.items()]
     return "\n".join([*lines, "", "jointsearch COMMAND --help lists its settings."])
+
+
+def _several(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Other words, and those without a name of a command that may be about several things: any path may be one."""
+    subject = command.SUBJECT
+    if subject is None or tuple[str, ...] not in get_args(get_type_hints(command.Settings).get(subject)):
+        return list(words), {}
+    named = re.compile(r"[\w.]+=|[-~]")  # a folder of a sweep holds = too, after a slash or as seeds=0,search=joint
+    found = [word for word in words if not named.match(word) or os.path.exists(word)]
+    if found and (others := [word for word in words if word.startswith(f"{subject}=")]):
+        raise InputError(f"{found[0]} stands beside {others[0]}; give all of them without {subject}=")
+    return [word for word in words if word not in found], {
+        subject: found[0] if len(found) == 1 else found
+    } if found else {}
 
 
 def _word(word: str, subject: str | None, words: Sequence[str]) -> str:

@@ -1,20 +1,20 @@
-"""Trainings side by side, from run folders and results files: mean, spread, and differences paired by seed."""
+"""Trainings side by side: mean, spread, and differences paired by seed."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jointsearch.loops.plan import COMPARED, DRAWN, differences
+from jointsearch.loops.retrain import FURTHER
+from jointsearch.report.alike import Alike, check_alike, tables_of
 from jointsearch.report.difference import SIGNIFICANT, Difference, corrected_by_holm, paired_difference
-from jointsearch.report.metric_facts import ACCURACY, EPOCHS, MetricFacts, metric_facts
-from jointsearch.report.results_file import Record, read_results
-from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, replace_file, write_json
-from jointsearch.settings import leaves
+from jointsearch.report.metric_facts import ACCURACY, EPOCHS, MetricFacts, beside_facts, metric_facts
+from jointsearch.report.results_file import Record
+from jointsearch.report.trainings_found import number, sources_of
+from jointsearch.runs.run_folder import replace_file, write_json
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import read_json
 
 NONE_FINISHED = "No training is finished yet."
 CORRECTIONS = ("none", "holm")  # of the verdicts, for the number of rows
@@ -49,11 +49,17 @@ class Comparison:
     rows: tuple[Row, ...]
     unfinished: tuple[str, ...]
     correction: str = CORRECTIONS[0]
+    notes: tuple[str, ...] = ()  # what else a reader has to know of the trainings
+
+    @property
+    def base(self) -> Row | None:
+        """The row that the others are compared with; None where it is not finished."""
+        return next((row for row in self.rows if row.policy == self.baseline), None)
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
         """How each policy differs from the baseline, where they share a seed."""
-        base = next((row for row in self.rows if row.policy == self.baseline), None)
+        base = self.base
         paired = {
             row.policy: paired_difference(row.values, base.values, self.metric.higher_is_better)
             for row in self.rows
@@ -86,6 +92,26 @@ class Comparison:
         )
 
     @property
+    def lacking(self) -> Iterator[str]:
+        """Which rows lack seeds that the baseline has, or the other way round, and what their difference is over."""
+        base = set() if self.base is None else self.base.values.keys()
+        alike: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+        for row in self.rows if base else ():
+            own = row.values.keys()
+            sets = (base - own, own - base, own & base)
+            alike.setdefault(tuple(tuple(sorted(one)) for one in sets), []).append(row.policy)
+        for (missing, more, shared), rows in alike.items():
+            names, several = _and(rows), len(rows) > 1
+            lacks, have = ("lack", "have") if several else ("lacks", "has")
+            said = [f"{names} {lacks} {_seeds(missing)}, which {self.baseline} has"] if missing else []
+            said += [f"{self.baseline} lacks {_seeds(more)}, which {names} {have}"] if more else []
+            over = (
+                f"the difference is over {_seeds(shared)}" if shared else "no seed is shared, so no difference is told"
+            )
+            if said:
+                yield f"{'; '.join(said)}: {over}."
+
+    @property
     def title(self) -> str:
         """What the numbers of the rows are; which of them are good is said where less is."""
         direction = "" if self.metric.higher_is_better else f" ({self.metric.direction})"
@@ -115,6 +141,12 @@ class Comparison:
         """What is said instead of differences, where there is nothing to take them from."""
         return f"There is no finished training of {self.baseline}, so no differences are told."
 
+    @property
+    def remarks(self) -> list[str]:
+        """What stands below a table of rows."""
+        said = [] if self.base is not None else [self.without_baseline]
+        return [*said, *self.lacking, *([self.by_chance] if self.by_chance else []), *self.notes]
+
     def to_markdown(self) -> str:
         """The table for people."""
         left_out = f"Not finished, left out: {', '.join(self.unfinished)}.\n" if self.unfinished else ""
@@ -128,10 +160,8 @@ class Comparison:
             difference = self.difference(row)
             paired, verdict = ("", "") if difference is None else (self.paired(difference), difference.verdict)
             lines.append(f"| {row.policy} | {self.score(row)} | {len(row.values)} | {paired} | {verdict} |")
-        if self.baseline not in (row.policy for row in self.rows):
-            lines += ["", self.without_baseline]
-        if self.by_chance:
-            lines += ["", self.by_chance]
+        for said in self.remarks:
+            lines += ["", said]
         return "\n".join(lines) + "\n" + (f"\n{left_out}" if left_out else "")
 
     def to_data(self) -> dict[str, Any]:
@@ -161,31 +191,65 @@ def compare(
 ) -> Comparison:
     """Compare the trainings of run folders and results files; all must agree in everything but policy and seed.
 
-    `metric` is the epoch whose network is scored, last or selected, or the whole key, as in test_accuracy_last. Without
-    a baseline it is the row without any method, where there is one. `correction` "holm" corrects the verdicts for the
-    number of rows.
+    `metric` is the epoch whose network is scored, last or selected, the whole key, as in test_accuracy_last, or another
+    score, as macro_f1. Without a baseline it is the row without any method, where there is one. `correction` "holm"
+    corrects the verdicts for the number of rows.
     """
-    trainings = [training for source in sources for training in _trainings(Path(source))]
-    if not trainings:
-        raise InputError(
-            f"no training found below {', '.join(map(str, sources))}; give a run folder of retrain.py, or a file of "
-            "results that holds trainings"
-        )
-    _check_alike(trainings)
-    measured = _metric_of(trainings)
-    epochs = {**{epoch: epoch for epoch in EPOCHS}, **{measured.test(epoch): epoch for epoch in EPOCHS}}
-    if metric not in epochs:
-        raise InputError(f"metric is {metric!r}; {nearest(metric, epochs)}")
-    key = measured.test(epochs[metric])
-    values = _by_policy_and_seed(trainings, key)
-    unfinished = tuple(f"{one.row}/seed{one.seed}" for one in trainings if one.result is None)
+    first, *others = tables_of([source for given in sources for source in sources_of(given)])
+    for other in others:
+        check_alike(first.trainings[0], other.trainings[0])
+    return comparison_of(first, metric, baseline, correction)
+
+
+def comparison_of(
+    alike: Alike, metric: str = EPOCHS[0], baseline: str | None = None, correction: str = CORRECTIONS[0]
+) -> Comparison:
+    """Compare the trainings of one table."""
+    facts, epoch = chosen_metric(alike.trainings, metric)
+    values: dict[str, dict[int, float]] = {}
+    for training in alike.trainings:
+        if training.result is not None:
+            values.setdefault(training.row, {})[training.seed] = score_of(training, facts, epoch)
+    unfinished = tuple(f"{one.row}/seed{one.seed}" for one in alike.trainings if one.result is None)
     if baseline is None:
-        baseline = next((one for one in METHOD_FREE if one in values), METHOD_FREE[0])
+        baseline = _free_of_method(sorted(values))
     elif baseline not in values:
         raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
-    sign = -1 if measured.higher_is_better else 1
+    sign = -1 if facts.higher_is_better else 1
     rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items()), key=lambda row: sign * row.mean)
-    return Comparison(measured, epochs[metric], baseline, tuple(rows), unfinished, correction)
+    return Comparison(facts, epoch, baseline, tuple(rows), unfinished, correction, alike.notes)
+
+
+def _free_of_method(rows: Sequence[str]) -> str:
+    """The row that owes nothing to a method; of several searches, with the cells that the first of them found."""
+    alone = [free for free in METHOD_FREE if free in rows]
+    found = [row for free in METHOD_FREE for row in rows if row.startswith(f"{free} (")]
+    return next(iter(alone + found), METHOD_FREE[0])
+
+
+def chosen_metric(trainings: Sequence[Record], metric: str) -> tuple[MetricFacts, str]:
+    """The score that is asked for, and the epoch whose network it is of."""
+    measured = _metric_of(trainings)
+    keys = {**{epoch: (measured, epoch) for epoch in EPOCHS}, **{measured.test(one): (measured, one) for one in EPOCHS}}
+    keys |= {name: (beside_facts(name, measured), EPOCHS[0]) for name in scores_beside(trainings)}
+    if metric not in keys:
+        raise InputError(f"metric is {metric!r}; {nearest(metric, keys)}")
+    return keys[metric]
+
+
+def scores_beside(trainings: Sequence[Record]) -> list[str]:
+    """The scores that any training has beside its main one."""
+    told = [(training.result or {}).get(FURTHER) for training in trainings]
+    return list(dict.fromkeys(str(name) for scores in told if isinstance(scores, dict) for name in scores))
+
+
+def score_of(training: Record, facts: MetricFacts, epoch: str) -> float:
+    """A score of a finished training."""
+    result = training.result or {}
+    key, beside = facts.test(epoch), result.get(FURTHER)
+    if key not in result and isinstance(beside, dict) and facts.name in beside:
+        return float(number(beside, facts.name, training.place))
+    return float(number(result, key, training.place))
 
 
 def _metric_of(trainings: Sequence[Record]) -> MetricFacts:
@@ -201,60 +265,9 @@ def _metric_of(trainings: Sequence[Record]) -> MetricFacts:
     return told.get(first, ACCURACY)
 
 
-def _by_policy_and_seed(trainings: Sequence[Record], key: str) -> dict[str, dict[int, float]]:
-    """A number of the result of every finished training."""
-    values: dict[str, dict[int, float]] = {}
-    for training in trainings:
-        if training.result is None:
-            continue
-        of_policy = values.setdefault(training.row, {})
-        if training.seed in of_policy:
-            raise InputError(
-                f"{training.place} repeats seed {training.seed} of {training.row}; leave one of the two run folders "
-                f"out, or rename its folder {training.row}, where both are to stand in one table"
-            )
-        of_policy[training.seed] = _number(training.result, key, training.place)
-    return values
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _trainings(source: Path) -> list[Record]:
-    if source.is_file():
-        return [record for record in read_results(source) if not record.is_search]
-    trainings = []
-    for path in sorted(source.glob(f"*/seed*/{SETTINGS_FILE}")):
-        settings, result = read_json(path, "settings"), path.with_name(RESULT_FILE)
-        trainings.append(
-            Record(
-                row=path.parents[1].name,
-                seed=int(_number(settings, "seed", str(path))),
-                settings=settings,
-                result=read_json(result, "result") if result.is_file() else None,
-                place=str(path.parent),
-            )
-        )
-    return trainings
-
-
-def _number(data: Any, key: str, place: str) -> Any:
-    value = data.get(key) if isinstance(data, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(
-            f"{place} has no number {key}; choose another metric, restore the file or leave the folder out"
-        )
-    return value
-
-
-def _check_alike(trainings: Sequence[Record]) -> None:
-    # Seeds draw other images: their sizes must agree everywhere, their digest where the seed is the same.
-    first = trainings[0]
-    digests: dict[Any, Any] = {}
-    for training in trainings:
-        differing = differences(first.settings, training.settings, (*COMPARED, *DRAWN))
-        seed, digest = (dict(leaves(training.settings)).get(name) for name in DRAWN)
-        if (was := digests.setdefault(seed, digest)) != digest:
-            differing.append(f"data.digest was {was}, is {digest}")
-        if differing:
-            raise InputError(
-                f"{first.place} and {training.place} were not trained alike ({', '.join(differing)}); "
-                "compare only trainings that differ in policy, genotype and seed"
-            )
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"

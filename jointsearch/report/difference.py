@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 SIGNIFICANT = 0.05
 FEWEST_SEEDS = 3  # for a verdict
+NO_DIFFERENCE = "no difference found"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Difference:
         if self.p_value is None or not self.is_claim:
             return f"{self.seeds} seed{'s' * (self.seeds > 1)}: no claim"
         if self.p_value >= SIGNIFICANT:
-            return "no difference found"
+            return NO_DIFFERENCE
         return "better" if (self.mean > 0) == self.higher_is_better else "worse"
 
 

@@ -57,7 +57,15 @@ class MetricFacts:
         return max(0, DIGITS - 1 - math.floor(math.log10(largest)))
 
 
+# Scores beside the main one of which less is better. The others have unit and direction of the main one.
+LOWER_IS_BETTER = ("calibration_error",)
+
 ACCURACY = MetricFacts("accuracy", "%")  # what every result was scored by before results named their metric
+
+
+def beside_facts(name: str, main: MetricFacts) -> MetricFacts:
+    """A score that a metric tells beside its main one."""
+    return MetricFacts(name, main.unit, False if name in LOWER_IS_BETTER else main.higher_is_better)
 
 
 def metric_facts(result: Mapping[str, Any], place: str) -> MetricFacts:
