@@ -75,8 +75,8 @@ def test_cells_may_differ_as_policies_may(tmp_path: Path) -> None:
 
 
 def test_one_seed_with_two_policies_of_one_name_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "a", "none", 0, 50.0, policy="abc")
-    write(tmp_path / "b", "none", 0, 50.0, policy="def")
+    write(tmp_path / "a", "none", 0, 50.0, network_options={"genotype": "A"})
+    write(tmp_path / "b", "none", 0, 50.0, network_options={"genotype": "B"})
     with pytest.raises(
         InputError, match=r"b/none/seed0 repeats seed 0 of none with another .* or rename its folder none"
     ):

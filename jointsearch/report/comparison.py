@@ -195,7 +195,7 @@ def compare(
     score, as macro_f1. Without a baseline it is the row without any method, where there is one. `correction` "holm"
     corrects the verdicts for the number of rows.
     """
-    first, *others = tables_of([source for given in sources for source in sources_of(given)])
+    first, *others = tables_of(sources_of(sources))
     for other in others:
         check_alike(first.trainings[0], other.trainings[0])
     return comparison_of(first, metric, baseline, correction)

@@ -100,7 +100,7 @@ def compare_all(
     correction: str = CORRECTIONS[0],
 ) -> Comparisons:
     """Compare all trainings at some places; those that were not trained alike stand in tables of their own."""
-    found = tables_of([source for given in dict.fromkeys(sources) for source in sources_of(given)])
+    found = tables_of(sources_of(sources))
     rows = {one.row for alike in found for one in alike.trainings if one.result is not None}
     if baseline is not None and baseline not in rows:
         raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, rows)}")

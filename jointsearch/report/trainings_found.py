@@ -45,8 +45,13 @@ class Source:
         return re.split("[@+]", row)[0] == FOUND or (cells and bool(self.searches or self.told))
 
 
-def sources_of(given: Path | str) -> list[Source]:
-    """The runs at one place that a person names; InputError where there is no training."""
+def sources_of(places: Sequence[Path | str]) -> list[Source]:
+    """The runs at the places that a person names, each once; InputError for a place where there is no training."""
+    found = {Path(source.place).resolve(): source for place in places for source in _at(place)}
+    return list(found.values())
+
+
+def _at(given: Path | str) -> list[Source]:
     if str(given).startswith(WANDB):
         sources = [_of_board(run) for run in read_wandb_runs(str(given))]
     else:
