@@ -63,7 +63,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
         given_words = [word for word in arguments if word not in ("--cfg", "job", *HELP)]
         given_words, several = _several(command, given_words)
         words = [_word(word, command.SUBJECT, given_words) for word in given_words]
-words = getattr(command, "own_words", list)(words)  # a sweep hands words on
+        words = getattr(command, "own_words", list)(words)  # a sweep hands words on
         composed = compose_words(name, words, several)
         # Most commands have one class of settings; that of joint_search composes a study.
         read: Callable[[Composed], Any] = getattr(command, "read", lambda one: build(command.Settings, one.values))
