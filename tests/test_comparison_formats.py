@@ -15,6 +15,7 @@ from jointsearch.report.comparison_formats import FORMATS, to_csv, to_latex, to_
 from jointsearch.report.comparisons import compare_all
 from jointsearch.report.ledger import Cost, iterations, ledger
 from jointsearch.report.trainings_found import sources_of
+from tests.conftest import REPOSITORY
 from tests.test_comparisons import CELLS, JOINT, POLICY, around, search, train
 
 
@@ -73,6 +74,18 @@ def test_text_is_aligned_and_says_verdict_and_cost(study: Path) -> None:
         "",
     ]
     assert "found is better than none by 2.00 points (1.75 to 2.25, 3 seeds)." in to_text(compare_all([study]))
+
+
+def test_the_example_of_the_docs_is_what_is_printed(tmp_path: Path) -> None:
+    for row, scores in {"none": (50, 51, 52), "found": (52, 53.1, 53.9), "trivialaugment": (53, 51, 54)}.items():
+        train(tmp_path, row, around(0.0, *scores))
+    text = (REPOSITORY / "docs" / "get_started.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```\n(policy .*?)```", text, re.DOTALL)
+    printed = to_text(compare_all([tmp_path])).splitlines()
+    assert len(shown.splitlines()) == 7
+    assert [line for line in printed if line in shown.splitlines() and line] == [
+        one for one in shown.splitlines() if one
+    ]
 
 
 def test_markdown_begins_as_the_summary_of_a_run_and_every_row_has_all_columns(study: Path) -> None:
