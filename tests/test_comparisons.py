@@ -219,12 +219,12 @@ def test_searches_that_differ_in_one_setting_are_called_by_it(tmp_path: Path) ->
 
 
 def test_a_control_with_the_cells_of_a_search_belongs_to_it_and_one_with_other_cells_to_none(tmp_path: Path) -> None:
-    for name, settings in (("joint", JOINT), ("cells", CELLS)):
+    for name, settings, score in (("joint", JOINT, 60.0), ("cells", CELLS, 58.0)):
         search(tmp_path / name, settings, (0, 1, 2))
         for row in ("found", "none"):
             for seed in range(3):
                 cells = {"genotype": f"{name}{seed}", "channels": 4}
-                train(tmp_path / name, row, {seed: 60.0}, network_options=cells)
+                train(tmp_path / name, row, {seed: score}, network_options=cells)
         train(tmp_path / name, "none@random", around(50.0, 1.0, 0.0, 2.0), network_options={"channels": 4})
     found = compare_all([tmp_path])
     architecture, joint = ("search=architecture", "search=joint")
@@ -234,6 +234,11 @@ def test_a_control_with_the_cells_of_a_search_belongs_to_it_and_one_with_other_c
         "none@random",
     ]
     assert found.tables[0].comparison.baseline == "none@random"
+    said = read(found)
+    assert "found (search=joint) is better than none@random by 9.00 points" in said
+    assert "no difference to none (search=joint) was found (0.00 to 0.00, 3 seeds)" in said
+    assert said.count("than found (search=architecture) by 2.00 points") == 1  # each pair once, the better row first
+    assert said.count("none (search=joint)") == said.count("none (search=architecture)") == 1  # its own cells' control
     assert set(found.tables[0].alike.searches) == {(row, seed) for row in rows(found)[:4] for seed in range(3)}
 
 

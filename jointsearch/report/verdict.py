@@ -34,7 +34,8 @@ def _beside(comparison: Comparison, row: Row) -> Iterator[Row]:
     if comparison.correction != "none":
         return  # Holm's verdicts are those of the table, and it has only differences to the baseline
     rows = [other for other in comparison.rows if other is not row and other is not comparison.base]
-    yield from (other for other in rows if is_control(_part(other.policy)))
+    own = ("", _search(row.policy))  # not those with the cells of another search
+    yield from (one for one in rows if is_control(_part(one.policy)) and _search(one.policy) in own)
     after = comparison.rows[comparison.rows.index(row) + 1 :]
     yield from (other for other in rows if _part(other.policy) == FOUND and other in after)
 
@@ -54,7 +55,8 @@ def _said(comparison: Comparison, row: Row, beside: Row) -> str:
     unit = UNITS.get(comparison.metric.unit, "")
     if not difference.is_claim:
         mean = _number(comparison, difference.mean)
-        return f"{seeds} are too few for a verdict on {other} (difference {mean}{unit})"
+        few = "is" if difference.seeds == 1 else "are"
+        return f"{seeds} {few} too few for a verdict on {other} (difference {mean}{unit})"
     low, high = _ends(difference)
     if difference.verdict == NO_DIFFERENCE:
         return (
@@ -94,3 +96,8 @@ def _all_rows(comparison: Comparison) -> str:
 def _part(row: str) -> str:
     """The policy that the name of a row begins with."""
     return re.split(r"[@+]| \(", row)[0]
+
+
+def _search(row: str) -> str:
+    """The search that the name of a row ends with, where several are told apart."""
+    return row.partition(" (")[2]
