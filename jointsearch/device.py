@@ -1,17 +1,23 @@
 """Which device a run uses, from what the user wrote."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
 
+from jointsearch.distributed import processes
 from search_spaces.errors import InputError
 
 
 def choose_device(text: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU where there is none."""
+    """`auto` is the first GPU, or the CPU where there is none. Of several processes each has a GPU of its own."""
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes() > 1 and text.startswith("cuda"):
+        if text != "cuda":
+            raise InputError(f"device is {text}, and each process of torchrun has a GPU of its own; use device=auto")
+        text = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(text)
     except RuntimeError:

@@ -15,6 +15,7 @@ from typing import Any
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device, cpu_threads
+from jointsearch.distributed import first_before_others, from_first
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan, check_identity, try_plan
 from jointsearch.loops.recipe import Recipe
@@ -176,7 +177,7 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
         stage.check(study.select_epoch, seed)
     grid = study.grid(study.controls or CONTROLS[:1]) if study.retrain else None
     check_writable(folder)
-    loaded = Loaded(study.dataset)  # last: it may have to be downloaded
+    loaded = first_before_others(lambda: Loaded(study.dataset))  # last: it may have to be downloaded
     prepared = Prepared(study, folder, loaded, stages, options)
     if grid is not None:
         seconds = check_grid(grid, folder, loaded, **options)
@@ -229,14 +230,13 @@ def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
     study, results = prepared.study, []
     for stage in prepared.stages:
         found = _searches(prepared, stage)
-        write_json(prepared.folder / stage.folder / "searches.json", found)
         say(f"\n{describe_searches(found)}")
         results += found
     folder, comparison = prepared.folder, None
     if study.retrain:
         grid = study.grid((str(folder / FOUND), *study.controls), str(folder / FOUND_CELLS))
         run_grid(grid, folder, loaded=prepared.loaded, **prepared.options)
-        say(f"\n{write_summary(folder)}")
+        say(f"\n{from_first(lambda: write_summary(folder))}")
         comparison = compare([folder])
     return StudyResult(
         folder,
@@ -244,18 +244,19 @@ def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
         {seed: Genotype.load(path) for seed, path in _found(study, folder / FOUND_CELLS).items()},
         results,
         comparison,
-        write_report(folder, prepared.loaded),
+        from_first(lambda: write_report(folder, prepared.loaded)),
     )
 
 
 def _searches(prepared: Prepared, stage: Stage) -> list[dict[str, Any]]:
-    """Search with every seed."""
+    """Search with every seed, and write what was found beside the searches."""
     study, results = prepared.study, []
     for seed in dict.fromkeys(study.seeds):
         plan = prepared.plan(stage, seed, prepared.folder)
         splits = prepared.loaded.search_splits(seed, stage.images)
         new_searcher = stage.new_searcher(prepared.folder, seed, study.dataset.standard)
         results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})
+    from_first(lambda: write_json(prepared.folder / stage.folder / "searches.json", results))
     return results
 
 

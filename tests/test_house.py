@@ -23,10 +23,11 @@ FOUNDATION = {"search_spaces", "jointsearch.settings", "jointsearch.protocols", 
 MAY_IMPORT_OF_OURS: dict[str, set[str]] = {
     "search_spaces": {"search_spaces"},
     "jointsearch.estimators": {"jointsearch.estimators", "jointsearch.settings", "search_spaces.errors"},
-    "jointsearch.through_step": {"jointsearch.through_step"},
+    "jointsearch.distributed": {"jointsearch.distributed"},
+    "jointsearch.through_step": {"jointsearch.through_step", "jointsearch.distributed"},
     "jointsearch.soft": {"search_spaces", "jointsearch.estimators", "jointsearch.soft"},
     "jointsearch.data": {"search_spaces", "jointsearch.settings", "jointsearch.data"},
-    "jointsearch.runs": {"search_spaces", "jointsearch.settings", "jointsearch.runs"},
+    "jointsearch.runs": {"search_spaces", "jointsearch.settings", "jointsearch.distributed", "jointsearch.runs"},
     "jointsearch.sweeps": {"search_spaces", "jointsearch.runs", "jointsearch.sweeps"},
     "jointsearch.networks": {"search_spaces", "jointsearch.networks"}
     | {f"jointsearch.{name}" for name in ("settings", "data.objects", "soft", "runs")},
@@ -35,11 +36,15 @@ MAY_IMPORT_OF_OURS: dict[str, set[str]] = {
     "jointsearch.augmenters": FOUNDATION | {"jointsearch.front_end", "jointsearch.augmenters"},
     "jointsearch.metrics": FOUNDATION | {"jointsearch.metrics"},
     "jointsearch.searchers": FOUNDATION
-    | {f"jointsearch.{name}" for name in ("front_end", "estimators", "through_step", "soft", "searchers")},
+    | {
+        f"jointsearch.{name}"
+        for name in ("distributed", "front_end", "estimators", "through_step", "soft", "searchers")
+    },
 }
 MAY_IMPORT_OF_OTHERS: dict[str, set[str]] = {
     "search_spaces": {"torch", "kornia"},
     "jointsearch.estimators": {"torch"},
+    "jointsearch.distributed": {"torch"},
     "jointsearch.through_step": {"torch"},
     "jointsearch.soft": {"torch"},
     "jointsearch.augmenters": {"torch"},

@@ -1,7 +1,9 @@
 """Runs a command: words in, an exit code out. A user's mistake is one line and exit code 2."""
 
+import contextlib
 import errno
 import importlib
+import io
 import logging
 import os
 import re
@@ -13,12 +15,14 @@ from typing import Any, Protocol, cast, get_args, get_type_hints
 from jointsearch.commands.help import help_text, plain_value, rows
 from jointsearch.commands.names import COMMANDS, INSTALLED, as_started
 from jointsearch.compose import Composed, compose_words
+from jointsearch.distributed import failed_elsewhere, is_first, processes, tell, together
 from jointsearch.loops.journal import Interrupted
 from jointsearch.runs.checkpoint import CheckpointError
 from jointsearch.settings import build
 from search_spaces.errors import InputError, nearest
 
 DISK_ERROR = 74
+SHARED = ("joint_search", "retrain", "detect")  # commands that several processes of torchrun carry out together
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,8 +60,15 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command by the name of its module and configuration."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s")
+    with together(), contextlib.nullcontext() if is_first() else contextlib.redirect_stdout(io.StringIO()):
+        return _run(name, arguments)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
     composed = Composed({})
     try:
+        if processes() > 1 and name not in SHARED:
+            raise InputError(f"{name} does its work in one process; start it without torchrun")
         command = cast(Command, _module(name))
         flags = [word for word in arguments if word.startswith("-")]
         given_words = [word for word in arguments if word not in ("--cfg", "job", *HELP)]
@@ -76,6 +87,10 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
             command.main(given)
     except InputError as error:
         return _fail(composed.explained(str(error)), 2)
+    except RuntimeError:  # of a message that another process did not answer
+        if (reason := failed_elsewhere()) is None:
+            raise
+        return _fail(reason, 1) if reason else 1
     except CheckpointError as error:
         return _fail(str(error), DISK_ERROR)
     except OSError as error:
@@ -130,5 +145,5 @@ def _word(word: str, subject: str | None, words: Sequence[str]) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {as_started(message)}", file=sys.stderr)
+    tell(message, lambda text: print(f"error: {as_started(text)}", file=sys.stderr, flush=True))
     return code

@@ -11,6 +11,7 @@ from jointsearch.data.datasets import Shapes
 from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.data.object_load import LoadedObjects
 from jointsearch.device import choose_device
+from jointsearch.distributed import first_before_others, from_first
 from jointsearch.loops.backbones import NETWORK, SCRATCH, Backbone, Backbones, backbones_of, trained_rows
 from jointsearch.loops.detect import NO_POLICY, DetectionGrid, run_detection, typical_side
 from jointsearch.loops.grid import plain_dataset
@@ -62,9 +63,9 @@ def main(given: Settings) -> None:
     """Train what the configuration asks for, and print it side by side."""
     if given.threads:
         torch.set_num_threads(given.threads)
-    folder = output_folder(given)
+    folder = from_first(lambda: output_folder(given))
     check_writable(folder)
-    loaded = LoadedObjects(given.dataset, given.detector.masks)
+    loaded = first_before_others(lambda: LoadedObjects(given.dataset, given.detector.masks))
     grid = grid_of(given, loaded)
 
     def announce(seconds: float) -> None:
@@ -81,8 +82,9 @@ def main(given: Settings) -> None:
     config = as_plain(given) | {"dataset": plain_dataset(given.dataset)}
     with Board.of(given.wandb, given.tensorboard, folder, config) as board:
         run_detection(grid, folder, announce, loaded, device=choose_device(given.device), board=board, **options)
-        print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
-        print(f"On one page, with pictures: {write_report(folder, loaded)}")
+        summary = from_first(lambda: write_summary(folder))
+        print(f"\n{summary}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+        print(f"On one page, with pictures: {from_first(lambda: write_report(folder, loaded))}")
         put_on_board(board, folder, loaded)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from jointsearch.commands.folders import new_folder
 from jointsearch.commands.names import as_started
 from jointsearch.compose import Composed, study_of
+from jointsearch.distributed import from_first
 from jointsearch.loops.grid import SEED
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
 from jointsearch.settings import bounded, build, group, setting
@@ -38,7 +39,7 @@ def read(composed: Composed) -> Settings:
 def main(given: Settings) -> None:
     """Search for every seed, train with what was found and with the controls, and print them side by side."""
     study = given.study
-    folder = given.run or new_folder("search")
+    folder = from_first(lambda: given.run or new_folder("search"))
     prepared = prepare(study, folder, show_progress=True)
     announce(prepared)
     result = run_study(prepared, say=lambda text: print(text, flush=True))

@@ -9,6 +9,7 @@ import torch
 from jointsearch.commands.folders import new_folder
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.device import choose_device
+from jointsearch.distributed import from_first
 from jointsearch.loops.grid import CELLS, RANDOM, SEED, CellsSettings, Grid, plain_dataset, run_grid, split_row
 from jointsearch.loops.recipe import Recipe
 from jointsearch.report.comparison import write_summary
@@ -79,7 +80,7 @@ def main(given: Settings) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     grid = grid_of(given)
-    folder = Path(given.run or new_folder("retrain"))
+    folder = Path(from_first(lambda: given.run or new_folder("retrain")))
 
     def announce(seconds: float) -> None:
         print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
@@ -91,8 +92,9 @@ def main(given: Settings) -> None:
     config = as_plain(given) | {"dataset": plain_dataset(given.dataset), "network": grid.network}
     with Board.of(given.wandb, given.tensorboard, folder, config) as board:
         run_grid(grid, folder, announce, device=choose_device(given.device), board=board, **options)
-        print(f"\n{write_summary(folder)}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
-        print(f"On one page: {write_report(folder, given.dataset)}")
+        summary = from_first(lambda: write_summary(folder))
+        print(f"\n{summary}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
+        print(f"On one page: {from_first(lambda: write_report(folder, given.dataset))}")
         put_on_board(board, folder, given.dataset)
 
 

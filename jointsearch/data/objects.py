@@ -47,6 +47,10 @@ class Padded:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def rows(self, places: slice) -> Padded:
+        """Some of the images."""
+        return Padded(self.pixels[places], self.sizes[places])
+
     def each(self) -> list[Tensor]:
         """The images without what was added to them, (C, h, w) each."""
         return [image[:, :h, :w] for image, (h, w) in zip(self.pixels, self.sizes.tolist(), strict=True)]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
+from jointsearch.distributed import first_before_others
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import plain_steps, retrain
@@ -185,7 +186,7 @@ def run_grid(
     """
     if loaded is None:
         check_writable(Path(folder))
-        loaded = Loaded(grid.dataset)
+        loaded = first_before_others(lambda: Loaded(grid.dataset))
         checked(check_grid(grid, folder, loaded, **options))
     results = []
     for seed in dict.fromkeys(grid.seeds):

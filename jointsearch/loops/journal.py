@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
 
 from jointsearch.data.sets import DataSplits
+from jointsearch.distributed import from_first, largest, of_each, place
 from jointsearch.loops.plan import Plan, check_identity, write_identity
 from jointsearch.protocols import State
 from jointsearch.randomness import own_global_randomness
@@ -27,46 +29,73 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
-class Journal:
-    """Metrics, named generators and the clock of one training, beside its own state."""
+class NoTracker:
+    """The tracker of a process beside the first, which writes for all."""
 
-    def __init__(self, plan: Plan, tracker: Tracker, stop: StopSignal, state: State | None) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
+        """Nothing is written."""
+
+    def offset(self) -> int:
+        """Nothing is there."""
+        return 0
+
+    def rewind(self, offset: int) -> None:
+        """Nothing is there."""
+
+
+class Journal:
+    """Metrics, named generators and the clock of one training, beside its own state.
+
+    Of several processes all call it at the same moments, and the first writes.
+    """
+
+    def __init__(self, plan: Plan, tracker: Tracker | NoTracker, stop: StopSignal, state: State | None) -> None:
         self.plan, self.tracker, self.stop = plan, tracker, stop
         self.state = state  # of the training that is resumed; None for a new one
         self.generators = {
             name: torch.Generator().manual_seed(plan.seed * 2 + place) for place, name in enumerate(("order", "noise"))
         }
+        self.signal = 0  # that any process had received when it was last asked what is due
         self.began = self.saved = time.monotonic()
         self.seconds_before = 0.0
 
     def resume(self) -> None:
         """Put metrics, clock and generators where the checkpoint left them; called last, when all else is restored."""
-        self.tracker.rewind(0 if self.state is None else self.state["metrics_bytes"])
+        kept = 0 if self.state is None else self.state["metrics_bytes"]
+        from_first(lambda: self.tracker.rewind(kept))
         if self.state is not None:
             self.seconds_before = self.state["seconds"]
-            restore_generator_states(self.state["generators"], self.generators)
+            of_all = [self.state["generators"], *self.state.get("generators_of_others", ())]
+            restore_generator_states(of_all[place()], self.generators)
+        elif place():
+            # Dropout of other images is other noise. Seeds are below 2**32, so that no other training has this one.
+            torch.manual_seed(self.plan.seed + place() * 2**32)
 
     def save(self, step: int, state: State) -> None:
         """Write a checkpoint of the whole training."""
-        kept = {
-            "metrics_bytes": self.tracker.offset(),
-            "seconds": self.seconds(),
-            "generators": generator_states(self.generators),
-        }
+        first, *others = of_each(generator_states(self.generators))
+        kept: State = {"metrics_bytes": self.tracker.offset(), "seconds": self.seconds(), "generators": first}
+        if others:
+            kept["generators_of_others"] = others
+        from_first(lambda: self._write(step, state | kept))
+        self.saved = time.monotonic()
+
+    def _write(self, step: int, state: State) -> None:
         try:
-            save_checkpoint(self.plan.folder / "checkpoints", step, state | kept)
+            save_checkpoint(self.plan.folder / "checkpoints", step, state)
         except FloatingPointError as error:  # a variance may overflow under a loss that is still a number
             raise self.plan.diverged(f"after {step} steps {error}") from None
-        self.saved = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether a checkpoint is to be written now: a signal came, or the last one is old."""
-        return self.stop.received is not None or time.monotonic() - self.saved >= self.plan.save_seconds
+        late = time.monotonic() - self.saved >= self.plan.save_seconds
+        self.signal, due = largest(self.stop.received or 0, late)
+        return bool(self.signal or due)
 
     def give_way(self) -> None:
-        """End here if a signal came; the state has been saved."""
-        if self.stop.received is not None:
-            raise Interrupted(self.stop.received)
+        """End here if a signal had come when it was last asked what is due; the state has been saved."""
+        if self.signal:
+            raise Interrupted(self.signal)
 
     def seconds(self) -> float:
         """Time so far, without pauses."""
@@ -75,20 +104,35 @@ class Journal:
 
 def carry_out(plan: Plan, splits: DataSplits, work: Callable[[Journal], dict[str, Any]]) -> dict[str, Any]:
     """The result of `work` in the folder of a plan, or the one that is there already."""
-    with lock_folder(plan.folder), own_global_randomness(plan.seed):
-        check_identity(plan, splits)
-        result_path = plan.folder / RESULT_FILE
-        if result_path.is_file():
-            tell_again(plan.folder, plan.board)
-            return read_json(result_path, "result")
-        loaded = load_checkpoint(plan.folder / "checkpoints")
-        for warning in () if loaded is None else loaded.warnings:
-            logger.warning(warning)
-        tracker = Tracker(plan.folder, plan.board)  # before anything else is written: W&B may refuse to start
+    trackers: list[Tracker] = []
+
+    def begin() -> None:
+        trackers.append(Tracker(plan.folder, plan.board))  # before anything else is written: W&B may refuse to start
         write_identity(plan, splits)
-        with StopSignal() as stop, tracker:
-            journal = Journal(plan, tracker, stop, None if loaded is None else loaded.state)
+
+    with ExitStack() as lock, own_global_randomness(plan.seed):
+        result, state = from_first(lambda: _found(plan, splits, lock))
+        if result is not None:
+            return result
+        from_first(begin)
+        with StopSignal() as stop, trackers[0] if trackers else nullcontext():
+            journal = Journal(plan, trackers[0] if trackers else NoTracker(), stop, state)
             result = work(journal)
-        write_json(result_path, result)
+            from_first(lambda: write_json(plan.folder / RESULT_FILE, result))
+            journal.is_due()
         journal.give_way()
-        return result
+        return from_first(lambda: result or {})
+
+
+def _found(plan: Plan, splits: DataSplits, lock: ExitStack) -> tuple[dict[str, Any] | None, State | None]:
+    """The result that the folder of a plan holds, or else the state; from now on nobody else may write there."""
+    lock.enter_context(lock_folder(plan.folder))
+    check_identity(plan, splits)
+    result_path = plan.folder / RESULT_FILE
+    if result_path.is_file():
+        tell_again(plan.folder, plan.board)
+        return read_json(result_path, "result"), None
+    loaded = load_checkpoint(plan.folder / "checkpoints")
+    for warning in () if loaded is None else loaded.warnings:
+        logger.warning(warning)
+    return None, None if loaded is None else loaded.state

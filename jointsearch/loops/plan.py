@@ -16,6 +16,7 @@ from torch import nn
 
 from jointsearch.data.sets import DataSplits
 from jointsearch.data.standard import Standard, normalized
+from jointsearch.distributed import processes
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.loops.trainer import StepOf, Trainer
@@ -87,9 +88,11 @@ class Plan:
         """All that decides the result, as plain data."""
         searches = {} if self.search is None else {"search": self.search}
         options = {"network_options": plain_options(self.network_options)} if self.network_options else {}
+        several = {"processes": processes()} if processes() > 1 else {}
         return {
             **searches,
             **options,
+            **several,
             **self.task.identity(),
             "policy": None if self.policy is None else hashlib.sha256(self.policy.to_json().encode()).hexdigest()[:16],
             "network": self.network,
@@ -170,7 +173,14 @@ def check_identity(plan: Plan, splits: DataSplits) -> None:
     path = plan.folder / SETTINGS_FILE
     if not path.is_file():
         return
-    changed = differences(read_json(path, "settings"), plan.identity(splits))
+    was = read_json(path, "settings")
+    if (began_with := was.get("processes", 1)) != processes():
+        raise InputError(
+            f"{plan.folder} was begun by {began_with} process(es), and {processes()} would continue it: batch "
+            "normalization would see other groups of images, and sums would be rounded otherwise; start as many as "
+            "before (torchrun --nproc_per_node), or give another run folder"
+        )
+    changed = differences(was, plan.identity(splits))
     if plan.search is not None:
         changed = [called(one, Recipe.GROUP, "search_recipe").removeprefix("search.") for one in changed]
     if changed:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jointsearch.data.sets import Batch, DataSplits
+from jointsearch.distributed import from_first
 from jointsearch.loops.journal import Journal, carry_out
 from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.training import Training
@@ -90,7 +91,7 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
         kept = BestWeights()
         training = Training(plan, splits, plain_steps(plan), kept, journal)
         training.advance(plan.recipe.epochs)
-        write_network(training, splits)
+        from_first(lambda: write_network(training, splits))
         result = tested(training, kept)
         names = (key for key in result if key.startswith("test_") and key not in ("test_images", FURTHER))
         scores = {key: result[key] for key in names}
@@ -124,8 +125,9 @@ def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
     beside = {name: value for name, value in last.values.items() if name not in (last.main, "loss")}
     if further := {**beside, **last.further}:
         result[FURTHER] = further
-    if last.details:
-        replace_file(training.plan.folder / PREDICTIONS_FILE, json.dumps(last.details, allow_nan=False).encode())
+    if details := last.details:
+        path = training.plan.folder / PREDICTIONS_FILE
+        from_first(lambda: replace_file(path, json.dumps(details, allow_nan=False).encode()))
     if kept.weights is None:
         return result
     training.trainer.network().load_state_dict(kept.weights)

@@ -1,9 +1,11 @@
 """Search inside one training: some images train the weights, others validate, and no test image is looked at."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jointsearch.data.sets import DataSplits
+from jointsearch.distributed import from_first
 from jointsearch.loops.journal import Journal, carry_out
 from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.training import Training
@@ -39,6 +41,12 @@ class KeptFinding:
         self.genotype = "" if found.genotype is None else found.genotype.to_json()
         return said
 
+    def write(self, folder: Path) -> None:
+        """Leave it in a folder."""
+        for name, content in ((POLICY_FILE, self.policy), (GENOTYPE_FILE, self.genotype)):
+            if content:
+                replace_file(folder / name, content.encode())
+
     def state(self) -> State:
         """What a checkpoint has to hold."""
         return dict(vars(self))
@@ -60,9 +68,7 @@ def search(
         kept = KeptFinding(select_epoch)
         training = Training(plan, splits, new_searcher, kept, journal)
         training.advance(plan.recipe.epochs)
-        for name, content in ((POLICY_FILE, kept.policy), (GENOTYPE_FILE, kept.genotype)):
-            if content:
-                replace_file(plan.folder / name, content.encode())
+        from_first(lambda: kept.write(plan.folder))
         return {
             "epochs": training.progress.epoch,
             "steps": training.total_steps(),

@@ -13,6 +13,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from jointsearch.distributed import add_up, part_of, processes
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.protocols import Objective
@@ -77,9 +78,13 @@ class Trainer:
             labels = self.soft(labels)  # timm mixes pairs only
         if self.recipe.drop_path:
             set_drop_path(self.trained, self.recipe.drop_path * (done // self.steps) / self.recipe.epochs)
+        mine = part_of(len(images))
+        images = mine.of(images).contiguous(memory_format=torch.channels_last)
         with self.recipe.autocast(self.device):
-            loss = self.objective.loss(self.trained, images.contiguous(memory_format=torch.channels_last), labels)
+            loss = self.objective.loss(self.trained, images, mine.of(labels)) * mine.weight
         loss.backward()
+        loss = loss.detach()
+        self._add_up(loss, mine.weight)
         if self.recipe.clip_gradient:
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_gradient)
         self.optimizer.step()
@@ -88,7 +93,23 @@ class Trainer:
             self.averaged.update(self.trained, step=done + 1)
         if self.schedule is not None:
             self.schedule.step_update(done + 1)
-        return loss.detach()
+        return loss
+
+    def _add_up(self, loss: Tensor, weight: float) -> None:
+        """Add up what each process has of the loss and of its gradient, and take the mean of the running statistics.
+
+        Batch statistics are those of the images of one process.
+        """
+        if processes() == 1:
+            return
+        gradients = [parameter.grad for parameter in self.trained.parameters() if parameter.grad is not None]
+        statistics = [
+            buffer.mul_(weight)
+            for module in self.trained.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if module.training and name in ("running_mean", "running_var")
+        ]
+        add_up([loss, *gradients, *statistics])
 
     def soft(self, labels: Tensor) -> Tensor:
         """Labels as timm's Mixup writes them, (B, classes), without mixing."""
@@ -102,8 +123,13 @@ class Trainer:
 
     def outputs(self, images: Any) -> Any:
         """Its outputs for normalized images, in the precision of the recipe."""
+        images = images.contiguous(memory_format=torch.channels_last)
         with self.recipe.autocast(self.device):
-            return self.network()(images.contiguous(memory_format=torch.channels_last))
+            if not isinstance(images, Tensor):  # what a detector finds is no tensor: every process looks at all images
+                return self.network()(images)
+            mine = part_of(len(images))
+            (outputs,) = mine.whole(self.network()(mine.of(images)))
+            return outputs
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""

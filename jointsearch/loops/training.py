@@ -19,11 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jointsearch.data.sets import Batch, DataSplits
+from jointsearch.distributed import is_first, unequal
 from jointsearch.loops.journal import Journal
 from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
 from jointsearch.loops.trainer import StepOf
 from jointsearch.metrics.evaluate import evaluate
 from jointsearch.protocols import Moment, Scores, State, StepReport
+from search_spaces.errors import InputError
 
 # A reward that is not a number is left out; this many in a row are a defect and end the training.
 MOST_SKIPPED_IN_A_ROW = 3
@@ -90,7 +92,7 @@ class Training:
             initial=self.progress.epoch,
             desc=self.plan.name,
             unit="epoch",
-            disable=None if self.plan.show_progress else True,
+            disable=None if self.plan.show_progress and is_first() else True,
             leave=self.plan.search is not None,
         )
         with bar:
@@ -181,6 +183,7 @@ class Training:
         """Evaluate when it is due, and write the epoch's line of metrics."""
         progress, recipe = self.progress, self.plan.recipe
         metrics: dict[str, float | str] = {"train_loss": self._check_loss()}
+        self._check_equal()
         progress.epoch += 1
         progress.step, progress.order, progress.validation_order = 0, None, None
         due = progress.epoch % recipe.evaluate_every == 0 or progress.epoch == recipe.epochs
@@ -190,6 +193,14 @@ class Training:
         metrics |= self.keeper.consider(self, scores)
         self.journal.tracker.log(progress.epoch * self.steps, {"epoch": progress.epoch, **metrics})
         return scores
+
+    def _check_equal(self) -> None:
+        """End the training if several processes no longer compute the same: a searcher, or a loss, that is not told."""
+        if apart := unequal({"weights": self.trainer.state(), "search": self.searcher.state()}):
+            raise InputError(
+                f"in epoch {self.progress.epoch + 1} the processes of torchrun had different {' and '.join(apart)}, so "
+                "no result would be one of all of them; start this without torchrun"
+            )
 
     def _check_loss(self) -> float:
         """The mean training loss of this epoch so far; a training that diverged ends here."""

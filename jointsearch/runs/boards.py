@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from jointsearch.distributed import is_first
 from jointsearch.runs.provenance import birth_certificate
 from jointsearch.runs.run_folder import replace_file
 from jointsearch.settings import check_fields, choice, setting
@@ -76,7 +77,12 @@ class Board:
 
     @staticmethod
     def of(wandb: WandbSettings, tensorboard: bool, folder: Path, config: Mapping[str, Any]) -> "Board":
-        """The board that settings ask for. `config` is what a reader needs to know of the command."""
+        """The board that settings ask for. `config` is what a reader needs to know of the command.
+
+        Of several processes the first tells for all.
+        """
+        if not is_first():
+            return Board(folder)
         whole = {**config, "birth": birth_certificate()}
         openers: list[Any] = []
         if isinstance(wandb, Wandb):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import normalize
+from jointsearch.distributed import as_in_first
 from jointsearch.estimators.draw import EstimatorSettings
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.estimators.relax import RelaxSettings
@@ -227,6 +228,8 @@ class DifferentiableSearcher:
                 policy.count(batch.draw)
         self.drawn.soft.zero_grad()
         objective.backward()
+        # On a GPU the gradient through a warped image differs from run to run, and from process to process.
+        as_in_first([one.grad for one in self.drawn.soft.parameters() if one.grad is not None])
         if not all_finite([*leaves.values(), *self.drawn.soft.parameters()]):
             return False
         if policy is not None:

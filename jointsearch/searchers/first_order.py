@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jointsearch.data.sets import Batch
+from jointsearch.distributed import add_up, part_of, processes
 from jointsearch.front_end import augment_with
 from jointsearch.protocols import PLAIN_STEP, About, Context, Found, Moment, Needs, State, StepReport
 from jointsearch.searchers.gradients import all_finite
@@ -95,10 +96,11 @@ class FirstOrderSearcher:
             leaves = self.cells.leaves()
         objective = self.loss(validation, leaves)
         if self.cells is not None and leaves:
-            objective = objective + self.cells.penalty(leaves, at.progress)
+            objective = objective + self.cells.penalty(leaves, at.progress) / processes()
         learned = [*leaves.values(), *self.stages.parameters()]
         self.optimizer.zero_grad()
         objective.backward(inputs=learned)
+        add_up([one.grad for one in learned if one.grad is not None])
         if not all_finite(learned):
             return False
         self.optimizer.step()
@@ -107,13 +109,13 @@ class FirstOrderSearcher:
         return True
 
     def loss(self, batch: Batch, leaves: Mapping[str, Tensor]) -> Tensor:
-        """The mean loss of a batch augmented by the policy, with a graph to all that learns."""
-        images = self.augmented(batch)
+        """The mean loss of a batch augmented by the policy, with a graph to all that learns; a process has its part."""
+        images, mine = self.augmented(batch), part_of(len(batch.labels))
         # Nothing is computed for the weights, which learn from training images only.
         held = {name: weight.detach() for name, weight in self.network.named_parameters()}
         with validating(self.network):
             forward = functional_form(self.network, {**held, **leaves})
-            return self.context.image_losses(forward, images, batch.labels).mean()
+            return self.context.image_losses(forward, mine.of(images), mine.of(batch.labels)).mean() * mine.weight
 
     def augmented(self, batch: Batch) -> Tensor:
         """Images (B, C, H, W) as the network sees them, with a graph to everything that the policy learns."""

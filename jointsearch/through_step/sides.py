@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jointsearch.distributed import add_up, part_of
 from jointsearch.through_step.direction import (
     SHORTEST,
     Direction,
@@ -77,16 +78,18 @@ def _losses(
     architecture: Mapping[str, Tensor],
 ) -> Tensor:
     learned = {name: logits for name, logits in architecture.items() if logits.requires_grad}
-    through_images = inputs.requires_grad
+    through_images, mine = inputs.requires_grad, part_of(len(labels))
     if not (torch.is_grad_enabled() and (through_images or learned)):
         with torch.no_grad():
-            return network.losses({**weights, **architecture}, inputs, labels)
-    images = inputs.detach().requires_grad_(through_images)
+            (values,) = mine.whole(network.losses({**weights, **architecture}, mine.of(inputs), mine.of(labels)))
+            return values
+    images = mine.of(inputs.detach()).requires_grad_(through_images)
     leaves = {name: logits.detach().requires_grad_() for name, logits in learned.items()}
-    losses = network.losses({**weights, **architecture, **leaves}, images, labels)
+    losses = network.losses({**weights, **architecture, **leaves}, images, mine.of(labels))
     wanted = [*leaves.values(), *([images] if through_images else [])]
-    gradients = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
-    values = losses.detach()
+    gradients = torch.autograd.grad(losses.sum() / mine.copies, wanted, materialize_grads=True)
+    add_up(gradients[: len(leaves)])
+    values, *of_images = mine.whole(losses.detach(), *gradients[len(leaves) :])
     for logits, gradient in zip(learned.values(), gradients, strict=False):
         values = with_shared_gradient(values, gradient, logits)
-    return with_gradient(values, gradients[-1], inputs) if through_images else values
+    return with_gradient(values, of_images[0], inputs) if through_images else values

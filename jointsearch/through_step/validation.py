@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from jointsearch.distributed import add_up, part_of
 from jointsearch.through_step.loss import ImageLosses, cross_entropies
 from jointsearch.through_step.precision import full_precision
 
@@ -33,11 +34,12 @@ def validation_gradient(
     gradient: list[Tensor] = []
     with validating(network), torch.enable_grad():
         for images, labels in batches:
-            forward = functional_form(network, {**held, **learned})
+            forward, mine = functional_form(network, {**held, **learned}), part_of(len(labels))
             with full_precision(images.device):
-                loss = image_losses(forward, images, labels).sum() / total
+                loss = image_losses(forward, mine.of(images), mine.of(labels)).sum() / (total * mine.copies)
                 part = torch.autograd.grad(loss, list(learned.values()), materialize_grads=True)
             gradient = list(torch._foreach_add(gradient, part)) if gradient else list(part)
+    add_up(gradient)
     return dict(zip(learned, gradient, strict=True))
 
 
