@@ -15,7 +15,7 @@ from typing import Any
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device, cpu_threads
-from jointsearch.distributed import first_before_others, from_first
+from jointsearch.distributed import first_before_others, from_first, processes
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan, check_identity, try_plan
 from jointsearch.loops.recipe import Recipe
@@ -175,6 +175,8 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     seed, stages = study.seeds[0], study.search.stages()
     for stage in stages:
         stage.check(study.select_epoch, seed)
+        if stage.about.own_optimizer and processes() > 1:
+            raise InputError("searcher=faster_aa has optimizers that processes do not share; start it without torchrun")
     grid = study.grid(study.controls or CONTROLS[:1]) if study.retrain else None
     check_writable(folder)
     loaded = first_before_others(lambda: Loaded(study.dataset))  # last: it may have to be downloaded
