@@ -173,13 +173,7 @@ def check_identity(plan: Plan, splits: DataSplits) -> None:
     path = plan.folder / SETTINGS_FILE
     if not path.is_file():
         return
-    was = read_json(path, "settings")
-    if (began_with := was.get("processes", 1)) != processes():
-        raise InputError(
-            f"{plan.folder} was begun by {began_with} process(es), and {processes()} would continue it: batch "
-            "normalization would see other groups of images, and sums would be rounded otherwise; start as many as "
-            "before (torchrun --nproc_per_node), or give another run folder"
-        )
+    was = _begun_by_as_many(path)
     changed = differences(was, plan.identity(splits))
     if plan.search is not None:
         changed = [called(one, Recipe.GROUP, "search_recipe").removeprefix("search.") for one in changed]
@@ -190,12 +184,24 @@ def check_identity(plan: Plan, splits: DataSplits) -> None:
         )
 
 
+def _begun_by_as_many(path: Path) -> dict[str, Any]:
+    """The settings in a file. Refuses those of another number of processes."""
+    was = read_json(path, "settings")
+    if (count := was.get("processes", 1)) != processes():
+        raise InputError(
+            f"{shown_path(path.parent)} was begun by {count} process(es), and {processes()} would continue it: batch "
+            "normalization would see other groups of images, and sums would be rounded otherwise; start as many as "
+            "before (torchrun --nproc_per_node), or give another run folder"
+        )
+    return was
+
+
 def check_folder(plan: Plan, splits: DataSplits, folder: Path) -> None:
     """Refuse a run folder with trainings that could not stand in one table with this one."""
     begun = sorted(folder.glob(f"*/seed*/{SETTINGS_FILE}"))
     ours = plan.identity(splits) if begun else {}
     for path in begun:
-        if changed := differences(read_json(path, "settings"), ours, (*COMPARED, *DRAWN)):
+        if changed := differences(_begun_by_as_many(path), ours, (*COMPARED, *DRAWN)):
             raise InputError(
                 f"{path.parent} was not trained alike ({shown_path(', '.join(changed)[:300])}), and all trainings of a "
                 "folder stand in one table; give another run folder, or the same settings"
