@@ -18,7 +18,7 @@ from jointsearch.device import choose_device, cpu_threads
 from jointsearch.distributed import first_before_others, from_first, processes
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan, check_identity, try_plan
-from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.recipe import OF_CELLS, SMALL, Recipe
 from jointsearch.loops.search import SELECT, search
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.report.comparison import Comparison, compare, write_summary
@@ -37,6 +37,7 @@ from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
 CONTROLS = ("none", "trivialaugment")
 LONG_SECONDS = 3600.0
+BY_SEARCH = Recipe()  # stands for that which suits the search, where none is given
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Study:
     search: SearchKind = group(Joint, help="joint, policy, architecture, separate")
     controls: tuple[str, ...] = setting(CONTROLS, help="rows trained beside the finding: a policy, or policy@genotype")
     seeds: tuple[int, ...] = setting((0, 1, 2), help="each seed searches and trains for itself")
-    recipe: Recipe = group(Recipe, help="of the trainings with what was found, and of the controls")
+    recipe: Recipe = group(lambda: BY_SEARCH, help="of the trainings with what was found, and of the controls")
     select_epoch: str = choice(SELECT[0], *SELECT, help="whose finding is kept; best has the best validation score")
     retrain: bool = setting(True, help="train with what was found; false ends after the search")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -58,6 +59,8 @@ class Study:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.recipe is BY_SEARCH:
+            object.__setattr__(self, "recipe", OF_CELLS if self.finds_cells else SMALL)
         check_seeds(self.seeds)
         for control in self.controls:
             if folder_name(control) == folder_name(FOUND):

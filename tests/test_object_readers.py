@@ -38,7 +38,7 @@ def voc_settings(path: Path, **changes: Any) -> Voc:
 
 
 def coco_settings(path: Path, **changes: Any) -> Coco:
-    return Coco(**{"path": str(path), "shorter": None, "workers": 0} | changes)
+    return Coco(**{"path": str(path), "shorter": None, "workers": 0, "drop_boxes": False} | changes)
 
 
 @pytest.mark.parametrize("packed", [False, True])

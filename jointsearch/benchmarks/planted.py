@@ -30,6 +30,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
 NETWORK = "tiny_mlp"
+CPU = torch.device("cpu")  # where all published figures were measured
 STANDARD = Standard()
 STEPS = 320  # as many as DADA takes on CIFAR-10
 RECIPE = Recipe(
@@ -127,7 +128,7 @@ def _data(seed: int, cells: bool) -> tuple[DataSplits, Answer]:
 
 def _plan(policy: Policy | None, seed: int, folder: Path) -> Plan:
     steps = RECIPE.check_steps(COUNTS["train"])
-    return Plan(folder, NETWORK, replace(RECIPE, epochs=STEPS // steps), STANDARD, seed, policy)
+    return Plan(folder, NETWORK, replace(RECIPE, epochs=STEPS // steps), STANDARD, seed, policy, device=CPU)
 
 
 def holding(space: Policy, ops: tuple[str, ...]) -> list[bool]:

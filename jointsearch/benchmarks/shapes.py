@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from jointsearch.benchmarks.planted import started
+from jointsearch.benchmarks.planted import CPU, started
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.shapes import SHAPES_ANSWER
@@ -47,11 +47,11 @@ def shapes_outcome(settings: SearcherSettings, seed: int, data: DataSettings) ->
     loaded = Loaded(data)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "search"
-        plan = Plan(folder, NETWORK, RECIPE, data.standard, seed, search={"searcher": as_plain(settings)})
+        plan = Plan(folder, NETWORK, RECIPE, data.standard, seed, search={"searcher": as_plain(settings)}, device=CPU)
         found = search(plan, loaded.search_splits(seed), started(settings, plan))
         policy = Policy.load(folder / POLICY_FILE)
         accuracies = [
-            retrain(Plan(Path(scratch) / name, NETWORK, RECIPE, data.standard, seed, one), loaded.splits(seed))
+            retrain(Plan(Path(scratch) / name, NETWORK, RECIPE, data.standard, seed, one, device=CPU), loaded.splits(seed))
             for name, one in (("found", policy), ("start", start))
         ]
     shares = op_shares(policy)

@@ -111,7 +111,7 @@ class Coco:
     test_share: float = bounded(0.2, 0.001, 0.999, help=TEST_SHARE)
     shorter: int | None = bounded(800, 16, 4096, help=SHORTER)
     longer: int | None = bounded(1333, 16, 8192, help=LONGER)
-    drop_boxes: bool = setting(False, help=DROP)
+    drop_boxes: bool = setting(True, help=DROP)  # two of COCO's own have no size
     reduced: int | None = bounded(None, 1, help=REDUCED)
     in_memory: str = choice("auto", "auto", "always", "never", help="auto: up to 1 GiB of pixels stay decoded")
     workers: int = bounded(4, 0, 64, help="processes that decode images")

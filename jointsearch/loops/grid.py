@@ -15,7 +15,7 @@ from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
 from jointsearch.distributed import first_before_others
 from jointsearch.loops.plan import Plan, check_folder, try_plan
-from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.recipe import SMALL, Recipe
 from jointsearch.loops.retrain import plain_steps, retrain
 from jointsearch.networks.create import check_network_name
 from jointsearch.networks.supernet import SUPERNET
@@ -53,7 +53,7 @@ class Grid:
     dataset: DataSettings
     seeds: tuple[int, ...] = (0, 1, 2)
     network: str = "wide_resnet16_1"
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = SMALL  # as the command line has it
     ops: tuple[str, ...] | None = None  # for the controls that draw ops
     genotype: str | None = None  # a published one, "random", or a file; for a network of cells
     cells: CellsSettings = field(default_factory=CellsSettings)

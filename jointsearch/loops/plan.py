@@ -16,6 +16,7 @@ from torch import nn
 
 from jointsearch.data.sets import DataSplits
 from jointsearch.data.standard import Standard, normalized
+from jointsearch.device import choose_device
 from jointsearch.distributed import processes
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import CLASSIFICATION, Task
@@ -33,8 +34,6 @@ from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, shown_path
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
-
-CPU = torch.device("cpu")
 
 # Where code lies that is not the user's: ours, Python's, and installed packages.
 OURS = [os.path.join(Path(__file__).resolve().parents[2], package, "") for package in ("jointsearch", "search_spaces")]
@@ -61,7 +60,7 @@ class Plan:
     dataset: dict[str, Any] = field(default_factory=dict)  # the settings of the data set, as plain data
     search: dict[str, Any] | None = None  # the settings of a search, as plain data; None where nothing is searched
     network_options: dict[str, Any] = field(default_factory=dict)  # what only this network knows, as a genotype
-    device: torch.device = CPU
+    device: torch.device = field(default_factory=lambda: choose_device("auto"))
     board: Board = NO_BOARD  # of the whole command
     save_seconds: float = 60.0
     show_progress: bool = False

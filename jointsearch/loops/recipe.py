@@ -137,3 +137,17 @@ def _multiplies_bf16(device: torch.device) -> bool:
     # Without tiles a training step took 1.4 times as long in bf16 as in float32: WRN-16-2, batch 128, one thread of a
     # Xeon with avx512_bf16 and no AMX, where torch 2.15 has instructions for it.
     return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+# What recipe=small and recipe=cells say, for whoever makes a Grid or a Study in Python.
+SMALL = Recipe(epochs=60, batch_size=64)
+OF_CELLS = Recipe(
+    epochs=600,
+    batch_size=96,
+    optimizer="momentum",
+    learning_rate=0.025,
+    weight_decay=3e-4,
+    drop_path=0.2,
+    auxiliary_weight=0.4,
+    clip_gradient=5.0,
+)
