@@ -27,9 +27,9 @@ PACKAGES = ("jointsearch.", "search_spaces.")
 registered: dict[str, type] = {}  # classes of user code, by the name that stands after _target_
 
 
-def setting(default: Any = dataclasses.MISSING, help: str = "") -> Any:
-    """A field without bounds."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def setting(default: Any = dataclasses.MISSING, help: str = "", words: Mapping[str, Any] | None = None) -> Any:
+    """A field without bounds; in plain data, `words` stand for values."""
+    return dataclasses.field(default=default, metadata={"help": help, "words": words or {}})
 
 
 def bounded(default: Any = dataclasses.MISSING, low: float = -math.inf, high: float = math.inf, help: str = "") -> Any:
@@ -94,6 +94,8 @@ def check_fields(settings: Any) -> None:
     problems: list[str] = []
     for item in dataclasses.fields(settings):
         value, hint, where = getattr(settings, item.name), hints[item.name], f"{type(settings).__name__}.{item.name}"
+        if (meant := _meant(value, item.metadata)) is not value:
+            object.__setattr__(settings, item.name, value := meant)
         if is_settings(value):
             _check_class(value, hint, where, problems)
         elif item.metadata.get("group") and not (value is None and type(None) in _kinds(hint)):
@@ -172,6 +174,7 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
     """A field: settings of their own, or a plain value."""
     kinds = _kinds(hint)
     classes: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    value = _meant(value, item.metadata)
     if not classes and not item.metadata.get("group"):
         return _convert(value, hint, item.metadata, where, problems)
     if value is None and type(None) in kinds:
@@ -201,6 +204,11 @@ def _check_class(settings: Any, hint: Any, where: str, problems: list[str]) -> N
         missing := [part for kind in kinds for part in lacks(settings, kind) if kind is not type(None)]
     ):
         problems.append(f"{where}={name} does not fit here, because it has no {', '.join(missing)}; use another class")
+
+
+def _meant(value: Any, metadata: Mapping[str, Any]) -> Any:
+    """What a word of a field stands for; any other value as it is."""
+    return metadata.get("words", {}).get(value, value) if isinstance(value, str) else value
 
 
 def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, problems: list[str]) -> Any:
@@ -248,7 +256,8 @@ def _wanted(kinds: tuple[Any, ...], metadata: Mapping[str, Any]) -> str:
         # An option with a comma in it needs its quotes on the command line, too.
         return "one of " + ", ".join(f"'{one}'" if "," in str(one) else str(one) for one in metadata["options"])
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    text = " or ".join(names.get(kind, "a list") for kind in kinds if not (kind is int and float in kinds))
+    parts = [names.get(kind, "a list") for kind in kinds if not (kind is int and float in kinds)]
+    text = " or ".join([*parts, *metadata.get("words", {})])
     low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)
     if math.isfinite(low) and math.isfinite(high):
         return f"{text} from {low:g} to {high:g}"

@@ -56,7 +56,7 @@ def test_an_unknown_key_is_answered_with_what_was_wanted(words: str) -> None:
 
 def test_a_partial_group_keeps_the_defaults_of_its_data_set() -> None:
     standard = compose_study("dataset=folder", "dataset.standard.cutout=8").dataset.standard
-    assert (standard.crop_padding, standard.flip, standard.cutout) == (4, True, 8)
+    assert (standard.crop_padding, standard.flip, standard.cutout) == (4, False, 8)
     standard = compose_study("dataset=svhn", "dataset.standard.flip=true").dataset.standard
     assert (standard.crop_padding, standard.flip, standard.cutout) == (4, True, 20)
 
@@ -76,7 +76,7 @@ def test_a_word_that_adds_counts_in_its_place() -> None:
 
 def test_a_folder_in_python_is_the_folder_of_the_command_line() -> None:
     assert compose_study("dataset=folder").dataset == Folder()
-    assert Folder().standard.flip
+    assert not Folder().standard.flip
 
 
 @pytest.mark.parametrize("name", DATASETS)

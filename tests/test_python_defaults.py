@@ -49,7 +49,9 @@ def test_a_study_searches_and_trains_as_the_command_line_does(kind: str, name: s
 
 def test_a_recipe_that_is_given_stays_even_where_it_holds_the_defaults() -> None:
     assert Study(Cifar10(), recipe=Recipe()).recipe == Recipe()
-    assert compose_study("search=policy", "recipe.epochs=7", dataset="cifar10").recipe == Recipe(epochs=7, batch_size=64)
+    assert compose_study("search=policy", "recipe.epochs=7", dataset="cifar10").recipe == Recipe(
+        epochs=7, batch_size=64
+    )
 
 
 def test_a_grid_trains_as_retrain_does() -> None:

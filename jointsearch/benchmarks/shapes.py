@@ -51,7 +51,9 @@ def shapes_outcome(settings: SearcherSettings, seed: int, data: DataSettings) ->
         found = search(plan, loaded.search_splits(seed), started(settings, plan))
         policy = Policy.load(folder / POLICY_FILE)
         accuracies = [
-            retrain(Plan(Path(scratch) / name, NETWORK, RECIPE, data.standard, seed, one, device=CPU), loaded.splits(seed))
+            retrain(
+                Plan(Path(scratch) / name, NETWORK, RECIPE, data.standard, seed, one, device=CPU), loaded.splits(seed)
+            )
             for name, one in (("found", policy), ("start", start))
         ]
     shares = op_shares(policy)

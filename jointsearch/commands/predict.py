@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jointsearch.data.decode import Form, decode_image
+from jointsearch.data.decode import FITS, Form, decode_image
 from jointsearch.data.files import IMAGE_SUFFIXES, Entry, shown
 from jointsearch.data.folder import list_files
 from jointsearch.data.objects import Padded, size_within
@@ -105,7 +105,7 @@ def readable(entries: list[Entry]) -> list[Entry]:
 def write_classes(folder: Path, told: dict[str, Any], entries: list[Entry], out: Path, device: torch.device) -> Path:
     """The likeliest class of every image with its probability, as a table."""
     network = load_network(folder).to(device)
-    form, standard = Form(told["image_size"], told["channels"]), _standard(told)
+    form, standard = _form(told), _standard(told)
     lines = [("image", "class", "probability")]
     for first in range(0, len(entries), BATCH):
         some = entries[first : first + BATCH]
@@ -162,6 +162,11 @@ def _jpeg(image: Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+def _form(told: dict[str, Any]) -> Form:
+    """How the images of the training were brought to one size; a network of before says nothing of it."""
+    return Form(told["image_size"], told["channels"], told.get("background", 255), told.get("fit", FITS[0]))
 
 
 def _stem(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, TypeAlias
 
 from jointsearch.data.cifar import read_cifar
-from jointsearch.data.decode import Form
+from jointsearch.data.decode import FITS, Form
 from jointsearch.data.digits import read_digits
 from jointsearch.data.files import Finding
 from jointsearch.data.folder import find_folder
@@ -20,8 +20,8 @@ from jointsearch.data.object_sets import ObjectSplits
 from jointsearch.data.object_shapes import read_object_shapes
 from jointsearch.data.sets import FoundSplits
 from jointsearch.data.shapes import read_shapes
-from jointsearch.data.sources import FoundFiles, streamed
-from jointsearch.data.standard import Standard
+from jointsearch.data.sources import FoundFiles, streamed, without
+from jointsearch.data.standard import PhotoStandard, Standard
 from jointsearch.data.svhn import read_svhn
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
@@ -32,6 +32,13 @@ REDUCED = "number of training images that are kept; null for all"
 VALIDATION = "images held out of the training images: a number, or a share below 1"
 STANDARD = "crop, flip, cutout and normalization"
 DOWNLOAD = "fetch what is not there"
+SIZE = "pixels of a side; null keeps the size, which must be one"
+CHANNELS = "null keeps them as found, which must be the same everywhere"
+FIT = "to a square: crop keeps its middle, pad all of it on a background, stretch distorts it"
+BACKGROUND = "gray level where an image is transparent, or padded"
+SKIP = "image files to leave out; check_data lists the broken ones"
+BALANCED = "training images of an epoch: as many of every class, so that small classes repeat theirs"
+IN_MEMORY = "auto: up to 1 GiB of pixels lie on the device"
 
 
 class DataSettings(Protocol):
@@ -184,15 +191,19 @@ class Folder:
 
     path: str | None = setting(None, help="a folder of class folders, or an archive of one")
     test_path: str | None = setting(None, help="a second folder or archive, with the test images")
-    image_size: int | None = bounded(None, 1, 4096, help="pixels of a side; null keeps the size, which must be one")
-    channels: int | None = choice(3, None, 1, 3, help="null keeps them as found, which must be the same everywhere")
-    background: int = bounded(255, 0, 255, help="gray level shown where an image is transparent")
+    image_size: int | None = bounded(None, 1, 4096, help=SIZE)
+    fit: str = choice(FITS[0], *FITS, help=FIT)
+    channels: int | None = choice(3, None, 1, 3, help=CHANNELS)
+    background: int = bounded(255, 0, 255, help=BACKGROUND)
+    skip: tuple[str, ...] = setting((), help=SKIP)
+    balanced: bool = setting(False, help=BALANCED)
     reduced: int | None = bounded(None, 1, help=REDUCED)
     validation: Count = bounded(0.1, 0, help=VALIDATION)
     test_share: float | None = bounded(0.2, 0, 1, help="held out as test images, where there is no test folder")
-    in_memory: str = choice("auto", "auto", "always", "never", help="auto: up to 1 GiB of pixels lie on the device")
+    in_memory: str = choice("auto", "auto", "always", "never", help=IN_MEMORY)
     workers: int = bounded(2, 0, 64, help="processes that decode images")
-    standard: Standard = group(lambda: Standard(crop_padding=4, flip=True), help=STANDARD)
+    # Not mirrored: photos may be of letters, of left and right hands, of arrows.
+    standard: Standard = group(lambda: PhotoStandard(crop_padding=4), help=STANDARD)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -207,7 +218,8 @@ class Folder:
             raise InputError(
                 "dataset=folder needs a place; set dataset.path to a folder of class folders or an archive"
             )
-        return find_folder(Path(self.path).expanduser(), place(self.test_path))
+        files, problems = find_folder(Path(self.path).expanduser(), place(self.test_path))
+        return without(files, self.skip), problems
 
 
 @dataclass(frozen=True)
@@ -220,15 +232,19 @@ class HuggingFace:
     download: bool = setting(False, help="true allows a name on the hub")
     image_column: str = setting("image", help="that holds the images")
     label_column: str = setting("label", help="that holds the labels")
-    image_size: int | None = bounded(None, 1, 4096, help="pixels of a side; null keeps the size, which must be one")
-    channels: int | None = choice(3, None, 1, 3, help="null keeps them as found, which must be the same everywhere")
-    background: int = bounded(255, 0, 255, help="gray level shown where an image is transparent")
+    image_size: int | None = bounded(None, 1, 4096, help=SIZE)
+    fit: str = choice(FITS[0], *FITS, help=FIT)
+    channels: int | None = choice(3, None, 1, 3, help=CHANNELS)
+    background: int = bounded(255, 0, 255, help=BACKGROUND)
+    skip: tuple[str, ...] = setting((), help=SKIP)
+    balanced: bool = setting(False, help=BALANCED)
     reduced: int | None = bounded(None, 1, help=REDUCED)
     validation: Count = bounded(0.1, 0, help=VALIDATION)
     test_share: float | None = bounded(0.2, 0, 1, help="held out as test images, where there is no test split")
-    in_memory: str = choice("auto", "auto", "always", "never", help="auto: up to 1 GiB of pixels lie on the device")
+    in_memory: str = choice("auto", "auto", "always", "never", help=IN_MEMORY)
     workers: int = bounded(2, 0, 64, help="processes that decode images")
-    standard: Standard = group(lambda: Standard(crop_padding=4, flip=True), help=STANDARD)
+    # Not mirrored: photos may be of letters, of left and right hands, of arrows.
+    standard: Standard = group(lambda: PhotoStandard(crop_padding=4), help=STANDARD)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -239,7 +255,8 @@ class HuggingFace:
 
     def files(self) -> tuple[dict[str, FoundFiles], tuple[Finding, ...]]:
         """The encoded images by split."""
-        return find_hf(self.path, self.download, Columns(self.image_column, self.label_column)), ()
+        found = find_hf(self.path, self.download, Columns(self.image_column, self.label_column))
+        return without(found, self.skip), ()
 
 
 FILES: tuple[type[Folder] | type[HuggingFace], ...] = (Folder, HuggingFace)
@@ -248,7 +265,7 @@ DATASETS: dict[str, type] = {cls.name: cls for cls in (Digits, Shapes, Cifar10, 
 
 def form_of(settings: Folder | HuggingFace) -> Form:
     """What the decoded images of these settings are brought to."""
-    return Form(settings.image_size, settings.channels, settings.background)
+    return Form(settings.image_size, settings.channels, settings.background, settings.fit)
 
 
 def decoded(settings: Folder | HuggingFace) -> FoundSplits:
@@ -257,7 +274,7 @@ def decoded(settings: Folder | HuggingFace) -> FoundSplits:
     if problems:
         more = f" (and {len(problems) - 1} more, listed by scripts/check_data.py)" if len(problems) > 1 else ""
         raise InputError(f"{problems[0]}{more}")
-    return streamed(files, form_of(settings), settings.workers)
+    return streamed(files, form_of(settings), settings.workers, settings.balanced)
 
 
 def place(path: str | None) -> Path | None:

@@ -28,6 +28,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
     8: np.rot90,
 }
+FITS = ("crop", "pad", "stretch")
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
 
 
@@ -38,11 +39,23 @@ class Form:
     image_size: int | None = None
     channels: int | None = None
     background: int = 255
+    fit: str = FITS[0]  # how an image that is not square becomes one
 
     def decode(self, data: bytes, name: str) -> Tensor:
         """Decode the bytes to an image in this form, uint8 (C,H,W)."""
-        image = decode_image(data, name, self.channels, self.background)
-        return image if self.image_size is None else resize_square(image, self.image_size)
+        return self.fitted(decode_image(data, name, self.channels, self.background))
+
+    def fitted(self, image: Tensor) -> Tensor:
+        """A decoded image in this form's size."""
+        if self.image_size is None:
+            return image
+        if self.fit == "pad":
+            return pad_square(image, self.image_size, self.background)
+        return (
+            _resized(image, self.image_size, self.image_size)
+            if self.fit == "stretch"
+            else resize_square(image, self.image_size)
+        )
 
 
 def decode_image(data: bytes, name: str, channels: int | None, background: int = 255) -> Tensor:
@@ -67,11 +80,25 @@ def resize_square(image: Tensor, size: int) -> Tensor:
     """The centre square of a uint8 image (C,H,W), resized with antialiasing to (C,size,size)."""
     height, width = image.shape[1:]
     side = min(height, width)
-    if height == width == size:
-        return image
     top, left = (height - side) // 2, (width - side) // 2
-    square = image[None, :, top : top + side, left : left + side]
-    return interpolate(square, (size, size), mode="bilinear", antialias=True)[0]
+    return _resized(image[:, top : top + side, left : left + side], size, size)
+
+
+def pad_square(image: Tensor, size: int, background: int) -> Tensor:
+    """All of a uint8 image (C,H,W), its longer side resized to `size`, in the middle of a gray square."""
+    height, width = image.shape[1:]
+    longer = max(height, width)
+    inside = _resized(image, max(1, round(height * size / longer)), max(1, round(width * size / longer)))
+    square = torch.full((image.shape[0], size, size), background, dtype=torch.uint8)
+    top, left = ((size - side) // 2 for side in inside.shape[1:])
+    square[:, top : top + inside.shape[1], left : left + inside.shape[2]] = inside
+    return square
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    if image.shape[1:] == (height, width):
+        return image
+    return interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
 def image_shape(image: Tensor) -> tuple[int, int, int]:

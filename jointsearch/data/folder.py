@@ -100,6 +100,10 @@ class EncodedFiles:
         """This image file, as messages show it."""
         return shown(f"{self.root}/{self.entries[row].name}")
 
+    def key(self, row: int) -> str:
+        """This image file, as dataset.skip names it."""
+        return self.entries[row].name
+
 
 def find_folder(path: Path, test_path: Path | None) -> tuple[dict[str, FoundFiles], tuple[Finding, ...]]:
     """The splits of a folder or archive of class folders, and its problems."""

@@ -27,6 +27,7 @@ class TableRows:
     table: Any
     title: str
     column: str
+    split: str = "train"
 
     def data(self, row: int) -> bytes:
         """The bytes of this image file."""
@@ -38,6 +39,10 @@ class TableRows:
     def name(self, row: int) -> str:
         """This row, as messages show it."""
         return f"{self.title} row {row}"
+
+    def key(self, row: int) -> str:
+        """This row, as dataset.skip names it."""
+        return f"{self.split}/{row}"
 
 
 def find_hf(path: str | None, download: bool, columns: Columns) -> dict[str, FoundFiles]:
@@ -55,7 +60,7 @@ def find_hf(path: str | None, download: bool, columns: Columns) -> dict[str, Fou
     labels, classes = _classes(tables["train"], columns.label)
     return {
         split: FoundFiles(
-            TableRows(_undecoded(table, columns.image, titles[split]), titles[split], columns.image),
+            TableRows(_undecoded(table, columns.image, titles[split]), titles[split], columns.image, split),
             _numbers(titles[split], table[columns.label][:], labels),
             classes,
         )

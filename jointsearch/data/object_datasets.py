@@ -15,7 +15,7 @@ from jointsearch.data.coco import Place, find_coco
 from jointsearch.data.datasets import REDUCED
 from jointsearch.data.marked import FileSource, FoundObjects
 from jointsearch.data.object_sets import ObjectSplits, PictureSource
-from jointsearch.data.standard import Standard
+from jointsearch.data.standard import IMAGENET, Standard
 from jointsearch.data.voc import find_voc
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
@@ -25,7 +25,6 @@ LONGER = "pixels that the longer side has at most"
 DROP = "leave out boxes that have no size or lie outside; false refuses them"
 STANDARD = "flip and normalization"
 TEST_SHARE = "held out of the training images where test is null"
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class ObjectSettings(Protocol):

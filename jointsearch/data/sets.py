@@ -39,6 +39,7 @@ class ImageSet:
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
     boxes: Tensor | None = None  # (N, 4) float, x1 y1 x2 y2 in pixels
+    balanced: bool = False  # whether a training sees as many images of every class
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,6 +94,7 @@ class StreamSet:
     image_shape: tuple[int, int, int]
     workers: int = 2
     device: torch.device | str = "cpu"
+    balanced: bool = False  # whether a training sees as many images of every class
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,7 +147,7 @@ class StreamSet:
             decoded.update(zip((rows[place] for place in batch.index.tolist()), batch.images, strict=True))
         images = [decoded[row] for row in rows]
         stacked = torch.stack(images) if images else torch.empty(0, *self.image_shape, dtype=torch.uint8)
-        return ImageSet(stacked.to(self.device), self.labels, self.classes)
+        return ImageSet(stacked.to(self.device), self.labels, self.classes, balanced=self.balanced)
 
 
 AnySet: TypeAlias = ImageSet | StreamSet

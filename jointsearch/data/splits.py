@@ -1,6 +1,8 @@
-"""Splits a labelled set into stratified, seeded, disjoint parts."""
+"""Splits a labelled set into stratified, seeded, disjoint parts, and orders the images of an epoch."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,26 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[T
         members = [rows[count:] for rows, count in zip(members, counts, strict=True)]
         parts.append(torch.cat([*taken, torch.empty(0, dtype=torch.int64)]).sort().values)
     return tuple(parts)
+
+
+def epoch_order(images: Any, generator: torch.Generator) -> Tensor:
+    """The images of one epoch of training in a random order: each once, or of a balanced set each class as often.
+
+    A class with fewer images repeats them, each once before any comes again; of a class with more, some wait for a
+    later epoch. An epoch is as long either way.
+    """
+    count = len(images)
+    if not getattr(images, "balanced", False):  # sets of objects know no classes of images
+        return torch.randperm(count, generator=generator)
+    labels = images.labels.cpu()
+    members = [torch.nonzero(labels == label).flatten() for label in labels.unique().tolist()]
+    more = torch.randperm(len(members), generator=generator)  # the first of them get what is left over
+    taken = []
+    for rows, place in zip(members, more.tolist(), strict=True):
+        wanted = count // len(members) + (place < count % len(members))
+        rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(math.ceil(wanted / len(rows)))]
+        taken += [torch.cat([*rounds, rows[:0]])[:wanted]]
+    return torch.cat(taken)[torch.randperm(count, generator=generator)]
 
 
 def search_halves(image_set: AnySet, seed: int) -> tuple[AnySet, AnySet]:

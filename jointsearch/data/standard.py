@@ -1,10 +1,12 @@
 """The augmentation that is always on, batched on the device: crop and flip, cutout, normalization."""
 
 from dataclasses import dataclass
+from math import log
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import grid_sample, pad
 
 from jointsearch.data.objects import Padded
 from jointsearch.settings import bounded, check_fields, choice, setting
@@ -14,6 +16,22 @@ from search_spaces.errors import InputError
 ORDERS = ("crop_flip, policy, cutout", "policy, crop_flip, cutout")
 
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std
+STATISTICS = "of the pixels: one number, one per channel, or imagenet"
+TRIES = 10  # of a resized crop, as torchvision has them
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A part of the image, of random size and shape, enlarged to the whole: torchvision's RandomResizedCrop."""
+
+    smallest: float = bounded(0.08, 0.001, 1.0, help="share of the image that a crop has at least")
+    ratio: float = bounded(4 / 3, 1.0, 10.0, help="of the longer side of a crop to the shorter one, at most")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 @dataclass(frozen=True)
 class Standard:
     """Always-on augmentation and normalization of a data set; a mean and std of one number serve every channel."""
@@ -21,9 +39,10 @@ class Standard:
     crop_padding: int = bounded(0, 0, 4096, help="random crops shift an image by up to so many pixels; 0: no crop")
     flip: bool = setting(False, help="mirror half of the images")
     cutout: int = bounded(0, 0, 4096, help="pixels of a side of the square that is erased; 0: none")
-    mean: tuple[float, ...] = setting((0.5,), help="of the pixels: one number, or one per channel")
-    std: tuple[float, ...] = setting((0.25,), help="of the pixels: one number, or one per channel")
+    mean: tuple[float, ...] = setting((0.5,), help=STATISTICS, words={"imagenet": IMAGENET[0]})
+    std: tuple[float, ...] = setting((0.25,), help=STATISTICS, words={"imagenet": IMAGENET[1]})
     order: str = choice(ORDERS[0], *ORDERS, help="where the policy acts; normalization comes just before cutout")
+    resized_crop: ClassVar[ResizedCrop | None] = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -35,8 +54,36 @@ class Standard:
             raise InputError(f"dataset.standard.std is {list(self.std)}; give numbers above 0")
 
 
+# A class of its own, so that the named data sets, whose images are small and square, do not show this setting.
+@dataclass(frozen=True)
+class PhotoStandard(Standard):
+    """The same for photos in files, with crops of random size."""
+
+    resized_crop: ResizedCrop | None = setting(  # type: ignore[misc]
+        None, help="random crops in place of crop_padding, as in dataset.standard.resized_crop.smallest=0.25"
+    )
+
+
+def always_on(standard: Standard) -> str:
+    """What acts on every training image, with and without a policy, in a line for a person."""
+    if standard.resized_crop is not None:
+        crop = f"crops of {100 * standard.resized_crop.smallest:g} to 100 % of the image"
+    else:
+        crop = f"crops shifted by up to {standard.crop_padding} pixels" if standard.crop_padding else "no crop"
+    parts = [crop, "half of the images mirrored" if standard.flip else "no mirroring"]
+    if standard.cutout:
+        parts.append(f"a square of {standard.cutout} pixels erased")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (standard.mean, standard.std))
+    return f"always on: {', '.join(parts)}; normalization by mean {mean}, std {std}"
+
+
 def random_crop_flip(images: Tensor, standard: Standard, generator: torch.Generator) -> Tensor:
-    """Crop each image (B,C,H,W) at its own offset out of its zero-padded self, and mirror each with probability 1/2."""
+    """Crop each image (B,C,H,W) at its own offset out of its zero-padded self, and mirror each with probability 1/2.
+
+    With `resized_crop` each is a crop of random size instead, enlarged.
+    """
+    if standard.resized_crop is not None:
+        return resized_crop_flip(images, standard.resized_crop, standard.flip, generator)
     if not standard.crop_padding and not standard.flip:
         return images
     count, channels, height, width = images.shape
@@ -51,6 +98,45 @@ def random_crop_flip(images: Tensor, standard: Standard, generator: torch.Genera
     rows = rows.to(images.device, non_blocking=True).view(count, 1, height, 1).expand(-1, channels, -1, padded.shape[3])
     columns = columns.to(images.device, non_blocking=True).view(count, 1, 1, width).expand(-1, channels, height, -1)
     return padded.gather(2, rows).gather(3, columns)
+
+
+def resized_crop_flip(images: Tensor, crop: ResizedCrop, flip: bool, generator: torch.Generator) -> Tensor:
+    """A random part of each image (B,C,H,W), enlarged bilinearly to (H,W), and mirrored with probability 1/2.
+
+    A crop is never larger than the image, so that no antialiasing is needed.
+    """
+    count, _, height, width = images.shape
+    top, left, rows, columns = crop_boxes(count, (height, width), crop, generator)
+    y = _places(top, rows, height)  # (B, H)
+    x = _places(left, columns, width)  # (B, W)
+    if flip:
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        x = torch.where(mirrored, x.flip(1), x)
+    grid = torch.stack([x.unsqueeze(1).expand(-1, height, -1), y.unsqueeze(2).expand(-1, -1, width)], -1)
+    pixels = images if images.is_floating_point() else images.float()
+    grid = grid.to(images.device, pixels.dtype, non_blocking=True)
+    found = grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return found if images.is_floating_point() else found.round().to(images.dtype)
+
+
+def crop_boxes(count: int, size: tuple[int, int], crop: ResizedCrop, generator: torch.Generator) -> Tensor:
+    """Top, left, height and width, (4, B), of crops of images of this height and width; drawn as torchvision does."""
+    height, width = size
+    shares = 1 - (1 - crop.smallest) * torch.rand(count, TRIES, generator=generator)
+    ratios = (log(crop.ratio) * (2 * torch.rand(count, TRIES, generator=generator) - 1)).exp()
+    rows = (shares * height * width / ratios).sqrt().round()
+    columns = (shares * height * width * ratios).sqrt().round()
+    fits = (rows >= 1) & (rows <= height) & (columns >= 1) & (columns <= width)
+    first = fits.int().argmax(1, keepdim=True)  # (B, 1)
+    drawn = fits.any(1)
+    # Where no try fits into the image: the largest part in its middle that is not too long.
+    rows = torch.where(drawn, rows.gather(1, first).squeeze(1), min(height, round(width * crop.ratio)))
+    columns = torch.where(drawn, columns.gather(1, first).squeeze(1), min(width, round(height * crop.ratio)))
+    top, left = (
+        torch.where(drawn, (torch.rand(count, generator=generator) * (room + 1)).floor(), (room / 2).floor())
+        for room in (height - rows, width - columns)
+    )
+    return torch.stack([top, left, rows, columns])
 
 
 def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -95,3 +181,11 @@ def _inside(center: Tensor, size: int, side: int) -> Tensor:
     first = (center * side).long() - size // 2
     pixels = torch.arange(side)
     return (pixels >= first) & (pixels < first + size)
+
+
+def _places(first: Tensor, length: Tensor, side: int) -> Tensor:
+    """Where the pixels of an enlarged side lie in the image, (B, side), from -1 to 1 between its outer borders."""
+    first, length = first.unsqueeze(1), length.unsqueeze(1)
+    inside = (torch.arange(side) + 0.5) * length / side - 0.5
+    # At its borders a crop repeats its own last pixels, and does not look at the image beside it.
+    return 2 * (first + inside.clamp(min=0).minimum(length - 1) + 0.5) / side - 1

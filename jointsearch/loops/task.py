@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from jointsearch.augmenters.with_policy import WithPolicy
+from jointsearch.data.decode import FITS
 from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.metrics.accuracy import Accuracy
@@ -56,6 +57,8 @@ class NewClassifier:
             "classes": list(splits.train.classes),
             "channels": channels,
             "image_size": min(height, width),
+            "fit": plan.dataset.get("fit", FITS[0]),
+            "background": plan.dataset.get("background", 255),
             "mean": list(plan.standard.mean),
             "std": list(plan.standard.std),
         }

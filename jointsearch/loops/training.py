@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jointsearch.data.sets import Batch, DataSplits
+from jointsearch.data.splits import epoch_order
 from jointsearch.distributed import is_first, unequal
 from jointsearch.loops.journal import Journal
 from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
@@ -148,7 +149,7 @@ class Training:
         """The steps of an epoch that are left."""
         progress, size = self.progress, self.plan.recipe.batch_size
         if progress.order is None:
-            progress.order = torch.randperm(len(self.train), generator=self.journal.generators["order"])
+            progress.order = epoch_order(self.train, self.journal.generators["order"])
             progress.validation_order = self._new_validation_order()
             progress.loss_sum = torch.zeros((), device=self.plan.device)
         moments = [self._moment(step) for step in range(progress.step, self.steps)]
