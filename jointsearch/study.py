@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jointsearch.data.always_on import always_on
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device, cpu_threads
@@ -109,6 +110,7 @@ class Prepared:
         if study.retrain:
             rows, epochs = count * (1 + len(study.controls)), study.recipe.epochs
             lines.append(f"Plan: {rows} trainings of {epochs} epochs, network {study.search.retrained}")
+        lines.append(f"Always on: {always_on(study.dataset)}")
         total = sum(self.seconds.values())
         parts = ", ".join(f"{name.lower()} {duration(seconds)}" for name, seconds in self.seconds.items())
         lines.append(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from jointsearch.commands.folders import new_folder
+from jointsearch.data.always_on import always_on
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.device import choose_device
 from jointsearch.distributed import from_first
@@ -85,6 +86,7 @@ def main(given: Settings) -> None:
     def announce(seconds: float) -> None:
         print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
         print(f"To continue after an interruption: the same command with run={named or folder}")
+        print(f"Always on: {always_on(given.dataset)}")
         long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
         print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
 

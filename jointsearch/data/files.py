@@ -28,6 +28,7 @@ class Finding:
     severity: str
     file: str
     text: str
+    other: str = ""  # the part of the text that is of this file alone
 
     def __str__(self) -> str:
         return f"{self.file} {self.text}"

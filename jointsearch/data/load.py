@@ -12,6 +12,7 @@ from search_spaces.errors import InputError
 # Where a set has no test split of its own, its test images are the same for every seed, so that figures of
 # different seeds are measured on the same images.
 TEST_SEED = 0
+FEW = 3  # images of a class, one for each part
 MAX_AUTO_BYTES = 2**30  # in_memory=auto holds up to 1 GiB of pixels on the device
 
 
@@ -48,7 +49,7 @@ class Loaded:
             train = train.subset(*stratified_split(train.labels, (min(images, len(train)),), seed))
         if self.found.validation is None:
             train, validation = search_halves(train, seed)
-        _check_every_class_is_trained(train, self.settings.name)
+        _check_every_class_is_trained(train, self.found.train, self.settings)
         return DataSplits(train, validation, splits.test.subset(splits.test.labels[:0]))
 
     def _in_memory(self, part: AnySet) -> ImageSet:
@@ -84,18 +85,29 @@ def divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[AnyS
         )
     held_out, kept = stratified_split(train.labels, (held_out_count, kept_count), seed)
     parts = train.subset(kept), train.subset(held_out) if validation is None else validation, test
-    _check_every_class_is_trained(parts[0], settings.name)
+    _check_every_class_is_trained(parts[0], found.train, settings)
     return parts
 
 
-def _check_every_class_is_trained(train: AnySet, name: str) -> None:
+def _check_every_class_is_trained(train: AnySet, every: AnySet, settings: DataSettings) -> None:
+    """Refuse training images that lack a class; `every` has all that were not test images from the beginning."""
     missing = sorted(set(range(len(train.classes))) - set(train.labels.tolist()))
-    if missing:
-        raise InputError(
-            f"dataset {name}: class {shown(train.classes[missing[0]])} has no image left for training; "
-            "raise dataset.reduced, lower dataset.validation and dataset.test_share, or add images of it (a search "
-            "trains on half of them)"
+    if not missing:
+        return
+    count = int((every.labels == missing[0]).sum())
+    more = f" (as have {len(missing) - 1} other classes)" if len(missing) > 1 else ""
+    remedy = "lower dataset.validation or dataset.test_share, or add images of it"
+    if count < FEW:
+        remedy = (
+            f"add images of it: there {'is' if count == 1 else 'are'} {count}, and it takes one for training, one for"
         )
+        remedy += " validation and one for testing, twice as many for a search"
+    elif settings.reduced is not None:
+        remedy = (
+            "raise dataset.reduced, lower dataset.validation, or add images of it (a search trains on half of them)"
+        )
+    name = shown(train.classes[missing[0]])
+    raise InputError(f"dataset {settings.name}: class {name}{more} has no image left for training; {remedy}")
 
 
 def _count(field: str, wanted: int | float | None, total: int) -> int:

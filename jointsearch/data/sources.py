@@ -131,11 +131,12 @@ def streamed(found: dict[str, FoundFiles], form: Form, workers: int, balanced: b
 def mixed_shapes(shape: tuple[int, int, int], other: str, other_shape: tuple[int, int, int]) -> str:
     """The error text about an image that does not have the shape of another file's."""
     return (
-        f"is {_shape_text(shape)} and {other} is {_shape_text(other_shape)}; "
+        f"is {shape_text(shape)} and {other} is {shape_text(other_shape)}; "
         "set dataset.image_size (and dataset.channels) to bring all images to one form"
     )
 
 
-def _shape_text(shape: tuple[int, int, int]) -> str:
+def shape_text(shape: tuple[int, int, int]) -> str:
+    """A shape in words."""
     channels, height, width = shape
     return f"{width}x{height} px with {channels} channel{'s' if channels > 1 else ''}"

@@ -64,19 +64,6 @@ class PhotoStandard(Standard):
     )
 
 
-def always_on(standard: Standard) -> str:
-    """What acts on every training image, with and without a policy, in a line for a person."""
-    if standard.resized_crop is not None:
-        crop = f"crops of {100 * standard.resized_crop.smallest:g} to 100 % of the image"
-    else:
-        crop = f"crops shifted by up to {standard.crop_padding} pixels" if standard.crop_padding else "no crop"
-    parts = [crop, "half of the images mirrored" if standard.flip else "no mirroring"]
-    if standard.cutout:
-        parts.append(f"a square of {standard.cutout} pixels erased")
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (standard.mean, standard.std))
-    return f"always on: {', '.join(parts)}; normalization by mean {mean}, std {std}"
-
-
 def random_crop_flip(images: Tensor, standard: Standard, generator: torch.Generator) -> Tensor:
     """Crop each image (B,C,H,W) at its own offset out of its zero-padded self, and mirror each with probability 1/2.
 
