@@ -120,6 +120,8 @@ def test_the_word_that_leaves_broken_images_out_makes_a_sound_data_set(tmp_path:
     files = {**classes(), "a/my photo.png": b"", "b/x.png": b"text"}
     words = ["dataset=folder", f"dataset.path={write_folder(tmp_path, files)}", "dataset.channels=null"]
     assert run("check_data", words) == 2
+    again = report(Path(words[1].partition("=")[2]), channels=None, skip=("a/my photo.png",))
+    assert again[-2] == "to train without 1 broken image: \"dataset.skip=['a/my photo.png','b/x.png']\""
     [line] = [
         one for one in capsys.readouterr().out.splitlines() if one.startswith("to train without 2 broken images: ")
     ]

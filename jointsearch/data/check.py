@@ -64,7 +64,8 @@ def check_data_report(settings: Any, every: bool = False) -> tuple[str, bool]:
     lines = [f"dataset={settings.name}{place}", *(f"  {line}" for line in found.facts)]
     lines += grouped(found.findings, every)
     if 0 < len(found.broken) <= MOST_SKIPPED:
-        lines.append(f"to train without {counted(len(found.broken), 'broken image')}: {skip_word(found.broken)}")
+        word = skip_word([*settings.skip, *found.broken])
+        lines.append(f"to train without {counted(len(found.broken), 'broken image')}: {word}")
     lines.append(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return "\n".join(lines), errors > 0
 
