@@ -167,3 +167,14 @@ def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytes
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "jointsearch\[hf\]"'):
         load_splits(settings("anything"), 0)
+
+
+def test_rows_are_left_out_by_split_and_number_and_are_named_so_by_their_error(tmp_path: Path) -> None:
+    images = [{"bytes": gray(n) if n != 3 else b"text", "path": None} for n in range(10)]
+    write(tmp_path / "set" / "train.parquet", 10, images=images)
+    write(tmp_path / "set" / "test.parquet", 4, first=20)
+    with pytest.raises(InputError, match=r"row 3 is not recognized .*, or leave it out: dataset\.skip=\[train/3\]$"):
+        load_splits(settings(tmp_path / "set", validation=0), 0)
+    splits = load_splits(settings(tmp_path / "set", validation=0, skip=("train/3", "test/1")), 0)
+    assert levels(splits.train) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert levels(splits.test) == [20, 22, 23]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
-from jointsearch import Digits, Folder
+from jointsearch import Digits, Folder, Study
 from jointsearch.commands import check_data as command
 from jointsearch.commands.command import run
 from jointsearch.compose import compose_words
@@ -17,8 +18,10 @@ from jointsearch.data.check_text import counted, grouped, kind
 from jointsearch.data.datasets import Cifar10
 from jointsearch.data.facts import class_facts
 from jointsearch.data.files import Finding
+from jointsearch.data.load import Loaded
 from jointsearch.data.standard import PhotoStandard, ResizedCrop
 from jointsearch.settings import build
+from jointsearch.study import Prepared
 from tests.folders_bench import classes, write_folder
 from tests.images_bench import encoded
 
@@ -176,3 +179,9 @@ def test_what_is_always_on_is_said_of_every_data_set() -> None:
         "no crop, no mirroring; normalization by mean 0.5, std 0.25; images of 32x32 pixels, padded to squares; "
         "every class as often (dataset.balanced); without 1 image (dataset.skip)"
     )
+
+
+def test_a_study_says_it_before_it_begins() -> None:
+    study = Study(Folder(image_size=32), retrain=False)
+    lines = Prepared(study, Path("x"), Loaded(Digits()), (), {"device": torch.device("cpu")}).plan_lines()
+    assert f"Always on: {always_on(Folder(image_size=32))}" in lines
