@@ -46,7 +46,7 @@ def wide_resnet_parameters(depth: int, width: int, classes: int) -> int:
 
 def test_all_our_networks_are_known_to_timm() -> None:
     wide = ["wide_resnet16_1", "wide_resnet16_2", "wide_resnet28_10", "wide_resnet40_2"]
-    assert ["jointsearch_cells", "tiny_cnn", "tiny_mlp", *wide] == OURS
+    assert ["jointsearch_cells", "jointsearch_small", "tiny_cnn", "tiny_mlp", *wide] == OURS
 
 
 @pytest.mark.parametrize(("name", "count"), [("wide_resnet40_2", 2_246_474), ("wide_resnet28_10", 36_489_290)])

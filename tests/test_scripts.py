@@ -206,8 +206,8 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
     }
     training = {path.name for path in (out / "none" / "seed0").iterdir()}
     assert training == {
-        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "network.json", "policy.json", "result.json",
-        "settings.json", "weights.safetensors",
+        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "model.json", "model.safetensors", "policy.json",
+        "result.json", "settings.json",
     }  # fmt: skip
     assert run_script("compare", "run=out") == 0
     assert capsys.readouterr().out == (out / "summary.md").read_text()
@@ -286,7 +286,7 @@ def test_what_a_script_is_about_needs_no_name(script: str, capsys: pytest.Captur
 
 def test_most_commands_are_about_something() -> None:
     assert SUBJECTS == {
-        "benchmark": "task", "compare": "run", "export_policy": "policy", "predict": "run", "report": "run",
+        "benchmark": "task", "compare": "run", "export_model": "run", "export_policy": "policy", "predict": "run", "report": "run",
         "show_policy": "policy",
     }  # fmt: skip
 

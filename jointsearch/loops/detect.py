@@ -24,6 +24,7 @@ from jointsearch.loops.task import Task
 from jointsearch.metrics.coco import AveragePrecision
 from jointsearch.networks.detectors import DetectorSettings
 from jointsearch.networks.features import FeatureMaps
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.objectives.detection import Detection
 from jointsearch.runs.run_folder import check_writable
 from jointsearch.settings import as_plain
@@ -141,7 +142,7 @@ class DetectionGrid:
         return Plan(
             folder=folder / row / f"seed{seed}",
             policy=_policy(policy, seed),
-            network=self.detector.name,
+            network=NetworkSettings(self.detector.name),
             recipe=self.recipe,
             standard=self.backbones[backbone][seed].standard(self.dataset.standard),
             seed=seed,
