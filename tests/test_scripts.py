@@ -286,8 +286,8 @@ def test_what_a_script_is_about_needs_no_name(script: str, capsys: pytest.Captur
 
 def test_most_commands_are_about_something() -> None:
     assert SUBJECTS == {
-        "benchmark": "task", "compare": "run", "export_model": "run", "export_policy": "policy", "predict": "run", "report": "run",
-        "show_policy": "policy",
+        "benchmark": "task", "compare": "run", "export_model": "run", "export_policy": "policy", "predict": "run",
+        "report": "run", "show_policy": "policy",
     }  # fmt: skip
 
 

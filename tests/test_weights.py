@@ -68,7 +68,7 @@ DAMAGED: dict[str, Any] = {
     "odd arguments": (lambda content: content, TOLD | {"model_args": {"genotype": 3}}),
     "another place": (lambda content: content, TOLD | {"architecture": "hf-hub:someone/something"}),
     "another place within": (
-        lambda content: content, {"architecture": "jointsearch_small", "model_args": {"base": "hf-hub:a/b"}, "classes": []}
+        lambda content: content, TOLD | {"architecture": "jointsearch_small", "model_args": {"base": "hf-hub:a/b"}}
     ),
     "other weights": (lambda content: content, TOLD | {"model_args": {"checkpoint_path": "elsewhere.pth"}}),
     "a download": (lambda content: content, TOLD | {"model_args": {"pretrained": True}}),

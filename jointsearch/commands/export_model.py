@@ -22,7 +22,7 @@ class Settings:
 
     run: str | None = setting(None, help="folder of a training, or a run folder, of which the best row is taken")
     format: str = choice(
-        "onnx", *FORMATS, help="onnx needs the extra onnx; torchscript; exported: for torch.export.load"
+        "onnx", *FORMATS, help="onnx needs the extra onnx; exported: torch.export; torchscript: deprecated by torch"
     )
     out: str | None = setting(
         None, help="the file; null: model.onnx, model.pt or model.pt2 in the folder of the training"

@@ -49,7 +49,7 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Timm:
-    """What timm's train.py has beyond a recipe, by the names that it has there."""
+    """What timm trains with beyond a recipe, by the names of the arguments of its train.py."""
 
     grad_accum_steps: int = bounded(1, 1, 1024, help="batches of batch_size whose gradients make one step")
     sched: str | None = choice(None, None, *TIMM_SCHEDULES, help="in the place of recipe.schedule")
@@ -116,7 +116,7 @@ class Recipe:
     clip_gradient: float = bounded(0.0, 0.0, 1e6, help="largest norm of the gradient; 0: any")
     precision: str = choice("auto", "auto", "float32", "bf16", help="auto: bf16 where the hardware multiplies in it")
     evaluate_every: int = bounded(10, 1, 100_000, help="so many epochs between two looks at the validation images")
-    timm: Timm | None = setting(None, help="more of timm's train.py, by its names, as in recipe.timm.reprob=0.25")
+    timm: Timm | None = setting(None, help="more that timm trains with, by timm's names, as in recipe.timm.reprob=0.25")
 
     def __post_init__(self) -> None:
         check_fields(self)

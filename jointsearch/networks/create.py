@@ -88,7 +88,8 @@ def adaptation(network: NetworkSettings, in_chans: int, image_size: int) -> str 
         return None
     found, changes = architecture(network, 1, in_chans, image_size), []
     if "patch_size" in found.args:
-        changes = [f"patches have {found.args['patch_size']} pixels a side"]
+        side = found.args["patch_size"]
+        changes = [f"patches have {side}x{side} pixels"]
     elif found.name == SMALL:
         changes = list(getattr(found.build(), "adapted", ()))
     if not changes:
