@@ -1,6 +1,7 @@
 """A trained network, written for other programs, gives there what it gives here."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def test_onnxs_own_reference_reads_the_file_where_there_is_no_runtime(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run / "tiny_cnn" / "none" / "seed0"
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert export_model(load_network(folder), read_description(folder), tmp_path / "a.onnx", "onnx") <= 1e-4
 
 
@@ -140,6 +141,6 @@ def test_what_is_missing_is_said(
     assert "holds no trained network" in refusal(capsys, "export_model", str(tmp_path))
     folder = str(run / "tiny_cnn" / "none" / "seed0")
     assert "cannot be written" in refusal(capsys, "export_model", folder, "format=torchscript", "out=missing/b.pt")
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     assert 'needs onnx; pip install "jointsearch[onnx]"' in refusal(capsys, "export_model", folder, "out=b.onnx")
     assert command.SUBJECT == "run"

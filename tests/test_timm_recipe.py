@@ -96,7 +96,7 @@ def rates(timm: Timm, steps: int = 3, **fields: Any) -> list[float]:
     return found
 
 
-# The rate after a share of the training, by the formulas of timm's documentation; 0.5 is the highest rate, 0.1 the last.
+# The rate after a share of the training, by the formulas of timm's documentation: from 0.5 to 0.1.
 CLOSED = {
     "cosine": (Timm(min_lr=0.1), lambda share: 0.1 + 0.2 * (1 + math.cos(math.pi * share))),
     "tanh": (Timm(sched="tanh", min_lr=0.1), lambda share: 0.1 + 0.2 * (1 - math.tanh(10 * share - 7))),
