@@ -307,7 +307,7 @@ def test_every_configuration_is_printed_as_words_that_give_it_again(
 def test_presets_can_still_be_overridden() -> None:
     given = settings_of("retrain", "preset=fast_autoaugment2019", "dataset=cifar10", "recipe.epochs=7")
     assert (given.recipe.epochs, given.recipe.batch_size) == (7, 512)
-    assert given.network == "wide_resnet40_2"
+    assert given.network.name == "wide_resnet40_2"
     assert isinstance(given.dataset, Cifar10)
 
 
