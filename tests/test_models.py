@@ -124,12 +124,14 @@ def test_a_file_of_as_many_classes_keeps_its_classifier(tmp_path: Path) -> None:
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in network.state_dict().items())
 
 
-def test_first_convolutions_are_adapted_to_gray_images_as_timm_does(tmp_path: Path) -> None:
-    before = timm.create_model("test_resnet", num_classes=7)
-    file = file_of(before, tmp_path / "weights.pth")
-    network = create_network(NetworkSettings("test_resnet", weights=file), 3, in_chans=1, image_size=96)
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3)])
+def test_first_convolutions_are_adapted_to_other_channels_as_timm_does(before: int, after: int, tmp_path: Path) -> None:
+    source = timm.create_model("test_resnet", num_classes=7, in_chans=before)
+    file = file_of(source, tmp_path / "weights.pth")
+    network = create_network(NetworkSettings("test_resnet", weights=file), 3, in_chans=after, image_size=96)
     gray = torch.rand(2, 1, 96, 96)
-    torch.testing.assert_close(features(network, gray), features(before, gray.expand(-1, 3, -1, -1)))
+    expected = features(source, gray.expand(-1, before, -1, -1))
+    torch.testing.assert_close(features(network, gray.expand(-1, after, -1, -1)), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_positions_of_a_transformer_are_resampled_for_other_sizes(tmp_path: Path) -> None:
