@@ -15,6 +15,7 @@ from jointsearch.loops.task import Task
 from jointsearch.networks.create import create_network
 from jointsearch.networks.detectors import FasterRcnn, MaskRcnn, RetinaNet
 from jointsearch.networks.detr import DFine
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.trained import load_detector, load_network
 from jointsearch.registry import register_choice
 from jointsearch.report.comparison import Comparison, compare
@@ -34,6 +35,7 @@ __all__ = [
     "Grid",
     "HuggingFace",
     "MaskRcnn",
+    "NetworkSettings",
     "Recipe",
     "RetinaNet",
     "SearchRecipe",

@@ -16,7 +16,7 @@ from jointsearch.data.standard import Standard
 from jointsearch.loops.grid import CELLS, SEED, CellsSettings
 from jointsearch.loops.plan import NewStepSearcher
 from jointsearch.loops.recipe import SearchRecipe
-from jointsearch.networks.create import check_network_name
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import About, Context, SearcherSettings, StepSearcher, TrainStep
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
@@ -72,7 +72,7 @@ class Stage:
     settings: dict[str, Any]  # as plain data
     searcher: Callable[[Path | None, int], SearcherSettings]  # from the run folder, once there is one, and the seed
     recipe: SearchRecipe
-    network: str
+    network: NetworkSettings
     network_options: dict[str, Any]
     architecture: ArchitectureSettings | None = None  # None: no cells are searched
     folder: str = ""  # below that of the run
@@ -110,7 +110,7 @@ class Stage:
 
     def check(self, select_epoch: str, seed: int) -> None:
         """Refuse what cannot be learned with this recipe, or on a network or from a policy that nobody knows."""
-        check_network_name(self.network)
+        self.network.check()
         self.start_policy(None, seed)
         searcher, epochs = self.searcher(None, 0), self.recipe.epochs
         learners = {"searcher": searcher, "architecture": self.architecture}
@@ -144,7 +144,7 @@ class SearchKind(Protocol):
     """What is searched, with all settings of it."""
 
     @property
-    def retrained(self) -> str:
+    def retrained(self) -> NetworkSettings:
         """The network that is trained afterwards."""
 
     def stages(self) -> tuple[Stage, ...]:
@@ -161,7 +161,7 @@ class Joint:
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during the search")
     cells: CellsSettings = group(CellsSettings, help="the size of the network that is trained with the cells found")
 
-    retrained: ClassVar[str] = CELLS
+    retrained: ClassVar[NetworkSettings] = NetworkSettings(CELLS)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -194,18 +194,18 @@ class PolicyOnly:
     """A policy alone, for one network."""
 
     searcher: SearcherSettings = group(Trials, help="trials, differentiable, faster_aa, first_order, table, random")
-    network: str = setting("wide_resnet16_1", help="one of ours or any of timm's, as wide_resnet40_2 or resnet18")
+    network: NetworkSettings = group(NetworkSettings, help="one of ours or any of timm's, as resnet18")
     search_recipe: SearchRecipe = group(lambda: POLICY_RECIPE, help="how the weights are trained during the search")
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_network(self.network)
+        check_network(self.network.name)
         unusual = {name for name, value in vars(self.search_recipe).items() if value != vars(POLICY_RECIPE)[name]}
         if about(self.searcher).own_optimizer and (unread := unusual - {"epochs", "batch_size"}):
             raise InputError(f"search_recipe.{min(unread)} is not read by {type(self.searcher).__name__}; leave it out")
 
     @property
-    def retrained(self) -> str:
+    def retrained(self) -> NetworkSettings:
         """The network that is trained afterwards."""
         return self.network
 
@@ -224,7 +224,7 @@ class CellsAlone:
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during the search")
     cells: CellsSettings = group(CellsSettings, help="the size of the network that is trained with the cells found")
 
-    retrained: ClassVar[str] = CELLS
+    retrained: ClassVar[NetworkSettings] = NetworkSettings(CELLS)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -240,7 +240,7 @@ class OneAfterTheOther:
     """A policy on a fixed network, then cells under the policy found: the baseline of joint search."""
 
     searcher: SearcherSettings = group(Differentiable, help="of the policy: any that search=policy has")
-    network: str = setting("wide_resnet16_1", help="on which the policy is searched")
+    network: NetworkSettings = group(NetworkSettings, help="on which the policy is searched")
     policy_epochs: int | None = bounded(None, 1, 100_000, help="of the policy search; null: as search_recipe has them")
     policy_images: int | None = bounded(None, 4, help="training images of the policy search, at most; null: all")
     architecture: ArchitectureSettings = group(ArchitectureSettings, help="how cells learn")
@@ -248,11 +248,11 @@ class OneAfterTheOther:
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during both searches")
     cells: CellsSettings = group(CellsSettings, help="the size of the network that is trained with the cells found")
 
-    retrained: ClassVar[str] = CELLS
+    retrained: ClassVar[NetworkSettings] = NetworkSettings(CELLS)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_network(self.network)
+        check_network(self.network.name)
 
     def stages(self) -> tuple[Stage, ...]:
         """Two searches."""
@@ -271,10 +271,10 @@ class OneAfterTheOther:
         return replace(first, folder=POLICY_FOLDER), cell_stage("Cells", self, under_found)
 
 
-def policy_stage(searcher: SearcherSettings, network: str, recipe: SearchRecipe) -> Stage:
+def policy_stage(searcher: SearcherSettings, network: NetworkSettings | str, recipe: SearchRecipe) -> Stage:
     """A search of a policy on a network as it is."""
     plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | as_plain(searcher)}
-    return Stage("Policy", plain, lambda folder, seed: searcher, recipe, network, {})
+    return Stage("Policy", plain, lambda folder, seed: searcher, recipe, NetworkSettings.of(network), {})
 
 
 def cell_stage(
@@ -286,9 +286,8 @@ def cell_stage(
     plain: dict[str, Any] = {"outcome": outcome, "architecture": as_plain(kind.architecture)}
     if isinstance(kind, Joint):
         plain["searcher"] = {"is": type(kind.searcher).__name__} | as_plain(kind.searcher)
-    return Stage(
-        outcome, plain, searcher, kind.search_recipe, SUPERNET, kind.supernet.options(), architecture=kind.architecture
-    )
+    network, options = NetworkSettings(SUPERNET), kind.supernet.options()
+    return Stage(outcome, plain, searcher, kind.search_recipe, network, options, architecture=kind.architecture)
 
 
 def check_network(network: str) -> None:

@@ -5,7 +5,8 @@
         temperature: float = bounded(0.5, 1e-3, 100.0, help="of the softmax")
 
 A field made by `group` holds one of several classes. Plain data name the class by `_target_`: a dotted name inside our
-packages, or a name that was given to `register`. A key that belongs to another class is an unknown key.
+packages, or a name that was given to `register`. A key that belongs to another class is an unknown key. Where a class
+has `WORD`, the name of one of its fields, the value of that field is enough: network=resnet18.
 """
 
 import dataclasses
@@ -89,13 +90,16 @@ def build(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 
 def check_fields(settings: Any) -> None:
-    """Check what `build` checks, for a settings object that was made in Python; called by its __post_init__."""
+    """Check what `build` checks, for a settings object that was made in Python; called by its __post_init__.
+
+    A text in the place of settings with a `WORD` becomes these settings, as in PolicyOnly(network="resnet18").
+    """
     hints = typing.get_type_hints(type(settings))
     problems: list[str] = []
     for item in dataclasses.fields(settings):
-        value, hint, where = getattr(settings, item.name), hints[item.name], f"{type(settings).__name__}.{item.name}"
-        if (meant := _meant(value, item.metadata)) is not value:
-            object.__setattr__(settings, item.name, value := meant)
+        hint, where = hints[item.name], f"{type(settings).__name__}.{item.name}"
+        value = _by_word(_meant(getattr(settings, item.name), item.metadata), hint)
+        object.__setattr__(settings, item.name, value)
         if is_settings(value):
             _check_class(value, hint, where, problems)
         elif item.metadata.get("group") and not (value is None and type(None) in _kinds(hint)):
@@ -179,6 +183,7 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
         return _convert(value, hint, item.metadata, where, problems)
     if value is None and type(None) in kinds:
         return None
+    value = _by_word(value, hint)
     if is_settings(value):
         built = value
     else:
@@ -190,6 +195,12 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
     if built is not None:
         _check_class(built, hint, where, problems)
     return built
+
+
+def _by_word(value: Any, hint: Any) -> Any:
+    """The settings that a single word names, where the class of a field says so; any other value as it is."""
+    named = next((kind for kind in _kinds(hint) if hasattr(kind, "WORD")), None)
+    return named(**{named.WORD: value}) if named is not None and isinstance(value, str) else value
 
 
 def _check_class(settings: Any, hint: Any, where: str, problems: list[str]) -> None:

@@ -21,6 +21,7 @@ from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, f
 from jointsearch.loops.plan import Plan, check_identity, try_plan
 from jointsearch.loops.recipe import OF_CELLS, SMALL, Recipe
 from jointsearch.loops.search import SELECT, search
+from jointsearch.loops.start import normalized_as_weights, start_notes
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.report.comparison import Comparison, compare, write_summary
 from jointsearch.report.on_board import put_on_board
@@ -63,6 +64,8 @@ class Study:
         if self.recipe is BY_SEARCH:
             object.__setattr__(self, "recipe", OF_CELLS if self.finds_cells else SMALL)
         check_seeds(self.seeds)
+        if (network := getattr(self.search, "network", None)) is not None:
+            object.__setattr__(self, "dataset", normalized_as_weights(self.dataset, network))
         for control in self.controls:
             if folder_name(control) == folder_name(FOUND):
                 raise InputError(f"the control {control} would share a folder with the policy found; rename the file")
@@ -70,7 +73,7 @@ class Study:
     @property
     def finds_cells(self) -> bool:
         """Whether a genotype is among what is found."""
-        return self.search.retrained == CELLS
+        return self.search.retrained.name == CELLS
 
     def grid(self, policies: tuple[str, ...], genotype: str = "random") -> Grid:
         """Trainings after the search; before any cells are found, with random ones."""
@@ -81,7 +84,7 @@ class Study:
             policies,
             self.dataset,
             self.seeds,
-            CELLS,
+            self.search.retrained,
             self.recipe,
             genotype=genotype,
             cells=kind.cells,
@@ -119,7 +122,9 @@ class Prepared:
         )
         if total > LONG_SECONDS:
             lines.append("That is long: budget=0.5 takes half of the epochs")
-        return lines
+        splits = self.loaded.splits(study.seeds[0])
+        networks = dict.fromkeys([*(stage.network for stage in self.stages), study.search.retrained])
+        return lines + [note for one in networks for note in start_notes(study.dataset, one, splits)]
 
     def plan(self, stage: Stage, seed: int, folder: Path | None) -> Plan:
         """One search."""
@@ -230,7 +235,7 @@ def run_study(
 
 def config_of(study: Study) -> dict[str, Any]:
     """All settings of a study for its board, without the folders that data lie in."""
-    return as_plain(study) | {"dataset": plain_dataset(study.dataset), "network": study.search.retrained}
+    return as_plain(study) | {"dataset": plain_dataset(study.dataset), **study.search.retrained.plain()}
 
 
 def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:

@@ -218,9 +218,11 @@ def _literal(node: ast.expr, where: str) -> Sequence[Any]:
 
 
 def resolve_genotype(given: Genotype | Path | str) -> Genotype:
-    """The genotype that is given as a value, by the name of a published one, or as a file."""
+    """The genotype that is given as a value, in DARTS's form, by the name of a published one, or as a file."""
     if isinstance(given, Genotype):
         return given
+    if str(given).startswith("Genotype("):
+        return Genotype.from_darts(str(given))
     if str(given) in PUBLISHED:
         return PUBLISHED[str(given)]
     if Path(given).suffix or Path(given).exists():

@@ -208,6 +208,7 @@ WRONG = {
     "masks": (("detector.masks=true",), "detector.masks is not a setting of detector=RetinaNet"),
     "mixing": (("recipe.mixing.mixup=0.2",), "recipe.mixing is for classifiers; leave it out"),
     "smoothing": (("recipe.label_smoothing=0.1",), "recipe.label_smoothing is for classifiers; leave it out"),
+    "erasing": (("recipe.timm.reprob=0.2",), "recipe.timm.reprob is for classifiers; leave it out"),
     "policy": (("policies=[auto]",), "auto"),
     "network": (("network=resnet81",), "network=resnet81 is not known; did you mean"),
     "no maps": (("network=tiny_mlp",), "gives no feature maps; choose one that gives maps"),

@@ -62,7 +62,7 @@ def final_state(folder: Path) -> dict[str, Any]:
     assert loaded is not None
     result = json.loads((folder / ROW / "result.json").read_text())
     result.pop("seconds")
-    names = ("metrics.jsonl", "predictions.json", "settings.json", "weights.safetensors")
+    names = ("metrics.jsonl", "predictions.json", "settings.json", "model.safetensors")
     files = {name: (folder / ROW / name).read_bytes() for name in names}
     return files | {"result": result, "state": {key: loaded.state[key] for key in loaded.state if key != "seconds"}}
 

@@ -303,7 +303,7 @@ def test_the_shipped_settings_are_the_published_ones(choice: str) -> None:
     assert study.search.searcher == FasterAA()
     assert study.search.searcher.policy_space == Stages()
     if choice.startswith("preset"):
-        assert (study.search.network, study.search.search_recipe.epochs) == ("wide_resnet40_2", 20)
+        assert (study.search.network.name, study.search.search_recipe.epochs) == ("wide_resnet40_2", 20)
 
 
 def test_the_search_loop_finds_a_valid_policy_from_one_half_of_each(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import jointsearch.networks  # noqa: F401  (importing the package is what registers the networks)
 from jointsearch.networks.create import create_network
-from jointsearch.networks.small_images import small_image_stem, small_patch_size
+from jointsearch.networks.small_images import SMALL, small_image_stem, small_patch_size
 from jointsearch.networks.wide_resnet import WideBlock
 from search_spaces.errors import InputError
 
 OURS = [name for name in timm.list_models() if model_entrypoint(name).__module__.startswith("jointsearch.networks")]
+OURS.remove(SMALL)  # a form of timm's
 LARGE = "wide_resnet28_10"
 IMAGENET = [
     "resnet18",

@@ -40,7 +40,7 @@ def test_the_preset_has_the_numbers_of_the_paper(preset: str, estimator: Estimat
     assert (recipe | {"momentum": 0.9, "schedule": "cosine_to_0.001"}).items() <= vars(
         search.search_recipe.whole()
     ).items()
-    assert search.network == "wide_resnet40_2"
+    assert search.network.name == "wide_resnet40_2"
 
 
 @pytest.mark.parametrize("preset", PRESETS)

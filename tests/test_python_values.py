@@ -70,7 +70,10 @@ REFUSED = {
     "class": (lambda: Study(recipe=Recipe), "wanted settings, as in recipe=Recipe()"),
     "searcher": (lambda: PolicyOnly(Digits()), "PolicyOnly.searcher=Digits does not fit here, because it has no start"),
     "searcher of joint": (lambda: Joint("first_order"), "wanted settings, as in searcher=Differentiable()"),
-    "network": (lambda: PolicyOnly(network=3), "PolicyOnly.network is 3; wanted a text"),
+    "network": (
+        lambda: PolicyOnly(network=3),
+        "PolicyOnly.network is 3; wanted settings, as in network=NetworkSettings()",
+    ),
     "policy": (lambda: CellsAlone(policy=None), "CellsAlone.policy is None; wanted a text"),
     "epochs": (lambda: OneAfterTheOther(policy_epochs="x"), "policy_epochs is 'x'; wanted a whole number or null"),
     "recipe": (lambda: OneAfterTheOther(search_recipe=Recipe()), "use OneAfterTheOther.search_recipe=searchrecipe"),

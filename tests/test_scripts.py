@@ -206,8 +206,8 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
     }
     training = {path.name for path in (out / "none" / "seed0").iterdir()}
     assert training == {
-        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "network.json", "policy.json", "result.json",
-        "predictions.json", "settings.json", "weights.safetensors",
+        ".lock", "birth.json", "checkpoints", "metrics.jsonl", "model.json", "model.safetensors", "policy.json",
+        "predictions.json", "result.json", "settings.json",
     }  # fmt: skip
     assert run_script("compare", "run=out", "format=markdown") == 0
     assert capsys.readouterr().out.startswith((out / "summary.md").read_text())
@@ -287,8 +287,8 @@ def test_what_a_script_is_about_needs_no_name(script: str, capsys: pytest.Captur
 
 def test_most_commands_are_about_something() -> None:
     assert SUBJECTS == {
-        "benchmark": "task", "compare": "run", "export_policy": "policy", "predict": "run", "report": "run",
-        "show_policy": "policy",
+        "benchmark": "task", "compare": "run", "export_model": "run", "export_policy": "policy", "predict": "run",
+        "report": "run", "show_policy": "policy",
     }  # fmt: skip
 
 
@@ -308,7 +308,7 @@ def test_every_configuration_is_printed_as_words_that_give_it_again(
 def test_presets_can_still_be_overridden() -> None:
     given = settings_of("retrain", "preset=fast_autoaugment2019", "dataset=cifar10", "recipe.epochs=7")
     assert (given.recipe.epochs, given.recipe.batch_size) == (7, 512)
-    assert given.network == "wide_resnet40_2"
+    assert given.network.name == "wide_resnet40_2"
     assert isinstance(given.dataset, Cifar10)
 
 

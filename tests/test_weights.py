@@ -29,13 +29,13 @@ def test_it_predicts_as_it_did_when_it_was_tested(tmp_path: Path, network: str, 
     with torch.no_grad():
         predicted = loaded(normalize(test.images, DIGITS.standard)).argmax(1)  # type: ignore[union-attr]
     assert 100 * (predicted == test.labels).float().mean().item() == pytest.approx(result["test_accuracy_last"])
-    told = read_json(tmp_path / "none" / "seed3" / "network.json", "network")
+    told = read_json(tmp_path / "none" / "seed3" / "model.json", "model", 10**7, 12)
     assert told["classes"] == list("0123456789")
     assert told["mean"] == list(DIGITS.standard.mean)
 
 
 def test_a_folder_without_a_trained_network_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no weights\.safetensors; give the folder of a finished training"):
+    with pytest.raises(InputError, match=r"holds no model\.safetensors; give the folder of a finished training"):
         load_network(tmp_path)
 
 
@@ -52,22 +52,28 @@ class Tied(nn.Module):
 def test_weights_that_share_memory_are_saved(tmp_path: Path) -> None:
     network = Tied()
     save_network(tmp_path, network, {})
-    loaded = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    loaded = safetensors.torch.load_file(tmp_path / "model.safetensors")
     assert loaded.keys() == network.state_dict().keys()
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
 
 
-TOLD = {"network": "tiny_cnn", "options": {}, "classes": ["a", "b"], "channels": 1, "image_size": 8}
+TOLD = {"architecture": "tiny_cnn", "model_args": {"num_classes": 2, "in_chans": 1}, "classes": ["a", "b"]}
 DAMAGED: dict[str, Any] = {
     "cut off": (lambda content: content[:-9], TOLD),
     "no safetensors": (lambda content: b"0123456789", TOLD),
-    "of another": (lambda content: content, TOLD | {"classes": ["a", "b", "c"]}),
-    "no classes": (lambda content: content, {"network": "tiny_cnn", "options": {}}),
-    "no network": (lambda content: content, TOLD | {"network": 3}),
-    "no options": (lambda content: content, TOLD | {"options": 3}),
-    "odd options": (lambda content: content, TOLD | {"options": {"genotype": 3}}),
+    "of another": (lambda content: content, TOLD | {"model_args": {"num_classes": 3, "in_chans": 1}}),
+    "no classes": (lambda content: content, {"architecture": "tiny_cnn", "model_args": {}}),
+    "no network": (lambda content: content, TOLD | {"architecture": 3}),
+    "no arguments": (lambda content: content, TOLD | {"model_args": 3}),
+    "odd arguments": (lambda content: content, TOLD | {"model_args": {"genotype": 3}}),
+    "another place": (lambda content: content, TOLD | {"architecture": "hf-hub:someone/something"}),
+    "another place within": (
+        lambda content: content, TOLD | {"architecture": "jointsearch_small", "model_args": {"base": "hf-hub:a/b"}}
+    ),
+    "other weights": (lambda content: content, TOLD | {"model_args": {"checkpoint_path": "elsewhere.pth"}}),
+    "a download": (lambda content: content, TOLD | {"model_args": {"pretrained": True}}),
     "a list": (lambda content: content, [1]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
@@ -75,8 +81,8 @@ def test_a_damaged_network_is_an_input_error(damage: str, tmp_path: Path) -> Non
     save_network(tmp_path, create_network("tiny_cnn", 2, 1, 8), TOLD)
     assert isinstance(load_network(tmp_path), nn.Module)
     spoil, told = DAMAGED[damage]
-    weights = tmp_path / "weights.safetensors"
+    weights = tmp_path / "model.safetensors"
     weights.write_bytes(spoil(weights.read_bytes()))
-    (tmp_path / "network.json").write_text(json.dumps(told))
+    (tmp_path / "model.json").write_text(json.dumps(told))
     with pytest.raises(InputError, match=r"restore|did you mean|use wide|give"):
         load_network(tmp_path)

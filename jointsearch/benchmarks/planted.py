@@ -17,6 +17,7 @@ from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import Context, SearcherSettings, StepSearcher, TrainStep
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
@@ -29,7 +30,7 @@ from jointsearch.soft.network import SuperNet
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 
-NETWORK = "tiny_mlp"
+NETWORK = NetworkSettings("tiny_mlp")
 CPU = torch.device("cpu")  # where all published figures were measured
 STANDARD = Standard()
 STEPS = 320  # as many as DADA takes on CIFAR-10
@@ -78,7 +79,7 @@ def planted_outcome(
         plan = _plan(policy, seed, Path(scratch) / "training")
         if architecture is not None:
             options = {"genotype": Genotype.load(folder / GENOTYPE_FILE), "channels": CHANNELS, "layers": LAYERS}
-            plan = replace(plan, network=CELLS, recipe=CELL_RECIPE, network_options=options)
+            plan = replace(plan, network=NetworkSettings(CELLS), recipe=CELL_RECIPE, network_options=options)
         trained = retrain(plan, splits)
     space = getattr(settings, "policy_space", Pairs()).policy()
     shares, recover = found.get("sub_policy_shares"), answer["recover"]
@@ -103,7 +104,7 @@ def planted_search(
     plan = replace(_plan(None, seed, folder), search={"searcher": as_plain(settings)})
     if architecture is not None:
         options = SupernetSettings("small", CHANNELS, LAYERS).options()
-        plan = replace(plan, network=SUPERNET, recipe=CELL_RECIPE, network_options=options)
+        plan = replace(plan, network=NetworkSettings(SUPERNET), recipe=CELL_RECIPE, network_options=options)
     splits, _ = _data(seed, architecture is not None)
     found = search(plan, splits, started(settings, plan, architecture))
     return found, Policy.load(folder / POLICY_FILE)

@@ -13,13 +13,14 @@ from jointsearch.loops.plan import Plan
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.protocols import SearcherSettings
 from jointsearch.runs.run_folder import POLICY_FILE
 from jointsearch.settings import as_plain
 from search_spaces.augment.table import DADA_OPS
 from search_spaces.policy import Policy
 
-NETWORK = "tiny_cnn"
+NETWORK = NetworkSettings("tiny_cnn")
 RECIPE = Recipe(epochs=60, batch_size=128, clip_gradient=5.0, precision="float32", evaluate_every=1)
 OPS = (*DADA_OPS, "HorizontalFlip")
 

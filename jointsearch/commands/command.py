@@ -113,7 +113,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _overview() -> str:
-    lines = [f"  {word:<10} {(_module(name).__doc__ or '').splitlines()[0]}" for word, name in COMMANDS.items()]
+    lines = [f"  {word:<12} {(_module(name).__doc__ or '').splitlines()[0]}" for word, name in COMMANDS.items()]
     return "\n".join([*lines, "", "jointsearch COMMAND --help lists its settings."])
 
 

@@ -22,6 +22,8 @@ def rows(settings: Any, prefix: str = "") -> Iterator[Row]:
     """Every setting of an object, by the name under which the command line sets it."""
     for item in fields(settings):
         value, name = getattr(settings, item.name), f"{prefix}{item.name}"
+        if prefix and item.name == getattr(settings, "WORD", None):
+            name = prefix.removesuffix(".")
         if not is_dataclass(value):
             yield Row(name, value, item.metadata.get("help", ""))
         elif item.name in INSIDE:

@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "report",
     "show": "show_policy",
     "export": "export_policy",
+    "export_model": "export_model",
     "check": "check_data",
     "benchmark": "benchmark",
 }

@@ -19,9 +19,9 @@ from jointsearch.data.objects import Padded, size_within
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.device import choose_device
 from jointsearch.metrics.coco import detections
-from jointsearch.networks.trained import WEIGHTS_FILE, load_detector, load_network, read_description
+from jointsearch.networks.trained import load_detector, load_network, read_description
+from jointsearch.report.best import training_folder
 from jointsearch.report.boxes_drawn import as_found, draw
-from jointsearch.report.comparison import compare
 from jointsearch.runs.run_folder import check_writable, replace_file
 from jointsearch.settings import bounded, setting
 from search_spaces.errors import InputError
@@ -58,23 +58,6 @@ def main(given: Settings) -> None:
         print(f"Boxes: {write_boxes(folder, told, entries, out, given.least_score, device)}, pictures beside it")
     else:
         print(f"Classes: {write_classes(folder, told, entries, out, device)}")
-
-
-def training_folder(run: Path) -> Path:
-    """The folder of a training: the one that is named, or the first seed of the best row of a run folder."""
-    if (run / WEIGHTS_FILE).is_file():
-        return run
-    trained = sorted(run.glob(f"*/seed*/{WEIGHTS_FILE}"))
-    if not trained:
-        raise InputError(f"{shown_path(run)} holds no trained network; give the folder of a training, or of a run")
-    rows = [row.policy for row in compare([run]).rows]
-    return min(
-        (file.parent for file in trained), key=lambda one: (_place(rows, one.parent.name), len(one.name), one.name)
-    )
-
-
-def _place(rows: list[str], name: str) -> int:
-    return rows.index(name) if name in rows else len(rows)
 
 
 def images_in(path: Path) -> list[Entry]:

@@ -9,16 +9,29 @@ import torch
 from jointsearch.commands.folders import new_folder
 from jointsearch.data.always_on import always_on
 from jointsearch.data.datasets import DataSettings, Digits
+from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device
-from jointsearch.distributed import from_first
-from jointsearch.loops.grid import CELLS, RANDOM, SEED, CellsSettings, Grid, plain_dataset, run_grid, split_row
+from jointsearch.distributed import first_before_others, from_first
+from jointsearch.loops.grid import (
+    CELLS,
+    RANDOM,
+    SEED,
+    CellsSettings,
+    Grid,
+    check_grid,
+    plain_dataset,
+    run_grid,
+    split_row,
+)
 from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.start import start_notes
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.report.comparison import write_summary
 from jointsearch.report.on_board import put_on_board
 from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
-from jointsearch.runs.run_folder import SETTINGS_FILE
+from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
 from jointsearch.settings import as_plain, bounded, choice, group, setting
 from jointsearch.study import LONG_SECONDS
@@ -54,8 +67,8 @@ class Settings:
         ("none", "random"), help="rows trained the same way: a policy, or policy@genotype"
     )
     dataset: DataSettings = group(Digits, help="the images")
-    network: str | None = setting(
-        None, help="one of ours or any of timm's; null: wide_resnet16_1, or the cells of a genotype"
+    network: NetworkSettings | None = setting(
+        None, help="ours or timm's, as network=resnet18 network.weights=FILE; null: wide_resnet16_1, or genotype's"
     )
     recipe: Recipe = group(Recipe, help="how every row is trained")
     seeds: tuple[int, ...] | None = setting(None, help="null: those of the search that is named, or [0,1,2,3,4]")
@@ -82,18 +95,21 @@ def main(given: Settings) -> None:
         torch.set_num_threads(given.threads)
     grid = grid_of(given)
     folder = Path(from_first(lambda: given.run or new_folder("retrain")))
-
-    def announce(seconds: float) -> None:
-        print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
-        print(f"To continue after an interruption: the same command with run={named or folder}")
-        print(f"Always on: {always_on(given.dataset)}")
-        long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
-        print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
-
     options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
-    config = as_plain(given) | {"dataset": plain_dataset(given.dataset), "network": grid.network}
+    options["device"] = choose_device(given.device)
+    check_writable(folder)
+    loaded = first_before_others(lambda: Loaded(grid.dataset))
+    seconds = check_grid(grid, folder, loaded, **options)
+    print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
+    print(f"To continue after an interruption: the same command with run={named or folder}")
+    print(f"Always on: {always_on(grid.dataset)}")
+    for note in start_notes(grid.dataset, grid.network, loaded.splits(grid.seeds[0])):
+        print(note)
+    long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
+    print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
+    config = as_plain(given) | {"dataset": plain_dataset(grid.dataset), **grid.network.plain()}
     with Board.of(given.wandb, given.tensorboard, folder, config) as board:
-        run_grid(grid, folder, announce, device=choose_device(given.device), board=board, **options)
+        run_grid(grid, folder, loaded=loaded, board=board, **options)
         summary = from_first(lambda: write_summary(folder))
         print(f"\n{summary}\nWritten to {folder}/summary.md; each training has its own folder beside it.")
         print(f"On one page: {from_first(lambda: write_report(folder, given.dataset))}")
@@ -105,9 +121,10 @@ def grid_of(given: Settings) -> Grid:
     policy, genotype, seeds = sources(given)
     if genotype is None and given.cells is not None:
         raise InputError("cells is the size of the network of a genotype, and none is named; name one, or leave it out")
-    if genotype is not None and given.network not in (None, CELLS):
+    network = given.network or NetworkSettings(CELLS if genotype is not None else NETWORK)
+    if genotype is not None and network.name != CELLS:
         raise InputError(
-            f"network={given.network} stands beside genotype={genotype}, which makes a network of cells; leave one of "
+            f"network={network.name} stands beside genotype={genotype}, which makes a network of cells; leave one of "
             "the two out"
         )
     if given.random_space and RANDOM not in (genotype, *(split_row(row)[1] for row in given.controls)):
@@ -116,7 +133,7 @@ def grid_of(given: Settings) -> Grid:
         policies=(policy, *given.controls),
         dataset=given.dataset,
         seeds=seeds,
-        network=(given.network or NETWORK) if genotype is None else CELLS,
+        network=network,
         recipe=given.recipe,
         ops=given.ops,
         genotype=genotype,

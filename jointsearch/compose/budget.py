@@ -27,7 +27,12 @@ def scaled(study: Study, budget: float) -> Study:
     recipe, kind = study.recipe, study.search
     warmup = recipe.warmup and replace(recipe.warmup, epochs=times(recipe.warmup.epochs))
     epochs = times(recipe.epochs)
-    shorter = replace(recipe, epochs=epochs, warmup=None if warmup and warmup.epochs >= epochs else warmup)
+    shorter = replace(
+        recipe,
+        epochs=epochs,
+        warmup=None if warmup and warmup.epochs >= epochs else warmup,
+        timm=recipe.timm and recipe.timm.scaled(budget),
+    )
     changes: dict[str, Any] = {}
     for item in fields(kind):  # type: ignore[arg-type]
         value = getattr(kind, item.name)

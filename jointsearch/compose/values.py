@@ -4,8 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.settings import is_settings
 from search_spaces.errors import InputError
+
+NAMED = {"network": NetworkSettings.WORD}  # beside network=NAME stand its settings, as network.pretrained=true
 
 
 def plain(value: Any) -> Any:
@@ -31,6 +34,10 @@ def check_beside(values: Mapping[str, Any], names: Iterable[str]) -> None:
 def put(settings: dict[str, Any], name: str, value: Any) -> None:
     """Set what a dotted name names; a dict sets what it holds, and leaves the rest."""
     first, _, rest = name.partition(".")
+    if first in NAMED and isinstance(settings.get(first), str) and (rest or isinstance(value, Mapping)):
+        settings[first] = {NAMED[first]: settings[first]}
+    if first in NAMED and isinstance(settings.get(first), Mapping) and isinstance(value, str):
+        rest = rest or NAMED[first]
     if not rest and not isinstance(value, Mapping):
         settings[first] = value
         return

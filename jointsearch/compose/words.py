@@ -29,7 +29,7 @@ from jointsearch.compose.files import (
     used_groups,
     yaml_of,
 )
-from jointsearch.compose.values import check_beside, plain, put
+from jointsearch.compose.values import NAMED, check_beside, plain, put
 from jointsearch.registry import CONFIGS, groups
 from jointsearch.settings import TARGET, is_settings
 from search_spaces.errors import InputError, nearest
@@ -138,10 +138,21 @@ def _combined(config_name: str, words: Sequence[str]) -> DictConfig:
     composed = deepcopy(_by_hydra(config_name, tuple(_free(word) for word in words if word not in sets)))
     for override in map(_parsed, sets):
         try:
-            OmegaConf.update(composed, override.key_or_group, override.value(), merge=True, force_add=True)
+            key, value = _beside_a_name(composed, override.key_or_group, override.value())
+            OmegaConf.update(composed, key, value, merge=True, force_add=True)
         except OmegaConfBaseException:
             raise HydraException(f"Error merging override ++{override.input_line}") from None
     return composed
+
+
+def _beside_a_name(composed: DictConfig, key: str, value: Any) -> tuple[str, Any]:
+    """What is set, where a single word and settings of the same thing stand beside each other in any order."""
+    first, _, rest = key.partition(".")
+    if first in NAMED and rest and isinstance(composed.get(first), str):
+        OmegaConf.update(composed, first, {NAMED[first]: composed[first]}, merge=False)
+    if first in NAMED and not rest and isinstance(value, str) and isinstance(composed.get(first), DictConfig):
+        return f"{first}.{NAMED[first]}", value
+    return key, value
 
 
 # Hydra takes 0.1 s, most of it for the same files again. What sets a value cannot change which of them are chosen.

@@ -74,6 +74,7 @@ class Digits:
 
     name: ClassVar[str] = "digits"
     test_share: ClassVar[float] = 0.4167
+    channels: ClassVar[int] = 1
 
     reduced: int | None = bounded(None, 1, help=REDUCED)
     validation: Count = bounded(748, 0, help=VALIDATION)

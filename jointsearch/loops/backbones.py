@@ -10,20 +10,21 @@ from typing import Any
 from torch import nn
 
 from jointsearch.data.standard import Standard
-from jointsearch.networks.create import check_network_name
+from jointsearch.networks.create import architecture
 from jointsearch.networks.trained import WEIGHTS_FILE, build_network, load_network, read_description
 from search_spaces.errors import InputError
 from search_spaces.plain_json import shown_path
 
 SCRATCH = "scratch"  # the row of the backbone with fresh weights
 NETWORK = "wide_resnet16_1"  # where none is named and none was trained
+FORM = ("network", "architecture", "model_args", "mean", "std")  # of a description, what makes the backbone
 
 
 @dataclass(frozen=True)
 class Backbone:
     """The network that becomes a backbone: how it is built, and the folder of its weights, if it has any."""
 
-    told: dict[str, Any]  # as network.json has it
+    told: dict[str, Any]  # as model.json has it
     weights: Path | None = None
 
     @classmethod
@@ -38,13 +39,13 @@ class Backbone:
                 f"the network in {shown_path(folder)} takes images of {told['channels']} channel(s), and a detector "
                 "sees 3; train the backbone on color images"
             )
-        return cls(told, folder)
+        return cls({name: told[name] for name in FORM if name in told} | {"classes": told["classes"]}, folder)
 
     @classmethod
     def fresh(cls, network: str = NETWORK, image_size: int = 32) -> "Backbone":
         """A network by its name, built as for images of `image_size`, with fresh weights."""
-        check_network_name(network)
-        return cls({"network": network, "options": {}, "classes": ["any"], "channels": 3, "image_size": image_size})
+        found = architecture(network, 1, 3, image_size)
+        return cls({"network": network, "architecture": found.name, "model_args": found.args, "classes": ["any"]})
 
     def refreshed(self) -> "Backbone":
         """The same network with fresh weights."""
@@ -59,6 +60,7 @@ class Backbone:
     def identity(self) -> str:
         """What tells it from others, in words."""
         form = {key: value for key, value in sorted(self.told.items()) if key != "classes"}
+        form["model_args"] = {key: value for key, value in form["model_args"].items() if key != "num_classes"}
         weights = "fresh"
         if self.weights is not None:
             weights = f"weights {_digest((self.weights / WEIGHTS_FILE).read_bytes())}"

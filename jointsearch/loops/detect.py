@@ -19,11 +19,12 @@ from jointsearch.data.sets import DataSplits
 from jointsearch.loops.backbones import Backbone, Backbones
 from jointsearch.loops.grid import SEED, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan
-from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.recipe import Recipe, Timm
 from jointsearch.loops.task import Task
 from jointsearch.metrics.coco import AveragePrecision
 from jointsearch.networks.detectors import DetectorSettings
 from jointsearch.networks.features import FeatureMaps
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.objectives.detection import Detection
 from jointsearch.runs.run_folder import check_writable
 from jointsearch.settings import as_plain
@@ -33,6 +34,7 @@ from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 OF_CLASSIFIERS = ("mixing", "label_smoothing", "drop_rate", "drop_path", "auxiliary_weight")
+TIMM_OF_CLASSIFIERS = ("grad_accum_steps", "reprob", "bce_loss")
 READING = ("workers", "in_memory")
 NO_POLICY = "none"
 EVALUATION_BATCH = 8
@@ -122,7 +124,10 @@ class DetectionGrid:
         for policy in self.policy_names:
             for seed in self.seeds:
                 WithPolicyOnObjects(_policy(policy, seed), self.dataset.standard)
-        if unread := [name for name in OF_CLASSIFIERS if getattr(self.recipe, name)]:
+        given, plain = self.recipe.timm or Timm(), Timm()
+        unread = [name for name in OF_CLASSIFIERS if getattr(self.recipe, name)]
+        unread += [f"timm.{name}" for name in TIMM_OF_CLASSIFIERS if getattr(given, name) != getattr(plain, name)]
+        if unread:
             raise InputError(f"recipe.{', recipe.'.join(unread)} is for classifiers; leave it out")
 
     @property
@@ -141,7 +146,7 @@ class DetectionGrid:
         return Plan(
             folder=folder / row / f"seed{seed}",
             policy=_policy(policy, seed),
-            network=self.detector.name,
+            network=NetworkSettings(self.detector.name),
             recipe=self.recipe,
             standard=self.backbones[backbone][seed].standard(self.dataset.standard),
             seed=seed,

@@ -17,7 +17,8 @@ from jointsearch.distributed import first_before_others
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.recipe import SMALL, Recipe
 from jointsearch.loops.retrain import plain_steps, retrain
-from jointsearch.networks.create import check_network_name
+from jointsearch.loops.start import normalized_as_weights
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.runs.run_folder import POLICY_FILE, check_writable
 from jointsearch.settings import as_plain, bounded, check_fields
@@ -52,7 +53,7 @@ class Grid:
     policies: tuple[str, ...]  # names of controls, or paths of files, where {seed} stands for the seed
     dataset: DataSettings
     seeds: tuple[int, ...] = (0, 1, 2)
-    network: str = "wide_resnet16_1"
+    network: NetworkSettings = field(default_factory=NetworkSettings)  # or its name alone
     recipe: Recipe = SMALL  # as the command line has it
     ops: tuple[str, ...] | None = None  # for the controls that draw ops
     genotype: str | None = None  # a published one, "random", or a file; for a network of cells
@@ -60,20 +61,22 @@ class Grid:
     random_space: str = "darts"  # of the genotype "random"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "network", NetworkSettings.of(self.network))
         check_seeds(self.seeds)
         if not self.policies:
             raise InputError("policies is empty; give at least one policy")
-        if (self.network == CELLS) != (self.genotype is not None):
+        if (self.network.name == CELLS) != (self.genotype is not None):
             raise InputError(
-                f"genotype is {self.genotype} and network is {self.network}; network={CELLS} needs a genotype, and no "
-                "other network takes one"
+                f"genotype is {self.genotype} and network is {self.network.name}; network={CELLS} needs a genotype, "
+                "and no other network takes one"
             )
-        if self.network == SUPERNET:
+        if self.network.name == SUPERNET:
             raise InputError(
                 f"network={SUPERNET} is what cells are searched in; use joint_search.py to search them, and "
                 f"network={CELLS} to train with the genotype found"
             )
-        check_network_name(self.network)
+        self.network.check()
+        object.__setattr__(self, "dataset", normalized_as_weights(self.dataset, self.network))
         names: dict[str, str] = {}
         for row in self.policies:
             for seed in self.seeds if SEED in f"{row}{self.genotype}" else self.seeds[:1]:
@@ -101,7 +104,7 @@ class Grid:
 
     def parts(self, row: str) -> tuple[str, str | None]:
         """The policy and the genotype that a row names."""
-        policy, genotype = split_row(row) if self.network == CELLS else (row, None)
+        policy, genotype = split_row(row) if self.network.name == CELLS else (row, None)
         return policy, self.genotype if genotype is None else genotype
 
     def plan(self, row: str, seed: int, folder: Path, options: dict[str, Any]) -> Plan:

@@ -22,13 +22,14 @@ from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.loops.trainer import StepOf, Trainer
 from jointsearch.networks.create import plain_options
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.protocols import PLAIN_STEP, Moment, StepSearcher, TrainStep
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.boards import NO_BOARD, Board
 from jointsearch.runs.plain_state import encode_state
 from jointsearch.runs.provenance import birth_certificate
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, SETTINGS_FILE, write_json
-from jointsearch.settings import as_plain, called, leaves
+from jointsearch.settings import called, leaves
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, shown_path
@@ -52,7 +53,7 @@ class Plan:
     """What is trained, how, and where its files go."""
 
     folder: Path
-    network: str
+    network: NetworkSettings  # or its name alone
     recipe: Recipe
     standard: Standard
     seed: int
@@ -65,6 +66,9 @@ class Plan:
     save_seconds: float = 60.0
     show_progress: bool = False
     task: Task = CLASSIFICATION  # loss and score
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", NetworkSettings.of(self.network))
 
     @property
     def name(self) -> str:
@@ -94,8 +98,8 @@ class Plan:
             **several,
             **self.task.identity(),
             "policy": None if self.policy is None else hashlib.sha256(self.policy.to_json().encode()).hexdigest()[:16],
-            "network": self.network,
-            "recipe": as_plain(self.recipe),
+            **self.network.plain(),
+            "recipe": self.recipe.plain(),
             "seed": self.seed,
             "dataset": self.dataset,
             "data": {"train": len(splits.train), "validation": len(splits.validation), "digest": splits.digest},
@@ -129,7 +133,7 @@ def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> f
                 f"{shown_path(where)} failed in a {kind} step ({type(error).__name__}: {reason}); repair it there"
             ) from error
         raise InputError(
-            f"network={plan.network} with {plan.recipe_group}.optimizer={plan.recipe.optimizer} cannot take a "
+            f"network={plan.network.name} with {plan.recipe_group}.optimizer={plan.recipe.optimizer} cannot take a "
             f"{kind} step on images of {'x'.join(map(str, splits.train.image_shape))} ({reason}); choose another "
             "network, optimizer or dataset.image_size"
         ) from error
@@ -139,7 +143,7 @@ def _tried(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> flo
     """The mean seconds of a step, by the second of two."""
     trainer = new_trainer(plan, splits, plan.device)
     trainer.trained.train()
-    size = min(plan.recipe.batch_size, len(splits.train))
+    size = min(plan.recipe.step_images, len(splits.train))
     batch = splits.train.blank(size).to(plan.device)
     normalized(batch.images, plan.standard)
     noise = torch.Generator().manual_seed(plan.seed)

@@ -1,17 +1,26 @@
 """How a network is trained, in numbers: of a whole training, and of a search."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from timm.optim import list_optimizers
 
-from jointsearch.settings import bounded, check_fields, choice, setting
+from jointsearch.settings import as_plain, bounded, check_fields, choice, setting
 from search_spaces.errors import InputError, nearest
 
 # Preconditioners of timm's Kron live outside its state_dict: a resumed run took other steps than an undisturbed one.
 UNSTORED_OPTIMIZERS = ("kron", "kronw")
 SCHEDULES = ("cosine", "cosine_to_0.001", "step", "two_steps", "none")
+TO_THE_LEAST = ("cosine", "tanh", "poly", "wsd", "rsqrt")  # schedules of timm's that end at min_lr
+# timm's plateau follows a score once an epoch. Ours are measured every evaluate_every epochs, and rates change by step.
+TIMM_SCHEDULES = (*TO_THE_LEAST, "step", "multistep", "constant")
+READ_BY = {
+    "min_lr": TO_THE_LEAST,
+    "decay_rate": ("step", "multistep", "poly"),
+    "decay_epochs": ("step", "wsd", "rsqrt"),
+    "decay_milestones": ("multistep",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,46 @@ class Mixing:
         check_fields(self)
         if not (self.mixup or self.cutmix):
             raise InputError("recipe.mixing has mixup=0 and cutmix=0, which blend nothing; leave recipe.mixing out")
+
+
+@dataclass(frozen=True)
+class Timm:
+    """What timm trains with beyond a recipe, by the names of the arguments of its train.py."""
+
+    grad_accum_steps: int = bounded(1, 1, 1024, help="batches of batch_size whose gradients make one step")
+    sched: str | None = choice(None, None, *TIMM_SCHEDULES, help="in the place of recipe.schedule")
+    min_lr: float = bounded(0.0, 0.0, 100.0, help="learning rate at the end of cosine, tanh, poly, wsd and rsqrt")
+    decay_rate: float = bounded(0.1, 0.0, 100.0, help="of sched=step and multistep the factor; of poly the power")
+    decay_epochs: float | None = bounded(
+        None,
+        0.001,
+        100_000,
+        help="of sched=step from one fall to the next, of wsd and rsqrt the last part; null: timm's",
+    )
+    decay_milestones: tuple[int, ...] = setting((90, 180, 270), help="epochs after which sched=multistep falls")
+    reprob: float = bounded(0.0, 0.0, 1.0, help="share of images of which a random rectangle is erased; 0: none")
+    remode: str = choice("pixel", "pixel", "rand", "const", help="filled with noise, with a random color, or with 0")
+    recount: int = bounded(1, 1, 100, help="rectangles of an image, at most")
+    bce_loss: bool = setting(False, help="binary cross entropy of each class in the place of cross entropy")
+    bce_target_thresh: float | None = bounded(
+        None, 0.0, 1.0, help="labels above it count as 1, others as 0; null: soft"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def unread(self, schedule: str) -> list[str]:
+        """What is set and would change nothing, with this schedule and with erasing or binary cross entropy off."""
+        read = {name: schedule in schedules for name, schedules in READ_BY.items()}
+        read |= {"remode": bool(self.reprob), "recount": bool(self.reprob), "bce_target_thresh": self.bce_loss}
+        given = {item.name for item in fields(self) if getattr(self, item.name) != item.default}
+        return sorted(name for name in given if not read.get(name, True))
+
+    def scaled(self, budget: float) -> "Timm":
+        """The same for a training of another length."""
+        times = None if self.decay_epochs is None or self.decay_epochs < 1 else max(1.0, self.decay_epochs * budget)
+        milestones = tuple(max(1, round(one * budget)) for one in self.decay_milestones)
+        return replace(self, decay_epochs=times or self.decay_epochs, decay_milestones=milestones)
 
 
 @dataclass(frozen=True)
@@ -67,19 +116,47 @@ class Recipe:
     clip_gradient: float = bounded(0.0, 0.0, 1e6, help="largest norm of the gradient; 0: any")
     precision: str = choice("auto", "auto", "float32", "bf16", help="auto: bf16 where the hardware multiplies in it")
     evaluate_every: int = bounded(10, 1, 100_000, help="so many epochs between two looks at the validation images")
+    timm: Timm | None = setting(None, help="more that timm trains with, by timm's names, as in recipe.timm.reprob=0.25")
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_optimizer(self.optimizer, self.GROUP)
-        if self.warmup is not None and (self.schedule == "none" or self.warmup.epochs >= self.epochs):
+        more, name = self.timm or Timm(), self.schedule_name
+        if unread := more.unread(name):
             raise InputError(
-                f"recipe.warmup has {self.warmup.epochs} of {self.epochs} epochs, with schedule={self.schedule}; it "
+                f"recipe.timm.{unread[0]} would change nothing with schedule {name}, reprob={more.reprob:g} and "
+                f"bce_loss={str(more.bce_loss).lower()}; leave it out, or choose what reads it"
+            )
+        if more.min_lr >= self.learning_rate:
+            raise InputError(
+                f"recipe.timm.min_lr={more.min_lr:g} is not below recipe.learning_rate={self.learning_rate:g}; lower it"
+            )
+        if self.warmup is not None and (name == "none" or self.warmup.epochs >= self.epochs):
+            raise InputError(
+                f"recipe.warmup has {self.warmup.epochs} of {self.epochs} epochs, with schedule={name}; it "
                 "needs fewer than recipe.epochs and another schedule than none; change one of them, or leave it out"
             )
 
+    @property
+    def schedule_name(self) -> str:
+        """The schedule as timm calls it; ours with other numbers keep their name."""
+        if self.timm is not None and self.timm.sched is not None:
+            return self.timm.sched
+        return "cosine" if self.schedule.startswith("cosine") else self.schedule
+
+    @property
+    def step_images(self) -> int:
+        """Images of an optimizer step."""
+        return self.batch_size * (1 if self.timm is None else self.timm.grad_accum_steps)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; `timm` only where it is set."""
+        plain: dict[str, Any] = as_plain(self)
+        return plain if self.timm is not None else {name: value for name, value in plain.items() if name != "timm"}
+
     def check_steps(self, images: int) -> int:
         """Optimizer steps in an epoch. A last batch of one image has no batch statistics and is left out."""
-        steps = images // self.batch_size + (images % self.batch_size > 1)
+        steps = images // self.step_images + (images % self.step_images > 1)
         if not steps:
             raise InputError(f"{images} training image(s) make no batch; training needs at least 2, give more data")
         return steps

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.training import Training
 from jointsearch.networks.trained import save_network
 from jointsearch.protocols import Augmenter, Found, Moment, Needs, Scores, State, StepReport, TrainStep
+from jointsearch.runs.provenance import package_version
 from jointsearch.runs.run_folder import PREDICTIONS_FILE, replace_file
 from search_spaces.controls import named_policy
 
@@ -91,8 +93,9 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
         kept = BestWeights()
         training = Training(plan, splits, plain_steps(plan), kept, journal)
         training.advance(plan.recipe.epochs)
-        from_first(lambda: write_network(training, splits))
-        result = tested(training, kept)
+        result, last = trained(training), training.test()
+        from_first(lambda: write_network(training, splits, last))
+        result |= tested(training, kept, last)
         names = (key for key in result if key.startswith("test_") and key not in ("test_images", FURTHER))
         scores = {key: result[key] for key in names}
         further = result.get(FURTHER, {}).items()
@@ -103,24 +106,37 @@ def retrain(plan: Plan, splits: DataSplits) -> dict[str, Any]:
     return carry_out(plan, splits, train)
 
 
-def write_network(training: Training, splits: DataSplits) -> None:
-    """Leave the network of the last epoch in the folder, for `load_network`."""
-    plan = training.plan
-    save_network(plan.folder, training.trainer.network(), plan.task.new_network.description(plan, splits))
+def write_network(training: Training, splits: DataSplits, last: Scores | None) -> None:
+    """Leave the network of the last epoch in the folder, for `load_network`, with its scores on the test images."""
+    plan, genotype = training.plan, training.plan.network_options.get("genotype")
+    told = plan.task.new_network.description(plan, splits) | {
+        "policy": None if plan.policy is None else json.loads(plan.policy.to_json()),
+        "genotype": None if genotype is None else json.loads(genotype.to_json()),
+        "recipe": plan.recipe.plain(),
+        "seed": plan.seed,
+        "test_images": len(training.test_images),
+        "test_scores": {} if last is None else {name: value for name, value in last.values.items() if isfinite(value)},
+        "jointsearch": package_version(),
+    }
+    save_network(plan.folder, training.trainer.network(), told)
 
 
-def tested(training: Training, kept: BestWeights) -> dict[str, Any]:
-    """The result of a finished training. Here the test images are looked at, and nowhere else."""
-    epochs, size = training.progress.epoch, training.plan.recipe.batch_size
-    result: dict[str, Any] = {
+def trained(training: Training) -> dict[str, Any]:
+    """What a finished training did, in figures."""
+    epochs, size = training.progress.epoch, training.plan.recipe.step_images
+    return {
         "epochs": epochs,
         "images_trained": epochs * min(training.steps * size, len(training.train)),
         "seconds": round(training.journal.seconds(), 1),
         "test_images": len(training.test_images),
     }
-    if (last := training.test()) is None:
-        return result
-    result["metric"] = training.metric()
+
+
+def tested(training: Training, kept: BestWeights, last: Scores | None) -> dict[str, Any]:
+    """The scores of a finished training: `last` are those of the last epoch, and the selected epoch is tested here."""
+    if last is None:
+        return {}
+    result: dict[str, Any] = {"metric": training.metric()}
     result[f"test_{last.main}_last"] = last.decisive
     beside = {name: value for name, value in last.values.items() if name not in (last.main, "loss")}
     if further := {**beside, **last.further}:

@@ -15,7 +15,7 @@ from jointsearch.data.sets import DataSplits
 from jointsearch.loops.recipe import Recipe
 from jointsearch.metrics.accuracy import Accuracy
 from jointsearch.metrics.evaluate import EVALUATION_BATCH
-from jointsearch.networks.create import create_network, plain_options
+from jointsearch.networks.create import architecture, create_network
 from jointsearch.objectives.cross_entropy import CrossEntropy
 from jointsearch.protocols import Augmenter, Metric, Objective
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 def cross_entropy(recipe: Recipe) -> Objective:
     """The loss of classification under a recipe."""
-    return CrossEntropy(recipe.label_smoothing, recipe.mixing is not None, recipe.auxiliary_weight)
+    other: dict[str, Any] = {}
+    if recipe.timm is not None and recipe.timm.bce_loss:
+        other = {"loss_type": "bce", "bce_target_thresh": recipe.timm.bce_target_thresh}
+    return CrossEntropy(recipe.label_smoothing, recipe.mixing is not None, recipe.auxiliary_weight, **other)
 
 
 class NewNetwork(Protocol):
@@ -44,16 +47,16 @@ class NewClassifier:
 
     def __call__(self, plan: Plan, splits: DataSplits) -> nn.Module:
         """The network of a plan."""
-        channels, height, width = splits.train.image_shape
-        classes, side = len(splits.train.classes), min(height, width)
-        return create_network(plan.network, classes, channels, side, plan.recipe.drop_rate, plan.network_options)
+        return create_network(*self._arguments(plan, splits))
 
     def description(self, plan: Plan, splits: DataSplits) -> dict[str, Any]:
-        """For `load_network`."""
+        """For `load_network`, and for `timm.create_model(architecture, **model_args)`."""
         channels, height, width = splits.train.image_shape
+        found = architecture(*self._arguments(plan, splits))
         return {
-            "network": plan.network,
-            "options": plain_options(plan.network_options),
+            "network": plan.network.name,
+            "architecture": found.name,
+            "model_args": found.args,
             "classes": list(splits.train.classes),
             "channels": channels,
             "image_size": min(height, width),
@@ -62,6 +65,11 @@ class NewClassifier:
             "mean": list(plan.standard.mean),
             "std": list(plan.standard.std),
         }
+
+    def _arguments(self, plan: Plan, splits: DataSplits) -> tuple[Any, ...]:
+        channels, height, width = splits.train.image_shape
+        rate, options = plan.recipe.drop_rate, plan.network_options
+        return plan.network, len(splits.train.classes), channels, min(height, width), rate, options
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from jointsearch.distributed import add_up, part_of, processes
-from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.recipe import Recipe, Timm
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.protocols import Objective
 from jointsearch.randomness import kept_global_randomness
@@ -54,37 +56,19 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
         )
-        schedule, _, lowest = recipe.schedule.partition("_to_")
-        two_steps = {"decay_milestones": [recipe.epochs * share for share in TWO_STEPS]}
-        self.schedule, _ = create_scheduler_v2(
-            self.optimizer,
-            sched="multistep" if schedule == "two_steps" else schedule,
-            **(two_steps if schedule == "two_steps" else {}),
-            num_epochs=recipe.epochs,
-            min_lr=float(lowest or 0),
-            warmup_epochs=recipe.warmup.epochs if recipe.warmup else 0,
-            warmup_lr=recipe.learning_rate * recipe.warmup.start if recipe.warmup else 0.0,
-            decay_epochs=max(1, recipe.epochs // 3),
-            step_on_epochs=False,
-            updates_per_epoch=steps,
-        )
+        self.schedule = new_schedule(self.optimizer, recipe, steps)
+        self.erasing: RandomErasing | None = None
+        if (more := recipe.timm) and more.reprob:
+            self.erasing = RandomErasing(more.reprob, mode=more.remode, max_count=more.recount, device=device)
         self.averaged = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
 
     def step(self, images: Any, labels: Any, done: int) -> Tensor:
         """Take one optimizer step after `done` others. Returns the loss, still on the device."""
-        if self.mixing is not None and len(images) % 2 == 0:
-            images, labels = self.mixing(images, labels)
-        elif self.mixing is not None:
-            labels = self.soft(labels)  # timm mixes pairs only
         if self.recipe.drop_path:
             set_drop_path(self.trained, self.recipe.drop_path * (done // self.steps) / self.recipe.epochs)
-        mine = part_of(len(images))
-        images = mine.of(images).contiguous(memory_format=torch.channels_last)
-        with self.recipe.autocast(self.device):
-            loss = self.objective.loss(self.trained, images, mine.of(labels)) * mine.weight
-        loss.backward()
-        loss = loss.detach()
-        self._add_up(loss, mine.weight)
+        if self.erasing is not None:  # after normalization, and in place
+            images = self.erasing(images.clone())
+        loss = self._gradients(images, labels)
         if self.recipe.clip_gradient:
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_gradient)
         self.optimizer.step()
@@ -94,6 +78,32 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step_update(done + 1)
         return loss
+
+    def _gradients(self, images: Any, labels: Any) -> Tensor:
+        """Add the gradients of the mean loss of a batch, or of its parts where steps accumulate; return that loss."""
+        # Not of batch_size each: a part of one image, at the end of an epoch, would have no batch statistics.
+        parts = min(1 if self.recipe.timm is None else self.recipe.timm.grad_accum_steps, max(1, len(images) // 2))
+        if parts == 1:
+            loss = self._backward(images, labels)
+        else:
+            loss = torch.zeros((), device=self.device)
+            for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+                loss += self._backward(some, theirs, len(some) / len(images))
+        self._add_up(loss, part_of(len(images)).weight)
+        return loss
+
+    def _backward(self, images: Any, labels: Any, share: float = 1.0) -> Tensor:
+        """Add the gradients of a share of the mean loss of images, which are blended first where the recipe says so."""
+        if self.mixing is not None and len(images) % 2 == 0:
+            images, labels = self.mixing(images, labels)
+        elif self.mixing is not None:
+            labels = self.soft(labels)  # timm mixes pairs only
+        mine = part_of(len(images))
+        images = mine.of(images).contiguous(memory_format=torch.channels_last)
+        with self.recipe.autocast(self.device):
+            loss = self.objective.loss(self.trained, images, mine.of(labels)) * (mine.weight * share)
+        loss.backward()
+        return loss.detach()
 
     def _add_up(self, loss: Tensor, weight: float) -> None:
         """Add up what each process has of the loss and of its gradient, and take the mean of the running statistics.
@@ -167,6 +177,29 @@ class Trainer:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.restore(state["objective"])
+
+
+def new_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Scheduler | None:
+    """How the learning rate of every step follows from the recipe, in epochs of so many steps; None: it stays."""
+    more, name = recipe.timm or Timm(), recipe.schedule_name
+    by_third = max(1, recipe.epochs // 3) if name == "step" else None
+    milestones: Any = more.decay_milestones
+    if name == "two_steps":
+        name, milestones = "multistep", [recipe.epochs * share for share in TWO_STEPS]
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched=name,
+        num_epochs=recipe.epochs,
+        decay_epochs=more.decay_epochs or by_third,
+        decay_milestones=milestones,
+        decay_rate=more.decay_rate,
+        min_lr=more.min_lr or float(recipe.schedule.partition("_to_")[2] or 0),
+        warmup_epochs=recipe.warmup.epochs if recipe.warmup else 0,
+        warmup_lr=recipe.learning_rate * recipe.warmup.start if recipe.warmup else 0.0,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return schedule
 
 
 @dataclass(frozen=True)

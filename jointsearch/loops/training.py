@@ -147,7 +147,7 @@ class Training:
 
     def _one_epoch(self) -> None:
         """The steps of an epoch that are left."""
-        progress, size = self.progress, self.plan.recipe.batch_size
+        progress, size = self.progress, self.plan.recipe.step_images
         if progress.order is None:
             progress.order = epoch_order(self.train, self.journal.generators["order"])
             progress.validation_order = self._new_validation_order()
@@ -206,7 +206,7 @@ class Training:
     def _check_loss(self) -> float:
         """The mean training loss of this epoch so far; a training that diverged ends here."""
         progress = self.progress
-        seen = min(progress.step * self.plan.recipe.batch_size, len(self.train))
+        seen = min(progress.step * self.plan.recipe.step_images, len(self.train))
         loss = float(progress.loss_sum) / max(seen, 1)
         if not math.isfinite(loss):
             raise self.plan.diverged(f"the training loss is {loss} in epoch {progress.epoch + 1}")

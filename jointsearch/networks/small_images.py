@@ -10,11 +10,15 @@ import math
 from collections import defaultdict
 from typing import Any
 
+import timm
 import torch
+from timm.models import register_model
 from torch import Tensor, nn
 
+from jointsearch.networks.network_settings import check_network_name
 from search_spaces.errors import InputError
 
+SMALL = "jointsearch_small"  # the name by which timm makes such a network
 SMALLEST_MAP = 4
 # Large enough that five halvings reach five different sizes.
 PROBE_SIZE = 128
@@ -24,18 +28,33 @@ REMEDY = (
 )
 
 
+@register_model
+def jointsearch_small(
+    pretrained: bool = False, base: str = "resnet18", image_size: int = 32, **kwargs: Any
+) -> nn.Module:
+    """An ImageNet network of timm's, `base`, in its form for small images; weights are loaded before it is changed."""
+    check_network_name(base)
+    return small_image_stem(timm.create_model(base, pretrained=pretrained, **kwargs), image_size)
+
+
 def small_image_stem(model: nn.Module, image_size: int) -> nn.Module:
     """Change `model` in place so that images of `image_size` end in a feature map of at least 4x4, and return it.
 
     A network that already does so is left unchanged. Weights are kept, but a stem larger than 3x3 becomes a fresh 3x3.
+    What was changed stands in `model.adapted`, in words.
     """
     _check_supported(model)
     halvings = _halvings(model)
     removed = 0
+    adapted: list[str] = []
     while removed < len(halvings) and math.ceil(image_size / 2 ** (len(halvings) - removed)) < SMALLEST_MAP:
         for name in halvings[removed]:
-            model.set_submodule(name, _full_resolution(model.get_submodule(name), is_stem=removed == 0))
+            before = model.get_submodule(name)
+            after = _full_resolution(before, is_stem=removed == 0)
+            adapted.append(_difference(name, before, after))
+            model.set_submodule(name, after)
         removed += 1
+    model.adapted = tuple(adapted)  # type: ignore[assignment]
     _correct_feature_info(model, removed)
     final = _last_map_size(model, image_size)
     if final < SMALLEST_MAP:
@@ -90,6 +109,15 @@ def _halvings(model: nn.Module) -> list[list[str]]:
         for hook in hooks:
             hook.remove()
     return [by_size[size] for size in sorted(by_size, reverse=True)]
+
+
+def _difference(name: str, before: nn.Module, after: nn.Module) -> str:
+    """One change in words."""
+    if not isinstance(after, nn.Conv2d):
+        return f"{name} is left out"
+    if after is before:
+        return f"{name} has stride 1"
+    return f"{name} is a fresh 3x3 convolution of stride 1"
 
 
 def _full_resolution(module: nn.Module, is_stem: bool) -> nn.Module:

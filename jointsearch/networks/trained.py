@@ -8,57 +8,62 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from jointsearch.networks.create import create_network, is_transformer
+from jointsearch.networks.create import Architecture, is_transformer
 from jointsearch.networks.detectors import FasterRcnn, MaskRcnn, RetinaNet
 from jointsearch.networks.detr import DFine
 from jointsearch.networks.features import FeatureMaps
+from jointsearch.networks.network_settings import check_network_name
+from jointsearch.networks.weights import MODEL_FILE
 from jointsearch.runs.run_folder import replace_file, write_json
 from jointsearch.settings import build
 from search_spaces.errors import InputError
-from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json, shown_path
 
 DETECTORS: dict[str, Any] = {cls.name: cls for cls in (RetinaNet, FasterRcnn, MaskRcnn, DFine)}
-WEIGHTS_FILE, NETWORK_FILE = "weights.safetensors", "network.json"
+WEIGHTS_FILE = "model.safetensors"
+# The policy of a description may be the longest that there is, and the backbone of a detector lies a level deeper.
+MAX_BYTES, MAX_DEPTH = 10_000_000, 12
+FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 DAMAGE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, safetensors.SafetensorError)
 
 
 def save_network(folder: Path, network: nn.Module, description: dict[str, object]) -> None:
-    """Write weights and description; `description` has the arguments of `create_network`, a genotype in DARTS form."""
+    """Write weights and description, which has `architecture` and `model_args` for `timm.create_model`."""
     # Copies: weights that share memory, as tied ones do, are refused by safetensors.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     replace_file(folder / WEIGHTS_FILE, safetensors.torch.save(tensors))
-    write_json(folder / NETWORK_FILE, description)
+    write_json(folder / MODEL_FILE, description)
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
-    """What `network.json` of a finished training says: how its network is built, its classes and normalization."""
+    """What `model.json` of a finished training says: how its network is built, its classes and normalization."""
     folder = Path(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(
             f"{shown_path(folder)} holds no {WEIGHTS_FILE}; give the folder of a finished training, as in "
             "runs/mine/found/seed0"
         )
-    told = read_json(folder / NETWORK_FILE, "network")
+    told = read_json(folder / MODEL_FILE, "model", MAX_BYTES, MAX_DEPTH)
     if not isinstance(told, dict) or not isinstance(told.get("classes"), list):
-        raise InputError(f"{shown_path(folder / NETWORK_FILE)} describes no network; restore it")
+        raise InputError(f"{shown_path(folder / MODEL_FILE)} describes no network; restore it")
     return told
 
 
 def build_network(told: dict[str, Any], any_size: bool = False) -> nn.Module:
     """The network of a description with fresh weights. With `any_size` a transformer takes images of other sizes."""
-    options = dict(told["options"])
-    if "genotype" in options:
-        options["genotype"] = Genotype.from_darts(options["genotype"])
-    if any_size and is_transformer(told["network"]):
-        options["dynamic_img_size"] = True
-    return create_network(told["network"], len(told["classes"]), told["channels"], told["image_size"], options=options)
+    name, args = told["architecture"], dict(told["model_args"])
+    check_network_name(name)
+    if fetching := sorted(FETCHING & set(args)):
+        raise InputError(f"{MODEL_FILE} has {fetching[0]} in model_args, which would load other weights; leave it out")
+    if any_size and is_transformer(name):
+        args["dynamic_img_size"] = True
+    return Architecture(name, args).build()
 
 
 def load_network(folder: Path | str, any_size: bool = False) -> nn.Module:
     """The trained network of a finished training, as in load_network("runs/mine/found/seed0"), ready to predict.
 
-    It takes normalized images; `network.json` holds the mean and the standard deviation beside the classes.
+    It takes normalized images; `model.json` holds the mean and the standard deviation beside the classes.
     """
     told = read_description(folder)
     if "detector" in told:
@@ -100,6 +105,6 @@ def _filled(folder: Path, fresh: Callable[[], N]) -> N:
 
 def _not_together(folder: Path, reason: str) -> InputError:
     return InputError(
-        f"{NETWORK_FILE} and {WEIGHTS_FILE} in {shown_path(folder)} do not belong together, or are damaged ({reason}); "
+        f"{MODEL_FILE} and {WEIGHTS_FILE} in {shown_path(folder)} do not belong together, or are damaged ({reason}); "
         "restore them, or train again in a new folder"
     )

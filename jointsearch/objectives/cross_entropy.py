@@ -13,12 +13,15 @@ from jointsearch.through_step.loss import cross_entropies
 class CrossEntropy:
     """Cross entropy with label smoothing, on classes (B,) or on mixed labels (B, C).
 
-    A second classifier of the network, where it has one, adds its own loss with `auxiliary_weight`.
+    A second classifier of the network, where it has one, adds its own loss with `auxiliary_weight`. `other` are more
+    arguments of timm's `create_classification_loss`, as loss_type="bce".
     """
 
-    def __init__(self, label_smoothing: float = 0.0, mixed_labels: bool = False, auxiliary_weight: float = 0.0) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, mixed_labels: bool = False, auxiliary_weight: float = 0.0, **other: Any
+    ) -> None:
         self.auxiliary_weight = auxiliary_weight
-        self._criterion = create_classification_loss(smoothing=label_smoothing, soft_targets=mixed_labels)
+        self._criterion = create_classification_loss(smoothing=label_smoothing, soft_targets=mixed_labels, **other)
 
     def loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch."""

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def code_commit() -> str:
     if not commit:
         return "unknown"
     return commit + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def package_version() -> str:
+    """The version of jointsearch; a checkout that nobody installed has none."""
+    try:
+        return version("jointsearch")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def hardware() -> str:
