@@ -11,7 +11,8 @@ from pathlib import Path
 from jointsearch.commands.names import COMMANDS
 from jointsearch.compose.launch import LAUNCHERS, launch
 from jointsearch.loops.journal import Interrupted
-from jointsearch.report.comparison import compare
+from jointsearch.report.comparison_formats import to_text
+from jointsearch.report.comparisons import compare_all
 from jointsearch.runs.run_folder import check_writable
 from jointsearch.settings import bounded, check_fields, choice, setting
 from jointsearch.sweeps.members import Member, Sweep, read_sweep, with_words
@@ -123,7 +124,7 @@ def _report(folder: Path, outcomes: Sequence[Outcome]) -> None:
     if elsewhere:
         print(f"Another process has {len(elsewhere)}: {', '.join(elsewhere)}")
     if len(elsewhere) + len(failed) < len(outcomes):
-        print(f"\n{compare([folder]).to_markdown()}")
+        print(f"\n{to_text(compare_all([folder]))}", end="")
     if failed:
         raise InputError(
             f"{len(failed)} of {len(outcomes)} commands failed: {', '.join(failed)}; see console.log in their folders "
