@@ -17,6 +17,7 @@ from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device, cpu_threads
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan, check_identity, try_plan
+from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import SELECT, search
 from jointsearch.loops.task import CLASSIFICATION, Task
@@ -26,7 +27,7 @@ from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.report.searches import describe_searches
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
-from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable, write_json
+from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, check_writable, write_json
 from jointsearch.search_kinds import FOLDER, FOUND, FOUND_CELLS, Joint, SearchKind, Stage
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
@@ -251,8 +252,11 @@ def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
 def _searches(prepared: Prepared, stage: Stage) -> list[dict[str, Any]]:
     """Search with every seed."""
     study, results = prepared.study, []
-    for seed in dict.fromkeys(study.seeds):
+    seeds = dict.fromkeys(study.seeds)
+    course = Course(f"search of {stage.outcome.lower()}", len(seeds))
+    for seed in seeds:
         plan = prepared.plan(stage, seed, prepared.folder)
+        plan = replace(plan, place=course.next((plan.folder / RESULT_FILE).is_file()))
         splits = prepared.loaded.search_splits(seed, stage.images)
         new_searcher = stage.new_searcher(prepared.folder, seed, study.dataset.standard)
         results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})

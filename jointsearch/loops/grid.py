@@ -6,7 +6,7 @@ On a network of cells a row may name a genotype of its own: policy@genotype, as 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +14,12 @@ from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
 from jointsearch.loops.plan import Plan, check_folder, try_plan
+from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import plain_steps, retrain
 from jointsearch.networks.create import check_network_name
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.runs.run_folder import POLICY_FILE, check_writable
+from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, check_writable
 from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -188,9 +189,12 @@ def run_grid(
         loaded = Loaded(grid.dataset)
         checked(check_grid(grid, folder, loaded, **options))
     results = []
-    for seed in dict.fromkeys(grid.seeds):
-        for policy in dict.fromkeys(grid.policies):
+    seeds, policies = dict.fromkeys(grid.seeds), dict.fromkeys(grid.policies)
+    course = Course("training", len(seeds) * len(policies))
+    for seed in seeds:
+        for policy in policies:
             plan = grid.plan(policy, seed, Path(folder), options)
+            plan = replace(plan, place=course.next((plan.folder / RESULT_FILE).is_file()))
             results.append({"policy": policy, "seed": seed, **retrain(plan, loaded.splits(seed))})
     return results
 
