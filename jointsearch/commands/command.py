@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from jointsearch.commands.help import help_text, plain_value, rows
 from jointsearch.commands.names import COMMANDS, INSTALLED, as_started
+from jointsearch.commands.typed import TYPED, with_kept
 from jointsearch.compose import Composed, compose_words
 from jointsearch.loops.journal import Interrupted
 from jointsearch.runs.checkpoint import CheckpointError
@@ -61,6 +62,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
         given_words = [word for word in arguments if word not in ("--cfg", "job", *HELP)]
         words = [_word(word, command.SUBJECT, given_words) for word in given_words]
         words = getattr(command, "own_words", list)(words)  # a sweep hands words on
+        words, kept = with_kept(name, words)
         composed = compose_words(name, words)
         # Most commands have one class of settings; that of joint_search composes a study.
         read: Callable[[Composed], Any] = getattr(command, "read", lambda one: build(command.Settings, one.values))
@@ -70,7 +72,9 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
         elif "--cfg" in flags:
             print("\n".join(f"{row.name}={plain_value(row.value)}" for row in rows(given)))
         else:
-            command.main(given)
+            if kept is not None:
+                print(f"With the words of {kept}: {' '.join(words)}")
+            _carry_out(name, words, command, given)
     except InputError as error:
         return _fail(composed.explained(str(error)), 2)
     except CheckpointError as error:
@@ -88,6 +92,14 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 HELP = ("-h", "--help")
+
+
+def _carry_out(name: str, words: list[str], command: Command, given: Any) -> None:
+    before = TYPED.set((name, tuple(words)))
+    try:
+        command.main(given)
+    finally:
+        TYPED.reset(before)
 
 
 def _module(name: str) -> ModuleType:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 
 from jointsearch.commands.folders import new_folder
+from jointsearch.commands.found import found_in, found_seeds
+from jointsearch.commands.names import as_started
+from jointsearch.commands.typed import RETRAINED, keep_words
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.device import choose_device
 from jointsearch.loops.grid import CELLS, RANDOM, SEED, CellsSettings, Grid, plain_dataset, run_grid, split_row
@@ -39,7 +42,6 @@ MOST_USED = (
 )
 NETWORK = "wide_resnet16_1"
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
-RETRAINED = "retrained"  # within the run of a search, the trainings with what it found
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,10 @@ def main(given: Settings) -> None:
 
     def announce(seconds: float) -> None:
         print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
-        print(f"To continue after an interruption: the same command with run={named or folder}")
+        print(as_started(f"To continue after an interruption: python scripts/retrain.py run={named or folder}"))
         long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
         print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
+        keep_words(folder)
 
     options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
     config = as_plain(given) | {"dataset": plain_dataset(given.dataset), "network": grid.network}
@@ -148,22 +151,3 @@ def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     policy = "trivialaugment" if given.policy is None else given.policy
     genotype = None if given.genotype is None else found_in(given.genotype, FOUND_CELLS)
     return found_in(policy, FOUND), genotype, seeds
-
-
-def found_in(given: str, name: str) -> str:
-    """What is given, or where it lies if that is the run folder of a search."""
-    if not Path(given).is_dir():
-        return given
-    if not found_seeds(given, name):
-        raise InputError(
-            f"{given} is a folder without a finished {name}; give the run folder of a search, a file or a name"
-        )
-    return f"{given}/{name}"
-
-
-def found_seeds(folder: str, name: str = FOUND) -> tuple[int, ...]:
-    """The seeds of the searches that are finished in a run folder."""
-    before, _, after = name.partition(SEED)
-    paths = (path.relative_to(folder).as_posix() for path in Path(folder).glob(f"{before}*{after}"))
-    numbers = (path.removeprefix(before).removesuffix(after) for path in paths)
-    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
