@@ -37,6 +37,7 @@ from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
 CONTROLS = ("none", "trivialaugment")
 LONG_SECONDS = 3600.0
+STUDY_FILE = "study.json"  # how trainings with the finding are made, for retrain.py
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,18 @@ class Study:
             cells=kind.cells,
             random_space=kind.supernet.space,
         )
+
+    def of_trainings(self) -> dict[str, Any]:
+        """Everything but the finding that decides its trainings, as plain data; folders of the data are left out."""
+        cells = as_plain(getattr(self.search, "cells", None))
+        supernet = getattr(self.search, "supernet", None)
+        return {
+            "dataset": plain_dataset(self.dataset),
+            "network": self.search.retrained,
+            "cells": cells,
+            "space": getattr(supernet, "space", None),
+            "recipe": as_plain(self.recipe),
+        }
 
 
 @dataclass(frozen=True)
@@ -228,6 +241,8 @@ def config_of(study: Study) -> dict[str, Any]:
 
 def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
     study, results = prepared.study, []
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    write_json(prepared.folder / STUDY_FILE, study.of_trainings())
     for stage in prepared.stages:
         found = _searches(prepared, stage)
         write_json(prepared.folder / stage.folder / "searches.json", found)

@@ -1,15 +1,18 @@
 """Train a network under a policy and its controls, and print them side by side."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jointsearch.commands.as_searched import as_searched
 from jointsearch.commands.folders import new_folder
 from jointsearch.commands.found import found_in, found_seeds
 from jointsearch.commands.names import as_started
 from jointsearch.commands.typed import RETRAINED, keep_words
+from jointsearch.compose import Composed
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.device import choose_device
 from jointsearch.loops.grid import CELLS, RANDOM, SEED, CellsSettings, Grid, plain_dataset, run_grid, split_row
@@ -21,12 +24,13 @@ from jointsearch.report.page_html import duration
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import SETTINGS_FILE
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
-from jointsearch.settings import as_plain, bounded, choice, group, setting
-from jointsearch.study import LONG_SECONDS
+from jointsearch.settings import as_plain, bounded, build, choice, group, setting
+from jointsearch.study import LONG_SECONDS, STUDY_FILE
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
 
+logger = logging.getLogger(__name__)
 SUBJECT = None
 MOST_USED = (
     "policy",
@@ -73,6 +77,14 @@ class Settings:
     wandb: WandbSettings = group(Disabled, help="disabled, offline, online: also send figures to Weights & Biases")
     tensorboard: bool = setting(False, help="also write event files for TensorBoard into the run folder")
     save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
+
+
+def read(composed: Composed) -> Settings:
+    """The settings of a composed configuration; run=SEARCH brings those of the search."""
+    values, taken = as_searched(composed)
+    if taken:
+        logger.warning(f"As in the search {composed.values['run']}: {' '.join(taken)}")
+    return build(Settings, values)
 
 
 def main(given: Settings) -> None:
@@ -135,11 +147,15 @@ def of_search(given: Settings) -> Settings:
         if searched.get(name) != wanted.get(name):
             word = "dataset" if name == "name" else f"dataset.{name}"
             raise InputError(
-                f"the search in {folder} was on {word}={searched.get(name)}, and {word} is {wanted.get(name)}; add "
+                f"the search in {folder} was on {word}={searched.get(name)}, and {word} is {wanted.get(name)}; give "
                 f"{word}={searched.get(name)}, or write policy={folder} to use what was found on other images"
             )
     genotype = folder if found_seeds(folder, FOUND_CELLS) else None
-    return replace(given, policy=folder, genotype=genotype, run=f"{folder}/{RETRAINED}")
+    drawn, study = any(split_row(row)[1] == RANDOM for row in given.controls), Path(folder, STUDY_FILE)
+    space = given.random_space
+    if genotype and drawn and space is None and study.is_file():
+        space = read_json(study, "settings of a study")["space"]
+    return replace(given, policy=folder, genotype=genotype, random_space=space, run=f"{folder}/{RETRAINED}")
 
 
 def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:

@@ -48,6 +48,13 @@ def with_kept(name: str, words: Sequence[str]) -> tuple[list[str], str | None]:
     return [*more, *words], str(file) if more else None
 
 
+def kept_value(folder: str, name: str) -> str | None:
+    """What the words of a run folder set a name to; None where they do not, or none are kept."""
+    file = Path(folder, WORDS_FILE)
+    words = map(str, read_json(file, "words of a run")["words"]) if file.is_file() else ()
+    return {key_of(word): word.partition("=")[2].strip("'\"") for word in words}.get(name)
+
+
 def key_of(word: str) -> str:
     """What a word sets."""
     return word.lstrip("+~").partition("=")[0]
