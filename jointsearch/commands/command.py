@@ -113,6 +113,8 @@ def _overview() -> str:
 
 def _word(word: str, subject: str | None, words: Sequence[str]) -> str:
     """A word of the command line as name=value; that which a command is about may come without its name."""
+    if word.startswith("-") and "=" in word:
+        raise InputError(f"{word} has dashes before its name; settings are written without: {word.lstrip('-')}")
     if "=" in word or word.startswith("~"):
         return word
     if word.startswith("-"):
