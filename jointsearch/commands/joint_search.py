@@ -77,5 +77,5 @@ def announce(prepared: Prepared) -> None:
         print(text)
     for stage in prepared.stages:
         if stage.about.warning:
-            print(f"Warning: {stage.about.warning}")
+            print(f"Note: {stage.about.warning}")
     print(end="", flush=True)

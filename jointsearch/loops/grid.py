@@ -16,6 +16,7 @@ from jointsearch.data.sets import DataSplits
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.repeat import repeat, twin
 from jointsearch.loops.retrain import plain_steps, retrain
 from jointsearch.networks.create import check_network_name
 from jointsearch.networks.supernet import SUPERNET
@@ -192,10 +193,15 @@ def run_grid(
     seeds, policies = dict.fromkeys(grid.seeds), dict.fromkeys(grid.policies)
     course = Course("training", len(seeds) * len(policies))
     for seed in seeds:
+        made: list[Plan] = []
         for policy in policies:
             plan = grid.plan(policy, seed, Path(folder), options)
-            plan = replace(plan, place=course.next((plan.folder / RESULT_FILE).is_file()))
-            results.append({"policy": policy, "seed": seed, **retrain(plan, loaded.splits(seed))})
+            splits = loaded.splits(seed)
+            other = twin(plan, splits, made)
+            plan = replace(plan, place=course.next(other is not None or (plan.folder / RESULT_FILE).is_file()))
+            result = retrain(plan, splits) if other is None else repeat(plan, splits, other)
+            made += [plan] if other is None else []
+            results.append({"policy": policy, "seed": seed, **result})
     return results
 
 

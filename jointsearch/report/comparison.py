@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jointsearch.loops.plan import COMPARED, DRAWN, differences
+from jointsearch.loops.repeat import SAME_AS
 from jointsearch.report.difference import SIGNIFICANT, Difference, corrected_by_holm, paired_difference
 from jointsearch.report.metric_facts import ACCURACY, EPOCHS, MetricFacts, metric_facts
 from jointsearch.report.results_file import Record, read_results
@@ -49,6 +50,7 @@ class Comparison:
     rows: tuple[Row, ...]
     unfinished: tuple[str, ...]
     correction: str = CORRECTIONS[0]
+    repeated: tuple[str, ...] = ()  # sentences on rows that were trained once, since they are the same
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
@@ -130,6 +132,7 @@ class Comparison:
             lines.append(f"| {row.policy} | {self.score(row)} | {len(row.values)} | {paired} | {verdict} |")
         if self.baseline not in (row.policy for row in self.rows):
             lines += ["", self.without_baseline]
+        lines += ["", *self.repeated] if self.repeated else []
         if self.by_chance:
             lines += ["", self.by_chance]
         return "\n".join(lines) + "\n" + (f"\n{left_out}" if left_out else "")
@@ -185,7 +188,20 @@ def compare(
         raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
     sign = -1 if measured.higher_is_better else 1
     rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items()), key=lambda row: sign * row.mean)
-    return Comparison(measured, epochs[metric], baseline, tuple(rows), unfinished, correction)
+    return Comparison(measured, epochs[metric], baseline, tuple(rows), unfinished, correction, _repeated(trainings))
+
+
+def _repeated(trainings: Sequence[Record]) -> tuple[str, ...]:
+    """A sentence for every two rows that are the same training with some seeds."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for one in trainings:
+        if isinstance(one.result, dict) and SAME_AS in one.result:
+            seeds.setdefault((one.row, str(one.result[SAME_AS])), []).append(str(one.seed))
+    return tuple(
+        f"{row} has the very policy of {other} with {'seed' if len(which) == 1 else 'seeds'} {', '.join(which)}: "
+        "trained once."
+        for (row, other), which in seeds.items()
+    )
 
 
 def _metric_of(trainings: Sequence[Record]) -> MetricFacts:
