@@ -83,6 +83,8 @@ class Trials:
         "trivialaugment, where its policy starts, says whether it did (docs/results.md)",
     )
 
+    fewest_epochs: ClassVar[int] = 2 * FEWEST - 1  # of which the second half has an epoch for each measurement
+
     policy_space: Measured = group(Measured, help="the only space that it reads: start")
     measurements: int = bounded(7, FEWEST, 1000, help="how many, spread evenly over the second half of the epochs")
     trial_steps: int = bounded(20, 1, 1000, help="training steps with each op; half of the images are under it")
