@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jointsearch.commands.found import found_seeds
-from jointsearch.commands.help import plain_value, rows
+from jointsearch.commands.help import rows
+from jointsearch.commands.help_lines import plain_value
 from jointsearch.commands.typed import kept_value
 from jointsearch.compose import Composed, class_of, put
 from jointsearch.loops.grid import CELLS, CellsSettings
