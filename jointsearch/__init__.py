@@ -1,25 +1,29 @@
 """Search data-augmentation policies and network architectures together, and measure whether it helped."""
 
-from jointsearch.compose import compose_study
-from jointsearch.data.check import check_data
-from jointsearch.data.datasets import Cifar10, Cifar100, Digits, Folder, HuggingFace, Shapes, Svhn
-from jointsearch.data.load import load_splits
-from jointsearch.data.object_datasets import Coco, Voc
-from jointsearch.data.standard import Standard
-from jointsearch.front_end import augment
-from jointsearch.loops.backbones import Backbone, backbones_of
-from jointsearch.loops.detect import DetectionGrid, run_detection
-from jointsearch.loops.grid import Grid, run_grid
-from jointsearch.loops.recipe import Recipe, SearchRecipe
-from jointsearch.loops.task import Task
-from jointsearch.networks.create import create_network
-from jointsearch.networks.detectors import FasterRcnn, MaskRcnn, RetinaNet
-from jointsearch.networks.detr import DFine
-from jointsearch.networks.network_settings import NetworkSettings
-from jointsearch.networks.trained import load_detector, load_network
-from jointsearch.registry import register_choice
-from jointsearch.report.comparison import Comparison, compare
-from jointsearch.study import Study, StudyResult, prepare, run_study
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jointsearch.compose import compose_study
+    from jointsearch.data.check import check_data
+    from jointsearch.data.datasets import Cifar10, Cifar100, Digits, Folder, HuggingFace, Shapes, Svhn
+    from jointsearch.data.load import load_splits
+    from jointsearch.data.object_datasets import Coco, Voc
+    from jointsearch.data.standard import Standard
+    from jointsearch.front_end import augment
+    from jointsearch.loops.backbones import Backbone, backbones_of
+    from jointsearch.loops.detect import DetectionGrid, run_detection
+    from jointsearch.loops.grid import Grid, run_grid
+    from jointsearch.loops.recipe import Recipe, SearchRecipe
+    from jointsearch.loops.task import Task
+    from jointsearch.networks.create import create_network
+    from jointsearch.networks.detectors import FasterRcnn, MaskRcnn, RetinaNet
+    from jointsearch.networks.detr import DFine
+    from jointsearch.networks.network_settings import NetworkSettings
+    from jointsearch.networks.trained import load_detector, load_network
+    from jointsearch.registry import register_choice
+    from jointsearch.report.comparison import Comparison, compare
+    from jointsearch.study import Study, StudyResult, prepare, run_study
 
 __all__ = [
     "Backbone",
@@ -61,3 +65,55 @@ __all__ = [
     "run_grid",
     "run_study",
 ]
+
+
+# Imported when they are asked for: --help needs none of them, and torch takes seconds.
+_PLACES = {
+    "compose_study": "jointsearch.compose",
+    "check_data": "jointsearch.data.check",
+    "Cifar10": "jointsearch.data.datasets",
+    "Cifar100": "jointsearch.data.datasets",
+    "Digits": "jointsearch.data.datasets",
+    "Folder": "jointsearch.data.datasets",
+    "HuggingFace": "jointsearch.data.datasets",
+    "Shapes": "jointsearch.data.datasets",
+    "Svhn": "jointsearch.data.datasets",
+    "load_splits": "jointsearch.data.load",
+    "Coco": "jointsearch.data.object_datasets",
+    "Voc": "jointsearch.data.object_datasets",
+    "Standard": "jointsearch.data.standard",
+    "augment": "jointsearch.front_end",
+    "Backbone": "jointsearch.loops.backbones",
+    "backbones_of": "jointsearch.loops.backbones",
+    "DetectionGrid": "jointsearch.loops.detect",
+    "run_detection": "jointsearch.loops.detect",
+    "Grid": "jointsearch.loops.grid",
+    "run_grid": "jointsearch.loops.grid",
+    "Recipe": "jointsearch.loops.recipe",
+    "SearchRecipe": "jointsearch.loops.recipe",
+    "Task": "jointsearch.loops.task",
+    "create_network": "jointsearch.networks.create",
+    "FasterRcnn": "jointsearch.networks.detectors",
+    "MaskRcnn": "jointsearch.networks.detectors",
+    "RetinaNet": "jointsearch.networks.detectors",
+    "DFine": "jointsearch.networks.detr",
+    "load_detector": "jointsearch.networks.trained",
+    "load_network": "jointsearch.networks.trained",
+    "register_choice": "jointsearch.registry",
+    "Comparison": "jointsearch.report.comparison",
+    "compare": "jointsearch.report.comparison",
+    "Study": "jointsearch.study",
+    "StudyResult": "jointsearch.study",
+    "prepare": "jointsearch.study",
+    "run_study": "jointsearch.study",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -117,6 +117,12 @@ class TrainStep(Protocol):
     def undone(self) -> AbstractContextManager[None]:
         """Train inside for a while: on leaving, weights, optimizer and generators are as they were on entering."""
 
+    def begin_part(self, part: int, parts: int) -> None:
+        """Say which part of a long step begins, counted from 1. A run that was asked to stop may end here, by an error.
+
+        It continues from its state before the step.
+        """
+
 
 @dataclass(frozen=True)
 class Context:

@@ -15,7 +15,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from search_spaces.errors import InputError, nearest
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 TARGET = "_target_"
 PACKAGES = ("jointsearch.", "search_spaces.")
+# Words of other programs, and the setting that they mean here; run= names what a policy is taken from.
+SHORT = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay", "epoch": "epochs", "run": "policy"}
 registered: dict[str, type] = {}  # classes of user code, by the name that stands after _target_
 
 
@@ -138,6 +140,26 @@ def called(text: str, group_name: str, name: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(group_name)}[.]", f"{name}.", text) if group_name else text
 
 
+def names_within(cls: Any) -> list[str]:
+    """Dotted names of all settings of a class, and of the groups within it as they are by default."""
+    found = []
+    for item in dataclasses.fields(cls):
+        default = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        inner = names_within(default) if is_settings(default) else []
+        found += [item.name, *(f"{item.name}.{name}" for name in inner)]
+    return found
+
+
+def meant(key: str, names: Sequence[str], prefix: str = "") -> str:
+    """What a name that is no setting may mean: a setting of a group within, or of its own place; else one like it."""
+    wanted = SHORT.get(key, key)
+    within = [name for name in names if name.rpartition(".")[2] == wanted]
+    direct = [name for name in names if "." not in name]
+    if within:
+        return f"did you mean {' or '.join(f'{prefix}{name}' for name in within)}?"
+    return nearest(key, direct, prefix)
+
+
 def _build(cls: Any, data: Any, where: str, problems: list[str], base: Any = None) -> Any:
     """Settings of a class; what the data leave out is as in `base`, or as the class has it."""
     if not isinstance(data, Mapping):
@@ -155,7 +177,7 @@ def _build(cls: Any, data: Any, where: str, problems: list[str], base: Any = Non
     for key in data:
         if key not in fields and key != TARGET:
             of = f" of {where}={cls.__name__}" if TARGET in data else ""
-            remedy = nearest(key, fields, prefix) if fields else f"it has none; choose another {where}= before"
+            remedy = meant(key, names_within(cls), prefix) if fields else f"it has none; choose another {where}= before"
             problems.append(f"{prefix}{key} is not a setting{of}; {remedy}")
     values = {}
     for name, item in fields.items():

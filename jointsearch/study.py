@@ -19,6 +19,7 @@ from jointsearch.device import choose_device, cpu_threads
 from jointsearch.distributed import first_before_others, from_first, processes
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
 from jointsearch.loops.plan import Plan, check_identity, try_plan
+from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import OF_CELLS, SMALL, Recipe
 from jointsearch.loops.search import SELECT, search
 from jointsearch.loops.start import normalized_as_weights, start_notes
@@ -29,7 +30,7 @@ from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.report.searches import describe_searches
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
-from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable, write_json
+from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, check_writable, write_json
 from jointsearch.search_kinds import FOLDER, FOUND, FOUND_CELLS, Joint, SearchKind, Stage
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
@@ -40,6 +41,7 @@ from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 CONTROLS = ("none", "trivialaugment")
 LONG_SECONDS = 3600.0
 BY_SEARCH = Recipe()  # stands for that which suits the search, where none is given
+STUDY_FILE = "study.json"  # how trainings with the finding are made, for retrain.py
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,18 @@ class Study:
             cells=kind.cells,
             random_space=kind.supernet.space,
         )
+
+    def of_trainings(self) -> dict[str, Any]:
+        """Everything but the finding that decides its trainings, as plain data; folders of the data are left out."""
+        cells = as_plain(getattr(self.search, "cells", None))
+        supernet = getattr(self.search, "supernet", None)
+        return {
+            "dataset": plain_dataset(self.dataset),
+            "network": self.search.retrained,
+            "cells": cells,
+            "space": getattr(supernet, "space", None),
+            "recipe": as_plain(self.recipe),
+        }
 
 
 @dataclass(frozen=True)
@@ -240,6 +254,7 @@ def config_of(study: Study) -> dict[str, Any]:
 
 def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
     study, results = prepared.study, []
+    from_first(lambda: _write_study(prepared))
     for stage in prepared.stages:
         found = _searches(prepared, stage)
         say(f"\n{describe_searches(found)}")
@@ -260,11 +275,19 @@ def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
     )
 
 
+def _write_study(prepared: Prepared) -> None:
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    write_json(prepared.folder / STUDY_FILE, prepared.study.of_trainings())
+
+
 def _searches(prepared: Prepared, stage: Stage) -> list[dict[str, Any]]:
     """Search with every seed, and write what was found beside the searches."""
     study, results = prepared.study, []
-    for seed in dict.fromkeys(study.seeds):
+    seeds = dict.fromkeys(study.seeds)
+    course = Course(f"search of {stage.outcome.lower()}", len(seeds))
+    for seed in seeds:
         plan = prepared.plan(stage, seed, prepared.folder)
+        plan = replace(plan, place=course.next((plan.folder / RESULT_FILE).is_file()))
         splits = prepared.loaded.search_splits(seed, stage.images)
         new_searcher = stage.new_searcher(prepared.folder, seed, study.dataset.standard)
         results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})

@@ -1,13 +1,17 @@
 """Augmentation ops, and policies made of them. Usable without jointsearch: a policy.json is enough."""
 
-from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
-from search_spaces.augment.op import AugOp
-from search_spaces.augment.table import OPS, register_op
-from search_spaces.controls import resolve_policy
-from search_spaces.errors import InputError
-from search_spaces.policy import OpChoice, Policy, SubPolicy
-from search_spaces.readers.read import read_policy
-from search_spaces.schedule import PolicySchedule
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
+    from search_spaces.augment.op import AugOp
+    from search_spaces.augment.table import OPS, register_op
+    from search_spaces.controls import resolve_policy
+    from search_spaces.errors import InputError
+    from search_spaces.policy import OpChoice, Policy, SubPolicy
+    from search_spaces.readers.read import read_policy
+    from search_spaces.schedule import PolicySchedule
 
 __all__ = [
     "OPS",
@@ -26,3 +30,33 @@ __all__ = [
     "register_op",
     "resolve_policy",
 ]
+
+
+# Imported when they are asked for: --help needs none of them, and torch takes seconds.
+_PLACES = {
+    "PolicyDraw": "search_spaces.augment.apply",
+    "apply_draw": "search_spaces.augment.apply",
+    "apply_policy": "search_spaces.augment.apply",
+    "draw_matrix": "search_spaces.augment.apply",
+    "draw_policy": "search_spaces.augment.apply",
+    "AugOp": "search_spaces.augment.op",
+    "OPS": "search_spaces.augment.table",
+    "register_op": "search_spaces.augment.table",
+    "resolve_policy": "search_spaces.controls",
+    "InputError": "search_spaces.errors",
+    "OpChoice": "search_spaces.policy",
+    "Policy": "search_spaces.policy",
+    "SubPolicy": "search_spaces.policy",
+    "read_policy": "search_spaces.readers.read",
+    "PolicySchedule": "search_spaces.schedule",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

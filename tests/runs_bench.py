@@ -86,6 +86,9 @@ class Stopping:
     def undone(self) -> AbstractContextManager[None]:
         return self.train_step.undone()
 
+    def begin_part(self, part: int, parts: int) -> None:
+        self.train_step.begin_part(part, parts)
+
     @property
     def objective(self) -> Objective:
         return self.train_step.objective

@@ -32,6 +32,11 @@ UNKNOWN = {
     "policy_space.sub_policies=3": "is not a setting of policy_space=Pairs",
     "dataset.path=x": "is not a setting of dataset=Digits",
     "network=resnet18": "use it with search=policy, search=separate",
+    "batch_size=5": "did you mean recipe.batch_size or search_recipe.batch_size?",
+    "lr=0.1": "did you mean recipe.learning_rate or architecture.learning_rate or search_recipe.learning_rate or",
+    "recipe.lr=0.1": "did you mean recipe.learning_rate?",
+    "search=policy searcher=faster_aa searcher.lr=0.1": "did you mean searcher.learning_rate?",
+    "dataset=/my/path": "/my/path is a place and no name of a data set; write dataset=folder dataset.path=/my/path",
     "policy_epochs=3": "use it with search=separate",
     "search=architecture estimator.temperature=1": "use it with searcher=differentiable",
     "search=policy supernet.layers=3": "use it with search=architecture, search=joint, search=separate",
@@ -225,3 +230,19 @@ def test_a_budget_never_leaves_nothing_to_learn() -> None:
     study = compose_study("searcher.from_epoch=39", "budget=0.1")
     assert study.search.searcher.from_epoch == 3  # type: ignore[attr-defined]
     assert study.search.search_recipe.epochs == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("budget", [0.5, 0.3, 0.1, 0.05, 0.0001])
+@pytest.mark.parametrize("words", ["search=policy", "search=policy searcher.measurements=10", "search=separate"])
+def test_a_small_budget_leaves_every_search_by_trials_its_two_measurements(words: str, budget: float) -> None:
+    more = ["searcher=trials", "policy_epochs=20"] if words == "search=separate" else []
+    stage = compose_study(*words.split(), *more, budget=budget).search.stages()[0]
+    stage.check_epochs(10)  # refuses what does not fit
+    assert stage.recipe.epochs == max(3, round(20 * budget))
+    assert stage.searcher(None, 0).measurements >= 2
+
+
+def test_epochs_that_were_too_few_without_a_budget_stay_too_few() -> None:
+    stage = compose_study("search=policy", "search_recipe.epochs=2", budget=0.5).search.stages()[0]
+    with pytest.raises(InputError, match="take an epoch each in the second half of 2 epochs"):
+        stage.check_epochs(10)

@@ -160,6 +160,12 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         ("retrain", "genotype=DARTS_V2 random_space=small", "none is; leave it out"),
         ("retrain", "random_space=small", "random_space is the space that genotype=random is drawn from, and none is"),
         ("retrain", "dataset=null", "choose one of cifar10"),
+        ("retrain", "batch_size=5", "did you mean recipe.batch_size?"),
+        ("retrain", "lr=0.1", "did you mean recipe.learning_rate?"),
+        ("retrain", "--recipe.epochs=1", "settings are written without: recipe.epochs=1"),
+        ("retrain", "dataset=photos.tar/x", "write dataset=folder dataset.path=photos.tar/x\n"),
+        ("detect", "dataset=/c", "write dataset=coco dataset.path=/c or dataset=voc dataset.path=/c\n"),
+        ("export_policy", "run=out", "did you mean policy?"),
         ("compare", "recipe=small", "use it with scripts/detect.py or scripts/joint_search.py or scripts/retrain.py"),
         ("joint_search", "network=resnet18", "leave it out, or use it with search=policy, search=separate"),
     ],
@@ -203,6 +209,7 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
         "summary.md",
         "summary.json",
         "report.html",
+        "words.json",
     }
     training = {path.name for path in (out / "none" / "seed0").iterdir()}
     assert training == {

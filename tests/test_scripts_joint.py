@@ -211,6 +211,7 @@ def test_finds_on_images_of_another_folder_are_used_only_when_asked_for(
     searched = json.loads(trial.read_text())
     searched["dataset"] |= {"path": "other.tar"}
     trial.write_text(json.dumps(searched))
+    Path("out/study.json").unlink()  # as an older version leaves none
     capsys.readouterr()
     assert run_script("retrain", *SMALL, *DATA, "seeds=[3]", "controls=[]", "run=out") == 2
     assert "was on dataset.path=other.tar, and dataset.path is None" in capsys.readouterr().err
@@ -223,7 +224,7 @@ def test_finds_on_other_images_are_used_only_when_asked_for(
     shutil.copytree(searched, "out")
     other = [*SMALL, "seeds=[3]", "controls=[]", "dataset=shapes", "dataset.reduced=64", "recipe.epochs=1"]
     assert run_script("retrain", *other, "run=out") == 2
-    assert "was on dataset=digits, and dataset is shapes; add dataset=digits" in capsys.readouterr().err
+    assert "was on dataset=digits, and dataset is shapes; give dataset=digits" in capsys.readouterr().err
     assert not Path("out/retrained").exists()
 
 

@@ -215,7 +215,8 @@ def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys
     printed = capsys.readouterr().out
     out = folder / "out"
     assert {path.name for path in out.iterdir()} == {
-        "search-seed0", "search-seed1", "searches.json", "found", "none", "summary.md", "summary.json", "report.html"
+        "search-seed0", "search-seed1", "searches.json", "found", "none", "summary.md", "summary.json",
+        "report.html", "study.json", "words.json",
     }  # fmt: skip
     assert (out / "summary.md").read_text() in printed
     assert re.search(r"\| found \| \d+\.\d\d .*\| 2 \|", printed)
@@ -246,7 +247,13 @@ def test_the_policy_file_of_a_search_trains_to_the_same_figures_elsewhere(folder
 
 def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script("joint_search", *alone()) == 0
-    assert {path.name for path in (folder / "out").iterdir()} == {"search-seed0", "searches.json", "report.html"}
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "search-seed0",
+        "searches.json",
+        "report.html",
+        "study.json",
+        "words.json",
+    }
     assert "Found: out/search-seed0/policy.json\n" in capsys.readouterr().out
 
 

@@ -132,7 +132,7 @@ def test_without_retraining_a_study_ends_with_what_was_found(tmp_path: Path) -> 
     result = run_study(tiny_study(retrain=False), tmp_path)
     assert result.policy is not None
     assert result.comparison is None
-    assert {path.name for path in tmp_path.iterdir()} == {"search-seed3", "searches.json", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"search-seed3", "searches.json", "report.html", "study.json"}
 
 
 @pytest.mark.slow

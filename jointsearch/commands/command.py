@@ -1,29 +1,14 @@
 """Runs a command: words in, an exit code out. A user's mistake is one line and exit code 2."""
 
-import contextlib
-import errno
 import importlib
-import io
-import logging
-import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Protocol, cast, get_args, get_type_hints
+from typing import Any, Protocol, cast
 
-from jointsearch.commands.help import help_text, plain_value, rows
 from jointsearch.commands.names import COMMANDS, INSTALLED, as_started
-from jointsearch.compose import Composed, compose_words
-from jointsearch.distributed import failed_elsewhere, is_first, processes, tell, together
-from jointsearch.loops.journal import Interrupted
-from jointsearch.runs.checkpoint import CheckpointError
-from jointsearch.settings import build
-from search_spaces.errors import InputError, nearest
-
-DISK_ERROR = 74
-SHARED = ("joint_search", "retrain", "detect")  # commands that several processes of torchrun carry out together
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from jointsearch.commands.quick_help import quick_help, table
+from search_spaces.errors import nearest
 
 
 class Command(Protocol):
@@ -52,57 +37,23 @@ def _command(words: Sequence[str]) -> int:
         print(f"usage: jointsearch {{{','.join(COMMANDS)}}} name=value ...\n\n{_overview()}")
         return 0
     if words[0] not in COMMANDS:
-        return _fail(f"{words[0]} is not a command; {nearest(words[0], COMMANDS)}", 2)
+        print(f"error: {words[0]} is not a command; {nearest(words[0], COMMANDS)}", file=sys.stderr)
+        return 2
     return run(COMMANDS[words[0]], words[1:])
 
 
 def run(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command by the name of its module and configuration."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(message)s")
-    with together(), contextlib.nullcontext() if is_first() else contextlib.redirect_stdout(io.StringIO()):
-        return _run(name, arguments)
+    if set(HELP) & set(arguments):
+        text = quick_help(name, [word for word in arguments if word not in HELP])
+        if text is not None:
+            print(as_started(text))
+            return 0
+    # Only now torch is imported, which takes seconds.
+    from jointsearch.commands.carry_out import carry_out
 
-
-def _run(name: str, arguments: Sequence[str]) -> int:
-    composed = Composed({})
-    try:
-        if processes() > 1 and name not in SHARED:
-            raise InputError(f"{name} does its work in one process; start it without torchrun")
-        command = cast(Command, _module(name))
-        flags = [word for word in arguments if word.startswith("-")]
-        given_words = [word for word in arguments if word not in ("--cfg", "job", *HELP)]
-        given_words, several = _several(command, given_words)
-        words = [_word(word, command.SUBJECT, given_words) for word in given_words]
-        words = getattr(command, "own_words", list)(words)  # a sweep hands words on
-        composed = compose_words(name, words, several)
-        # Most commands have one class of settings; that of joint_search composes a study.
-        read: Callable[[Composed], Any] = getattr(command, "read", lambda one: build(command.Settings, one.values))
-        given = read(composed)
-        if set(HELP) & set(flags):
-            print(as_started(help_text(name, given, command.MOST_USED)))
-        elif "--cfg" in flags:
-            print("\n".join(f"{row.name}={plain_value(row.value)}" for row in rows(given)))
-        else:
-            command.main(given)
-    except InputError as error:
-        return _fail(composed.explained(str(error)), 2)
-    except RuntimeError:  # of a message that another process did not answer
-        if (reason := failed_elsewhere()) is None:
-            raise
-        return _fail(reason, 1) if reason else 1
-    except CheckpointError as error:
-        return _fail(str(error), DISK_ERROR)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        what = error.filename or "a file of the run"
-        return _fail(f"{what} cannot be written ({error.strerror}); free some space, then go on with run=", DISK_ERROR)
-    except Interrupted as interrupted:
-        return _fail(str(interrupted), interrupted.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was finished before is kept, the same command with run= goes on", 130)
-    return 0
+    return carry_out(name, cast(Command, _module(name)), arguments)
 
 
 HELP = ("-h", "--help")
@@ -113,37 +64,5 @@ def _module(name: str) -> ModuleType:
 
 
 def _overview() -> str:
-    lines = [f"  {word:<12} {(_module(name).__doc__ or '').splitlines()[0]}" for word, name in COMMANDS.items()]
+    lines = [f"  {word:<12} {table()['commands'][name]['doc']}" for word, name in COMMANDS.items()]
     return "\n".join([*lines, "", "jointsearch COMMAND --help lists its settings."])
-
-
-def _several(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Other words, and those without a name of a command that may be about several things: any path may be one."""
-    subject = command.SUBJECT
-    if subject is None or tuple[str, ...] not in get_args(get_type_hints(command.Settings).get(subject)):
-        return list(words), {}
-    named = re.compile(r"[\w.]+=|[-~]")  # a folder of a sweep holds = too, after a slash or as seeds=0,search=joint
-    found = [word for word in words if not named.match(word) or os.path.exists(word)]
-    if found and (others := [word for word in words if word.startswith(f"{subject}=")]):
-        raise InputError(f"{found[0]} stands beside {others[0]}; give all of them without {subject}=")
-    return [word for word in words if word not in found], {
-        subject: found[0] if len(found) == 1 else found
-    } if found else {}
-
-
-def _word(word: str, subject: str | None, words: Sequence[str]) -> str:
-    """A word of the command line as name=value; that which a command is about may come without its name."""
-    if "=" in word or word.startswith("~"):
-        return word
-    if word.startswith("-"):
-        raise InputError(f"{word} is not an option; settings are written name=value, and --help lists them")
-    if subject is None:
-        raise InputError(f"{word} is not a setting; settings are written name=value, as in seeds=[0]")
-    if others := [other for other in words if other != word and (other.startswith(f"{subject}=") or "=" not in other)]:
-        raise InputError(f"{word} stands beside {others[0]}, and only one of them can be {subject}=; name the other")
-    return f"{subject}={word}"
-
-
-def _fail(message: str, code: int) -> int:
-    tell(message, lambda text: print(f"error: {as_started(text)}", file=sys.stderr, flush=True))
-    return code

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from jointsearch.commands.folders import new_folder
+from jointsearch.commands.names import as_started
+from jointsearch.commands.typed import DETECTION, keep_words
 from jointsearch.data.datasets import Shapes
 from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.data.object_load import LoadedObjects
@@ -30,7 +32,6 @@ from search_spaces.errors import InputError
 SUBJECT = None
 MOST_USED = ("run", "detector", "dataset", "backbones", "policies", "recipe", "seeds", "device", "recipe.epochs")
 DEFAULT_SEEDS = (0, 1, 2)
-DETECTION = "detection"  # within the run whose networks become backbones, the trainings of detectors
 LARGEST_SMALL_SIDE = 400  # pixels up to which a fresh backbone is built as for small images
 
 
@@ -72,11 +73,14 @@ def main(given: Settings) -> None:
         if given.run is not None and not trained_rows(given.run):
             print(f"{given.run} holds no trained network; the detector is trained from scratch")
         print(f"Training {given.detector.name} on {', '.join(grid.policies)} x {len(grid.seeds)} seeds in {folder}")
-        print(f"To continue after an interruption: the same command with run={given.run or folder}")
+        named = f" name={folder.name}" if folder.parent.name == DETECTION else ""
+        again = f"python scripts/detect.py run={given.run or folder}{named}"
+        print(as_started(f"To continue after an interruption: {again}"))
         if odd := loaded.found.warnings:
             print(f"Odd in the annotations: {len(odd)}, as {odd[0]}; scripts/check_data.py lists them")
         long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
         print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
+        keep_words(folder)
 
     options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
     config = as_plain(given) | {"dataset": plain_dataset(given.dataset)}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from jointsearch.commands.found import first_policy
 from jointsearch.export.policy_albumentations import albumentations_json
 from jointsearch.export.policy_torchvision import torchvision_policy
 from jointsearch.runs.run_folder import replace_file
@@ -27,7 +28,9 @@ MOST_USED = ()
 class Settings:
     """What is written, and where to."""
 
-    policy: str = setting("policy.json", help="a policy file, or a control, as random-s3 or randaugment-n2-m9")
+    policy: str = setting(
+        "policy.json", help="a policy file, a control, as random-s3, or the run folder of a search, of its first seed"
+    )
     format: str = choice("torchvision", *FILES, *OBJECTS, help="torchvision: one Python file; albumentations: JSON")
     output: str | None = setting(None, help="the file; null names it after the format, in the current folder")
     leave_out: bool = setting(
@@ -46,7 +49,7 @@ class Settings:
 
 def main(given: Settings) -> None:
     """Write one file, and print what the other library can only approximate."""
-    policy = resolve_policy(given.policy)
+    policy = resolve_policy(first_policy(given.policy))
     if not isinstance(policy, Policy):
         raise InputError(
             f"policy={shown(given.policy, 200)} holds a policy for each span of epochs, and an export knows no "

@@ -1,21 +1,13 @@
-"""What --help and --cfg print: every setting with its value and its line of help."""
+"""What --help and --cfg print: every setting with its value and its line of help, from settings that were built."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from jointsearch.compose import CONFIGS, groups, offered, used_groups
-
-INSIDE = ("study", "search")  # their settings stand at the top of the command line, without this name
-WIDTH = 44
-
-
-class Row(NamedTuple):
-    """One setting."""
-
-    name: str
-    value: Any
-    help: str
+from jointsearch.commands.help_lines import INSIDE, Row, help_lines
+from jointsearch.commands.quick_help import comments_of
+from jointsearch.compose import groups, offered, used_groups
+from jointsearch.registry import built_in
 
 
 def rows(settings: Any, prefix: str = "") -> Iterator[Row]:
@@ -34,34 +26,16 @@ def rows(settings: Any, prefix: str = "") -> Iterator[Row]:
             yield from rows(value, f"{name}.")
 
 
-def plain_value(value: Any) -> str:
-    """A value as the command line takes it."""
-    if isinstance(value, tuple):
-        return "[" + ",".join(map(plain_value, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
+def help_text(config_name: str, settings: Any, most_used: Sequence[str], words: Sequence[str]) -> str:
+    """The whole help of a command; `settings` have the values that these words give them."""
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    files = [config_name, *(f"{group}/{value}" for group, value in pairs if value in chosen_from(group))]
+    return help_lines(most_used, choices_of(config_name), [comments_of(file) for file in files], list(rows(settings)))
 
 
-def help_text(config_name: str, settings: Any, most_used: tuple[str, ...]) -> str:
-    """The whole help of a command; `settings` have the values that it has now."""
-    comments = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8").splitlines()
-    lines = [line[2:] for line in comments if line.startswith("# ")]
-    every = list(rows(settings))
-    first = [row for name in most_used for row in every if row.name == name]
-    choices = choices_of(config_name)
-    lines += ["", "Most used:"] if most_used else []
-    lines += [f"  {name}={'|'.join(choices[name])}" for name in most_used if name in choices]
-    lines += [line(row) for row in first]
-    lines += ["", "Choices (group=name):"] if choices else []
-    lines += [f"  {group}: {', '.join(names)}" for group, names in choices.items()]
-    lines += ["", "Settings, with the values that they have now:"]
-    lines += [line(row) for row in every]
-    lines += ["", "Choices and settings may be combined with --help: it then shows the settings of what was chosen."]
-    return "\n".join(lines)
-
-
-def line(row: Row) -> str:
-    """One setting as a line."""
-    return f"  {f'{row.name}={plain_value(row.value)}':<{WIDTH}}  # {row.help}".rstrip(" #")
+def chosen_from(group: str) -> Sequence[str]:
+    """The choices of a group that have a YAML file."""
+    return built_in(group) if group in groups() else ()
 
 
 def choices_of(config_name: str) -> dict[str, list[str]]:

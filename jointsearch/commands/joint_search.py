@@ -5,12 +5,13 @@ from typing import Any
 
 from jointsearch.commands.folders import new_folder
 from jointsearch.commands.names import as_started
+from jointsearch.commands.typed import keep_words
 from jointsearch.compose import Composed, study_of
 from jointsearch.distributed import from_first
 from jointsearch.loops.grid import SEED
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
 from jointsearch.settings import bounded, build, group, setting
-from jointsearch.study import Prepared, Study, prepare, run_study
+from jointsearch.study import Prepared, Study, StudyResult, prepare, run_study
 
 SUBJECT = None
 MOST_USED = (
@@ -42,27 +43,40 @@ def main(given: Settings) -> None:
     folder = from_first(lambda: given.run or new_folder("search"))
     prepared = prepare(study, folder, show_progress=True)
     announce(prepared)
+    keep_words(folder)
     result = run_study(prepared, say=lambda text: print(text, flush=True))
-    if not study.retrain:
-        names = (FOUND, FOUND_CELLS) if study.finds_cells else (FOUND,)
-        print(
-            f"Found: {', '.join(f'{folder}/{name.replace(SEED, str(seed))}' for name in names for seed in study.seeds)}"
-        )
-        retrain = as_started("python scripts/retrain.py")
-        print(f"To train with it: {retrain} run={folder}, with the settings of data and training above")
-    else:
+    if study.retrain:
         print(f"Written to {folder}/summary.md; each search and training has its own folder.")
+    print(as_started(f"{where_found(result)}\n{what_next(result, study.retrain)}"))
     print(f"On one page, with pictures: {result.report}")
+
+
+def where_found(result: StudyResult) -> str:
+    """The files of what was found, of every seed."""
+    found = [f"{result.folder}/{FOUND.replace(SEED, str(seed))}" for seed in result.policies]
+    cells = [f"{result.folder}/{FOUND_CELLS.replace(SEED, str(seed))}" for seed in result.genotypes]
+    return f"Found: {', '.join([*found, *cells])}"
+
+
+def what_next(result: StudyResult, trained: bool) -> str:
+    """The commands that use what was found."""
+    folder = result.folder
+    lines = [f"To train with it: python scripts/retrain.py run={folder}"] if not trained else []
+    if result.policies:
+        lines.append(f"To see the policy: python scripts/show_policy.py {folder}")
+        lines.append(f"To use it elsewhere: python scripts/export_policy.py {folder} format=torchvision")
+    lines += [f"To use the network: python scripts/predict.py {folder} images=PHOTOS"] if trained else []
+    return "\n".join(lines)
 
 
 def announce(prepared: Prepared) -> None:
     """Print what begins and where, how long it may take, and what the method is known to do wrong."""
     study, folder = prepared.study, prepared.folder
     print(f"Searching with the seeds {', '.join(map(str, study.seeds))} in {folder}")
-    print(f"To continue after an interruption: the same command with run={folder}")
+    print(as_started(f"To continue after an interruption: python scripts/joint_search.py run={folder}"))
     for text in prepared.plan_lines():
         print(text)
     for stage in prepared.stages:
         if stage.about.warning:
-            print(f"Warning: {stage.about.warning}")
+            print(f"Note: {stage.about.warning}")
     print(end="", flush=True)

@@ -1,12 +1,18 @@
 """Train a network under a policy and its controls, and print them side by side."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jointsearch.commands.as_searched import as_searched
 from jointsearch.commands.folders import new_folder
+from jointsearch.commands.found import found_in, found_seeds
+from jointsearch.commands.names import as_started
+from jointsearch.commands.typed import RETRAINED, keep_words
+from jointsearch.compose import Composed
 from jointsearch.data.always_on import always_on
 from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.data.load import Loaded
@@ -33,12 +39,13 @@ from jointsearch.report.page_html import duration
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable
 from jointsearch.search_kinds import FOUND, FOUND_CELLS
-from jointsearch.settings import as_plain, bounded, choice, group, setting
-from jointsearch.study import LONG_SECONDS
+from jointsearch.settings import as_plain, bounded, build, choice, group, setting
+from jointsearch.study import LONG_SECONDS, STUDY_FILE
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
 
+logger = logging.getLogger(__name__)
 SUBJECT = None
 MOST_USED = (
     "policy",
@@ -54,7 +61,6 @@ MOST_USED = (
 )
 NETWORK = "wide_resnet16_1"
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
-RETRAINED = "retrained"  # within the run of a search, the trainings with what it found
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,14 @@ class Settings:
     save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
 
 
+def read(composed: Composed) -> Settings:
+    """The settings of a composed configuration; run=SEARCH brings those of the search."""
+    values, taken = as_searched(composed)
+    if taken:
+        logger.warning(f"As in the search {composed.values['run']}: {' '.join(taken)}")
+    return build(Settings, values)
+
+
 def main(given: Settings) -> None:
     """Train what the configuration asks for, and print it side by side."""
     named, given = given.run, of_search(given)
@@ -101,12 +115,13 @@ def main(given: Settings) -> None:
     loaded = first_before_others(lambda: Loaded(grid.dataset))
     seconds = check_grid(grid, folder, loaded, **options)
     print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
-    print(f"To continue after an interruption: the same command with run={named or folder}")
+    print(as_started(f"To continue after an interruption: python scripts/retrain.py run={named or folder}"))
     print(f"Always on: {always_on(grid.dataset)}")
     for note in start_notes(grid.dataset, grid.network, loaded.splits(grid.seeds[0])):
         print(note)
     long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
     print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
+    from_first(lambda: keep_words(folder))
     config = as_plain(given) | {"dataset": plain_dataset(grid.dataset), **grid.network.plain()}
     with Board.of(given.wandb, given.tensorboard, folder, config) as board:
         run_grid(grid, folder, loaded=loaded, board=board, **options)
@@ -153,11 +168,15 @@ def of_search(given: Settings) -> Settings:
         if searched.get(name) != wanted.get(name):
             word = "dataset" if name == "name" else f"dataset.{name}"
             raise InputError(
-                f"the search in {folder} was on {word}={searched.get(name)}, and {word} is {wanted.get(name)}; add "
+                f"the search in {folder} was on {word}={searched.get(name)}, and {word} is {wanted.get(name)}; give "
                 f"{word}={searched.get(name)}, or write policy={folder} to use what was found on other images"
             )
     genotype = folder if found_seeds(folder, FOUND_CELLS) else None
-    return replace(given, policy=folder, genotype=genotype, run=f"{folder}/{RETRAINED}")
+    drawn, study = any(split_row(row)[1] == RANDOM for row in given.controls), Path(folder, STUDY_FILE)
+    space = given.random_space
+    if genotype and drawn and space is None and study.is_file():
+        space = read_json(study, "settings of a study")["space"]
+    return replace(given, policy=folder, genotype=genotype, random_space=space, run=f"{folder}/{RETRAINED}")
 
 
 def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:
@@ -169,22 +188,3 @@ def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     policy = "trivialaugment" if given.policy is None else given.policy
     genotype = None if given.genotype is None else found_in(given.genotype, FOUND_CELLS)
     return found_in(policy, FOUND), genotype, seeds
-
-
-def found_in(given: str, name: str) -> str:
-    """What is given, or where it lies if that is the run folder of a search."""
-    if not Path(given).is_dir():
-        return given
-    if not found_seeds(given, name):
-        raise InputError(
-            f"{given} is a folder without a finished {name}; give the run folder of a search, a file or a name"
-        )
-    return f"{given}/{name}"
-
-
-def found_seeds(folder: str, name: str = FOUND) -> tuple[int, ...]:
-    """The seeds of the searches that are finished in a run folder."""
-    before, _, after = name.partition(SEED)
-    paths = (path.relative_to(folder).as_posix() for path in Path(folder).glob(f"{before}*{after}"))
-    numbers = (path.removeprefix(before).removesuffix(after) for path in paths)
-    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))

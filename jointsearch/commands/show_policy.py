@@ -1,11 +1,12 @@
 """Draw a policy as a picture, or convert one that others published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from jointsearch.commands.found import first_policy
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import load_splits
 from jointsearch.report.contact_sheet import (
@@ -32,7 +33,10 @@ MOST_USED = ()
 class Settings:
     """What is drawn, and where to."""
 
-    policy: str = setting("autoaugment", help="a control, a file of ours, or one of others (.py, .txt, .npz, .json)")
+    policy: str = setting(
+        "autoaugment",
+        help="a control, a file of ours or of others (.py, .txt, .npz, .json), or the run folder of a search",
+    )
     name: str | None = setting(None, help="which policy, in a Python file that holds several")
     skip_unknown: bool = setting(False, help="leave out the ops that have no counterpart here; they are listed")
     save: str | None = setting(None, help="a new .json file for the policy in our format")
@@ -50,7 +54,7 @@ class Settings:
 def main(given: Settings) -> None:
     """Write one picture, or one for each span of a schedule; and the policy as a file of ours."""
     out = Path(given.out or f"{Path(given.policy).stem}.png")
-    found = _found(given)
+    found = _found(replace(given, policy=first_policy(given.policy)))
     if isinstance(found, Policy):
         sheets = [(found, out)]
     else:

@@ -19,10 +19,13 @@ def with_budget(study: Study, budget: Any) -> Study:
 
 
 def scaled(study: Study, budget: float) -> Study:
-    """The study with the epochs of search and training multiplied by the budget, at least one."""
+    """The study with the epochs of search and training multiplied by the budget.
 
-    def times(count: Any) -> Any:
-        return max(1, round(count * budget)) if isinstance(count, int) else count * budget
+    At least one is left, and of a search as many as it needs to find anything.
+    """
+
+    def times(count: Any, fewest: int = 1) -> Any:
+        return max(fewest, round(count * budget)) if isinstance(count, int) else count * budget
 
     recipe, kind = study.recipe, study.search
     warmup = recipe.warmup and replace(recipe.warmup, epochs=times(recipe.warmup.epochs))
@@ -33,13 +36,15 @@ def scaled(study: Study, budget: float) -> Study:
         warmup=None if warmup and warmup.epochs >= epochs else warmup,
         timm=recipe.timm and recipe.timm.scaled(budget),
     )
+    # A search that measures now and then has to do so twice; one that had fewer epochs anyway is told so as it is.
+    needed = getattr(getattr(kind, "searcher", None), "fewest_epochs", 1)
     changes: dict[str, Any] = {}
     for item in fields(kind):  # type: ignore[arg-type]
         value = getattr(kind, item.name)
         if isinstance(value, SearchRecipe):
-            changes[item.name] = replace(value, epochs=times(value.epochs))
+            changes[item.name] = replace(value, epochs=times(value.epochs, min(needed, value.epochs)))
         elif item.name == "policy_epochs" and value:
-            changes[item.name] = times(value)
+            changes[item.name] = times(value, min(needed, value))
         elif getattr(value, "from_epoch", 0):
             last = kind.search_recipe.epochs * budget - 1  # type: ignore[attr-defined]
             changes[item.name] = replace(value, from_epoch=min(round(value.from_epoch * budget), max(0, int(last))))

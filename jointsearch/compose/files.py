@@ -71,15 +71,15 @@ def names_of(cls: Any) -> list[str]:
 
 def used_groups(config_name: str) -> set[str]:
     """The groups that a command has."""
-    return {name for name, _ in _defaults(config_name)}
+    return {name for name, _ in defaults_of(config_name)}
 
 
 def may_be_null(config_name: str) -> set[str]:
     """The groups of a command of which nothing needs to be chosen."""
-    return {name for name, value in _defaults(config_name) if value is None}
+    return {name for name, value in defaults_of(config_name) if value is None}
 
 
-def _defaults(config_name: str) -> list[tuple[str, Any]]:
+def defaults_of(config_name: str) -> list[tuple[str, Any]]:
     """The groups of a command, each with what is chosen where the user says nothing."""
     whole = _read(CONFIGS / f"{config_name}.yaml")
     entries = [entry for entry in whole.get("defaults", []) if isinstance(entry, dict)]

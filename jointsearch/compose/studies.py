@@ -9,9 +9,9 @@ from jointsearch.compose.budget import with_budget
 from jointsearch.compose.files import names_of, readers
 from jointsearch.compose.words import Composed, compose_words
 from jointsearch.registry import CONFIGS
-from jointsearch.settings import TARGET, build, is_settings, target_class
+from jointsearch.settings import TARGET, build, is_settings, meant, names_within, target_class
 from jointsearch.study import Study
-from search_spaces.errors import InputError, nearest
+from search_spaces.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +67,23 @@ def nested(composed: Composed) -> dict[str, Any]:
     config["search"] = _with(config["search"], config)
     unread = [name for name in config if name not in names_of(Study)]
     if wrong := [name for name in unread if name in composed.named or not (CONFIGS / name).is_dir()]:
-        known = [name for cls in (Study, *kinds) for name in names_of(cls)]
         this = " and ".join(cls.__name__ for cls in kinds)
         use, culprit = readers(wrong[0]), composed.by(wrong[0])
-        remedy = f"leave {culprit or 'it'} out, or use it with {use}" if use else nearest(wrong[0], known)
+        remedy = f"leave {culprit or 'it'} out, or use it with {use}" if use else meant(wrong[0], _typed_names(kinds))
         holder = next((name for name in ("searcher", "search") if is_settings(config.get(name))), None)
         if holder and use:
             remedy = f"set it in the object that is given as {holder}"
         raise InputError(f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not read by {this}; {remedy}")
     return {name: value for name, value in config.items() if name in names_of(Study)}
+
+
+def _typed_names(kinds: list[type]) -> list[str]:
+    """Every setting of a study, and of these classes of search and searcher, as the command line has it."""
+    own = [name for name in names_within(Study) if name.partition(".")[0] != "search"]
+    kind, *searcher = kinds
+    own += [name for name in names_within(kind) if not (searcher and name.startswith("searcher."))]
+    inner = [name for cls in searcher for name in names_within(cls)]
+    return [*own, *(name if name.startswith(("policy_space.", "estimator.")) else f"searcher.{name}" for name in inner)]
 
 
 def _class(settings: Any) -> type:

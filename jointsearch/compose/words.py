@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -38,6 +39,7 @@ from search_spaces.plain_json import shown
 FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hydra.", "hydra/")
 WHOLE = ("preset", "experiment")  # groups whose members set anything, and may be left out
 NOTHING = tuple(f"{group}=null" for group in WHOLE)
+OF_USERS = ("folder", "coco", "voc")  # forms of data that lie in a folder of one's own
 METHOD = ("search", "searcher")
 FOR_ANY_CHOICE = (*WHOLE, "dataset", "search")  # what a preset says of data is meant for whatever data are chosen
 
@@ -211,12 +213,20 @@ def _check_choices(config_name: str, words: Sequence[str]) -> None:
             use = " or ".join(f"scripts/{one}.py" for one in scripts_with(top))
             raise InputError(f"{word} is not for scripts/{config_name}.py; use it with {use}")
         every = groups().get(name, [])
+        if every and value not in every and _is_place(value):
+            use = " or ".join(f"{name}={one} {name}.path={value}" for one in OF_USERS if one in known)
+            raise InputError(f"{word} is a place and no name of a data set; write {use}")
         if every and value not in every:
             raise InputError(f"{name}={value} is not known; {nearest(value, known or every)}")
         if every and value not in known:
             scripts = [one for one in scripts_with(name) if fits(name, value, one)]
             use = " or ".join(f"scripts/{one}.py" for one in scripts)
             raise InputError(f"{word} is not for scripts/{config_name}.py; use it with {use}")
+
+
+def _is_place(value: str) -> bool:
+    """Whether a choice looks like a folder or an archive, and not like a name."""
+    return "/" in value or Path(value).exists()
 
 
 def _check_overruled(config: dict[str, Any], words: Sequence[str]) -> None:

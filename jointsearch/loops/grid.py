@@ -6,21 +6,23 @@ On a network of cells a row may name a genotype of its own: policy@genotype, as 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
-from jointsearch.distributed import first_before_others
+from jointsearch.distributed import first_before_others, from_first
 from jointsearch.loops.plan import Plan, check_folder, try_plan
+from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import SMALL, Recipe
+from jointsearch.loops.repeat import repeat, twin
 from jointsearch.loops.retrain import plain_steps, retrain
 from jointsearch.loops.start import normalized_as_weights
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.runs.run_folder import POLICY_FILE, check_writable
+from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, check_writable
 from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -192,11 +194,23 @@ def run_grid(
         loaded = first_before_others(lambda: Loaded(grid.dataset))
         checked(check_grid(grid, folder, loaded, **options))
     results = []
-    for seed in dict.fromkeys(grid.seeds):
-        for policy in dict.fromkeys(grid.policies):
+    seeds, policies = dict.fromkeys(grid.seeds), dict.fromkeys(grid.policies)
+    course = Course("training", len(seeds) * len(policies))
+    for seed in seeds:
+        made: list[Plan] = []
+        for policy in policies:
             plan = grid.plan(policy, seed, Path(folder), options)
-            results.append({"policy": policy, "seed": seed, **retrain(plan, loaded.splits(seed))})
+            splits = loaded.splits(seed)
+            other = twin(plan, splits, made)
+            plan = replace(plan, place=course.next(other is not None or (plan.folder / RESULT_FILE).is_file()))
+            result = retrain(plan, splits) if other is None else _repeated(plan, splits, other)
+            made += [plan] if other is None else []
+            results.append({"policy": policy, "seed": seed, **result})
     return results
+
+
+def _repeated(plan: Plan, splits: DataSplits, other: Plan) -> dict[str, Any]:
+    return from_first(lambda: repeat(plan, splits, other))
 
 
 def plain_dataset(dataset: Any) -> dict[str, Any]:

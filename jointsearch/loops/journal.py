@@ -1,6 +1,7 @@
 """What a training keeps in its folder: checkpoints, metrics, generators and the time it took."""
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
@@ -22,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """A signal stopped the run after a step; its state is saved."""
+    """A signal stopped the run; its state is saved."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}; the state is saved, the same command with run= continues")
+    def __init__(self, signal_number: int, saved: str = "the state is saved") -> None:
+        super().__init__(f"stopped by signal {signal_number}; {saved}, the same command with run= continues")
         self.exit_code = 128 + signal_number
 
 
@@ -51,6 +52,7 @@ class Journal:
 
     def __init__(self, plan: Plan, tracker: Tracker | NoTracker, stop: StopSignal, state: State | None) -> None:
         self.plan, self.tracker, self.stop = plan, tracker, stop
+        stop.answer = self.answer
         self.state = state  # of the training that is resumed; None for a new one
         self.generators = {
             name: torch.Generator().manual_seed(plan.seed * 2 + place) for place, name in enumerate(("order", "noise"))
@@ -91,6 +93,19 @@ class Journal:
         late = time.monotonic() - self.saved >= self.plan.save_seconds
         self.signal, due = largest(self.stop.received or 0, late)
         return bool(self.signal or due)
+
+    def answer(self, number: int) -> str:
+        """What a person is told at once when a signal comes."""
+        again = "press Ctrl-C again" if number == signal.SIGINT else "send it again"
+        return (
+            f"stopping after this step; {again} to stop at once (what was done since the last save, "
+            f"{time.monotonic() - self.saved:.0f} seconds ago, is lost then)"
+        )
+
+    def break_off(self) -> None:
+        """In the middle of a step, end if a signal came; what was done since the last save is done again."""
+        if self.stop.received is not None:
+            raise Interrupted(self.stop.received, "a measurement was left undone, the state before it is saved")
 
     def give_way(self) -> None:
         """End here if a signal had come when it was last asked what is due; the state has been saved."""

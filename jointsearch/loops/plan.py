@@ -65,6 +65,7 @@ class Plan:
     board: Board = NO_BOARD  # of the whole command
     save_seconds: float = 60.0
     show_progress: bool = False
+    place: str = ""  # among the searches or trainings of a command, as in "training 3 of 12"
     task: Task = CLASSIFICATION  # loss and score
 
     def __post_init__(self) -> None:
@@ -74,6 +75,12 @@ class Plan:
     def name(self) -> str:
         """What a person calls it: policy and seed."""
         return f"{self.folder.parent.name} {self.folder.name}"
+
+    @property
+    def label(self) -> str:
+        """What its progress is shown under: its place, its policy and its seed."""
+        named = f"seed {self.seed}" if self.search is not None else f"{self.folder.parent.name} seed {self.seed}"
+        return f"{self.place}: {named}" if self.place else named
 
     @property
     def recipe_group(self) -> str:

@@ -208,6 +208,7 @@ class StepOf:
 
     trainer: Trainer
     done: Callable[[], int]  # optimizer steps since the beginning
+    begin_part: Callable[[int, int], None] = lambda part, parts: None  # see protocols.TrainStep
 
     @property
     def objective(self) -> Objective:

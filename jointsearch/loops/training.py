@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.data.splits import epoch_order
-from jointsearch.distributed import is_first, unequal
+from jointsearch.distributed import unequal
 from jointsearch.loops.journal import Journal
 from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
+from jointsearch.loops.progress import Shown
 from jointsearch.loops.trainer import StepOf
 from jointsearch.metrics.evaluate import evaluate
 from jointsearch.protocols import Moment, Scores, State, StepReport
@@ -75,7 +75,8 @@ class Training:
         self.test_images = splits.test.to(plan.device)
         self.steps = plan.recipe.check_steps(len(splits.train))
         self.trainer = new_trainer(plan, splits, plan.device)
-        train_step = StepOf(self.trainer, self.total_steps)
+        train_step = StepOf(self.trainer, self.total_steps, self._begin_part)
+        self.shown: Shown | None = None  # while it advances
         self.searcher = new_searcher(self.trainer.trained, train_step, journal.generators["noise"])
         self.progress = Progress()
         if journal.state is not None:
@@ -88,19 +89,12 @@ class Training:
     def advance(self, until_epoch: int) -> Scores | None:
         """Train on to the end of an epoch, and save. Returns the scores on validation images, if there are any."""
         scores: Scores | None = None
-        bar = tqdm(
-            total=until_epoch,
-            initial=self.progress.epoch,
-            desc=self.plan.name,
-            unit="epoch",
-            disable=None if self.plan.show_progress and is_first() else True,
-            leave=self.plan.search is not None,
-        )
-        with bar:
+        shown = Shown(self.plan, self.searcher.needs, self.steps, (self.progress.epoch, until_epoch))
+        with shown as self.shown:
             while self.progress.epoch < until_epoch:
                 self._one_epoch()
                 scores = self._finish_epoch()
-                bar.update()
+                shown.at(self.progress.epoch, 0)
         self._save()
         return scores or self.evaluate(self.validation)
 
@@ -159,11 +153,21 @@ class Training:
         for batch, at in zip(self.train.batches(left, size), moments, strict=True):
             wanted = self.searcher.needs.batches if self.searcher.needs.wanted(at) else 0
             now = replace(at, step_size=self.trainer.learning_rate())
+            if wanted and self.searcher.needs.epochs is not None:
+                self._save()  # a measurement takes long, and one that is interrupted begins anew from here
             self._count(self.searcher.step(batch, list(islice(validation, wanted)), now), len(batch.labels))
+            if self.shown is not None:
+                self.shown.at(progress.epoch, progress.step)
             if self.journal.is_due():
                 self._check_loss()
                 self._save()
                 self.journal.give_way()
+
+    def _begin_part(self, part: int, parts: int) -> None:
+        """Show how far a long step is, and end in the middle of it if a signal came: it is done again on resuming."""
+        self.journal.break_off()
+        if self.shown is not None:
+            self.shown.at_part(part, parts)
 
     def _count(self, report: StepReport, images: int) -> None:
         """Add up the results of the steps. A row of steps without a usable reward ends the training."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jointsearch.loops.repeat import SAME_AS
 from jointsearch.loops.retrain import FURTHER
 from jointsearch.report.alike import Alike, check_alike, tables_of
 from jointsearch.report.difference import SIGNIFICANT, Difference, corrected_by_holm, paired_difference
@@ -217,7 +218,9 @@ def comparison_of(
         raise InputError(f"baseline is {baseline!r}, no finished policy of these; {nearest(baseline, values)}")
     sign = -1 if facts.higher_is_better else 1
     rows = sorted((Row(policy, by_seed) for policy, by_seed in values.items()), key=lambda row: sign * row.mean)
-    return Comparison(facts, epoch, baseline, tuple(rows), unfinished, correction, alike.notes)
+    return Comparison(
+        facts, epoch, baseline, tuple(rows), unfinished, correction, alike.notes + _repeated(alike.trainings)
+    )
 
 
 def _free_of_method(rows: Sequence[str]) -> str:
@@ -250,6 +253,19 @@ def score_of(training: Record, facts: MetricFacts, epoch: str) -> float:
     if key not in result and isinstance(beside, dict) and facts.name in beside:
         return float(number(beside, facts.name, training.place))
     return float(number(result, key, training.place))
+
+
+def _repeated(trainings: Sequence[Record]) -> tuple[str, ...]:
+    """A sentence for every two rows that are the same training with some seeds."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for one in trainings:
+        if isinstance(one.result, dict) and SAME_AS in one.result:
+            seeds.setdefault((one.row, str(one.result[SAME_AS])), []).append(str(one.seed))
+    return tuple(
+        f"{row} has the very policy of {other} with {'seed' if len(which) == 1 else 'seeds'} {', '.join(which)}: "
+        "trained once."
+        for (row, other), which in seeds.items()
+    )
 
 
 def _metric_of(trainings: Sequence[Record]) -> MetricFacts:

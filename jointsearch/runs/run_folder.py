@@ -133,10 +133,12 @@ def write_json(path: Path, value: Any) -> None:
 class StopSignal:
     """While entered, SIGTERM, SIGINT and SIGUSR1 only set `received`; a second one ends the process at once.
 
-    The loop finishes its step, saves, and exits with 128 + received. Outside the main thread it does nothing.
+    The loop finishes its step, saves, and exits with 128 + received. Outside the main thread it does nothing. `answer`
+    makes the line that goes to the error output at once.
     """
 
     received: int | None = None
+    answer: Callable[[int], str] | None = None
 
     def __enter__(self) -> "StopSignal":
         self._process = os.getpid()
@@ -159,3 +161,7 @@ class StopSignal:
         if terminated_worker or self.received is not None:
             os._exit(128 + number)
         self.received = number
+        if self.answer is not None and os.getpid() == self._process:
+            # Not by sys.stderr: the signal may have come in the middle of a write to it.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{self.answer(number)}\n".encode())

@@ -122,10 +122,10 @@ class OneStep:
     ) -> Tensor:
         """The gain of every row on every image, (R, B), on the CPU."""
         # Row by row and not in one large batch, so that all of them meet the same dropout noise.
-        sides = [
-            losses_on_both_sides(network, direction, self.images(row, train, noise), train.labels)
-            for row in range(len(self.table.members))
-        ]
+        sides = []
+        for row in range(len(self.table.members)):
+            self.train_step.begin_part(row + 1, len(self.table.members))
+            sides.append(losses_on_both_sides(network, direction, self.images(row, train, noise), train.labels))
         rewards = torch.stack([side.rewards(step_size) for side in sides])  # (R, B)
         losses = torch.stack([side.losses() for side in sides])
         return -scaled(rewards.flatten(), losses.flatten(), self.scale).view_as(rewards).cpu().double()
@@ -176,6 +176,7 @@ class ManySteps:
         noise = noise.clone_state()
         with self.train_step.undone():
             for batch in islice(cycle(self.recent), self.steps):
+                self.train_step.begin_part(row + 1, len(self.table.members))
                 self.train_step(self.table.images(row, self.share, batch, noise), batch.labels)
             return validation_error(self.network, validation, self.train_step.objective.losses)
 

@@ -79,10 +79,11 @@ class Trials:
 
     about: ClassVar[About] = About(
         complete_at_end=True,
-        warning="searcher=trials looks few steps ahead; on 1,000 photographs of CIFAR-10 whole trainings needed "
-        "the ops that it dropped, and lost 2.3 to 3.6 points (docs/results.md): compare the trainings with the control "
-        "trivialaugment",
+        warning="searcher=trials looks few steps ahead, and may drop ops that help in the long run; the row "
+        "trivialaugment, where its policy starts, says whether it did (docs/results.md)",
     )
+
+    fewest_epochs: ClassVar[int] = 2 * FEWEST - 1  # of which the second half has an epoch for each measurement
 
     policy_space: Measured = group(Measured, help="the only space that it reads: start")
     measurements: int = bounded(7, FEWEST, 1000, help="how many, spread evenly over the second half of the epochs")
