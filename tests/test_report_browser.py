@@ -52,7 +52,8 @@ COLORS = """[...new Map([...document.querySelectorAll('body *')].filter(part => 
     const paper = getComputedStyle(under).backgroundColor
     const ink = !part.closest('svg') ? style.color : part.matches('.dot') || !drawn ? style.fill : style.stroke
     const faded = Number(style.opacity) * (part.matches('.dot') ? Number(style.fillOpacity) : 1)
-    return [[ink, paper, faded, drawn].join(), [ink, paper, faded, drawn, part.tagName + '.' + part.getAttribute('class')]]
+    const place = part.tagName + '.' + part.getAttribute('class')
+    return [[ink, paper, faded, drawn].join(), [ink, paper, faded, drawn, place]]
   })).values()]"""
 
 

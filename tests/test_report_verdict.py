@@ -43,15 +43,15 @@ def test_the_first_sentence_says_by_how_much_the_finding_is_better_and_than_what
     # Found minus none 1, 1.2, 1.4: sd .2, and t(0.975, 2) = 4.3027 makes ±.497; minus trivialaugment -.1, .2, -.1, of
     # which it makes ±.430.
     assert verdicts(run)[0] == (
-        "The policy found is better than no policy by 1.2 points (95% interval 0.7 to 1.7, 3 seeds); no difference to "
-        "TrivialAugment was found (+0.0 points, 95% interval -0.4 to 0.4, 3 seeds)."
+        "The policy found is better than training without a policy by 1.2 points (95% interval 0.7 to 1.7, 3 seeds); "
+        "no difference to TrivialAugment was found (+0.0 points, 95% interval -0.4 to 0.4, 3 seeds)."
     )
 
 
 def test_a_finding_that_is_worse_is_called_worse(tmp_path: Path) -> None:
     run = run_of(tmp_path, none=(81, 82.2, 83.4), found=(80, 81, 82))
     assert verdicts(run)[0] == (
-        "The policy found is worse than no policy by 1.2 points (95% interval 0.7 to 1.7, 3 seeds)."
+        "The policy found is worse than training without a policy by 1.2 points (95% interval 0.7 to 1.7, 3 seeds)."
     )
 
 
@@ -62,13 +62,15 @@ def test_an_error_that_is_lower_is_better_by_a_positive_amount(tmp_path: Path) -
             score(run / row / f"seed{seed}" / "result.json", ERROR, test_error_last=error)
     # As in test_report_metric: -.020 ± .00248.
     assert verdicts(run)[0] == (
-        "The policy found is better than no policy by 0.02000 (95% interval 0.01752 to 0.02248, 3 seeds)."
+        "The policy found is better than training without a policy by 0.02000 (95% interval 0.01752 to 0.02248, 3 "
+        "seeds)."
     )
 
 
 def test_two_seeds_are_no_claim(tmp_path: Path) -> None:
     assert verdicts(write_run(tmp_path))[0] == (
-        "No claim about the policy found: 3 seeds are needed. Mean differences: +1.1 points to no policy."
+        "No claim about the policy found: 3 seeds are needed. Mean differences: +1.1 points to training without a "
+        "policy."
     )
 
 
@@ -93,8 +95,11 @@ def test_without_a_search_rows_are_grouped_by_their_verdict(tmp_path: Path) -> N
         mine=(79, 79.8, 80.6),
     )
     said = verdicts(run)
-    assert said[0] == "Better than no policy: AutoAugment (+1.20 ± 0.50); worse than no policy: mine (-1.20 ± 0.50)."
-    assert said[1].startswith("No difference to no policy was found for RandAugment (+0.03 ± ")
+    assert (
+        said[0]
+        == "Better than training without a policy: AutoAugment (+1.20 ± 0.50); worse than training without a policy: mine (-1.20 ± 0.50)."
+    )
+    assert said[1].startswith("No difference to training without a policy was found for RandAugment (+0.03 ± ")
     assert "Differences are in points, with their 95% intervals." in said[2]
     assert "up to 14% of such tables" in said[2]  # 1 - .95 ** 3
 

@@ -55,7 +55,7 @@ def _sections(
         "Accuracy and cost" if run.metric.name == "accuracy" else "Score and cost": cost_section(run, compared, chance),
         "What was searched": searches_section(run),
         "What was detected": detection_section(run, pictures),
-        "What was found, in pictures": gallery(run, pictures),
+        "What was found, in pictures" if run.searches else "The policies, in pictures": gallery(run, pictures),
         "What is mistaken for what": mistakes_section(run, compared, pictures),
         "How the search went": [part for step in run.steps for part in _history(step, run)],
         "How the trainings went": training_history(run),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jointsearch.report.page_html import Html, tag
 
 # Lengths in units of the drawing, about a pixel.
-LARGE, SMALL = (300, 140), (180, 84)
+SIZE = (300, 140)
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 20
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 150, 18, 8
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_TITLE = 380, 96, 22
@@ -52,22 +52,19 @@ class Frame:
 
 
 def line_chart(lines: Sequence[Line], description: str, highest: float | None = None, across: str = "epoch") -> Html:
-    """Curves over epochs, or what `across` names; with `highest` a small chart from 0 to there, to compare."""
+    """Curves over epochs, or what `across` names; with `highest` from 0 to there, to compare several charts."""
     points = [point for line in lines for point in line.points]
     places, up = [x for x, _ in points], [y for _, y in points]
-    ticks, size = nice_ticks(min(up), max(up)), LARGE
-    if highest is not None:
-        bottom, *_, top = nice_ticks(0, highest)
-        ticks, size = (bottom, top), SMALL
-    frame = Frame((min(places), max(places)), ticks, size)
-    width, height = size
+    ticks = nice_ticks(min(up), max(up)) if highest is None else nice_ticks(0, highest)
+    frame = Frame((min(places), max(places)), ticks, SIZE)
+    width, height = SIZE
     drawn = _grid(frame)
     drawn += [part for line in lines for part in _curve(frame, line)]
     for end, anchor in zip(frame.x, ("start", "end"), strict=True):
         left, _ = frame.place(end, ticks[0])
         drawn.append(tag("text", f"{end:g}", x=left, y=height - 5, text_anchor=anchor))
     drawn.append(tag("text", across, x=(LEFT + width - RIGHT) / 2, y=height - 5, text_anchor="middle"))
-    return drawing_of(drawn, size, description, "chart")
+    return drawing_of(drawn, SIZE, description, "chart")
 
 
 def stacked(panels: Sequence[Panel], epochs: tuple[float, float], kept: float | None, description: str) -> Html:

@@ -15,7 +15,7 @@ from jointsearch.report.page_verdict import FOUND, MARK
 
 # Lengths in units of the drawing, about a pixel. Names stand in a column of their own, so that none overlap.
 WIDTH, HEIGHT, LEFT, NAMES_AT, TOP, BOTTOM, LINE = 410, 250, 44, 258, 22, 40, 15
-LONGEST = 23  # letters of a name
+LONGEST = 22  # letters of a name
 SPANS = 8  # from the cheapest row to the dearest: from there on the axis is logarithmic
 
 
@@ -141,12 +141,13 @@ def _scatter(
         x, y = places[row.policy]
         color = f"c{colors[row.policy] % COLORS}"
         name = row.policy if len(row.policy) <= LONGEST else row.policy[: LONGEST - 1] + "…"
-        drawn.append(tag("line", x1=x, x2=NAMES_AT - 4, y1=y, y2=at, class_="leader"))
+        drawn.append(tag("line", x1=x, x2=NAMES_AT - 6, y1=y, y2=at, class_="leader"))
         low, high = (up.place(row.mean + sign * (row.spread or 0)) for sign in (-1, 1))
         drawn.append(tag("line", x1=x, x2=x, y1=low, y2=high, class_=f"line {color}"))
         drawn += [tag("circle", cx=x, cy=up.place(value), r=2, class_=f"dot {color}") for value in row.values.values()]
         drawn.append(tag("circle", cx=x, cy=y, r=5, class_=f"dot {color}"))
-        drawn.append(tag("text", name, x=NAMES_AT, y=at + 3.5, class_="name"))
+        drawn.append(tag("circle", cx=NAMES_AT, cy=at, r=3.5, class_=f"dot {color}"))
+        drawn.append(tag("text", name, x=NAMES_AT + 8, y=at + 3.5, class_="name"))
     described = f"{comparison.metric.words} of every row over the seconds of its search and training"
     return drawing_of(drawn, (WIDTH, height), described, "chart")
 

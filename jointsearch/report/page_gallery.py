@@ -106,7 +106,7 @@ def _pictures(finding: Finding, images: Tensor) -> Iterator[Html]:
     if finding.policy is not None:
         yield from _sheet(finding.policy, images)
     if finding.genotype is not None:
-        named = replace(finding.genotype, name=finding.name)
+        named = replace(finding.genotype, name="The cells")
         yield drawing(genotype_drawing(named), f"The normal and the reduction cell of {finding.name}", SHARPNESS)
         yield tag("pre", finding.genotype.to_darts(), tabindex=0)
 

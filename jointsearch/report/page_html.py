@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 EMPTY_ELEMENTS = ("meta", "link", "img")
 DASH = "-"
-LARGEST_PNG = 128  # pixels of a side; larger photographs take a tenth as JPEG
-JPEG_QUALITY = 88
+LARGEST_PNG = 64  # pixels of a side; larger photographs take a fifth as JPEG
+JPEG_QUALITY = 90
 
 
 class Html(str):

@@ -13,7 +13,7 @@ from jointsearch.report.page_run import Run
 FOUND, NONE, MARK = "found", "none", "@"
 RANDOM_CELLS = f"{MARK}random"
 NAMES = {
-    NONE: "no policy",
+    NONE: "training without a policy",
     "trivialaugment": "TrivialAugment",
     "autoaugment": "AutoAugment",
     "randaugment": "RandAugment",
