@@ -97,7 +97,8 @@ def test_without_a_search_rows_are_grouped_by_their_verdict(tmp_path: Path) -> N
     said = verdicts(run)
     assert (
         said[0]
-        == "Better than training without a policy: AutoAugment (+1.20 ± 0.50); worse than training without a policy: mine (-1.20 ± 0.50)."
+        == "Better than training without a policy: AutoAugment (+1.20 ± 0.50); worse than training without a policy: "
+        "mine (-1.20 ± 0.50)."
     )
     assert said[1].startswith("No difference to training without a policy was found for RandAugment (+0.03 ± ")
     assert "Differences are in points, with their 95% intervals." in said[2]

@@ -146,8 +146,9 @@ def number(value: Any) -> float | None:
     return value
 
 
-def training_images(part: Part, loaded: Any) -> Tensor:
-    """Some of the images (M, C, H, W) of a data set that trained the weights of a part; InputError if it is another."""
+def training_images(part: Part, dataset: Any = None) -> Tensor:
+    """Some of the images (M, C, H, W) that trained the weights of a part; InputError if they are not found again."""
+    loaded = load_data(part, dataset)
     if "search" in part.settings:
         train = loaded.search_splits(part.seed, part.setting("search", "images")).train
     else:
