@@ -41,7 +41,9 @@ def searches_section(run: Run) -> list[Html]:
     selected = [part.selected for part in run.searches]
     said = [text for name, text in EXPLAINED.items() if name in COSTS or any(name in record for record in selected)]
     gained = any(term.startswith("ops that") for step in run.steps for term, _ in kept_and_dropped(step))
-    return [*parts, tag("p", " ".join([RULE, *[GAINED] * gained, *said]), class_="faint")] if parts else []
+    tables = all("table" in (part.result or {}) for part in run.searches)  # these drop ops, or do not
+    explained = [*[RULE] * (not tables), *[GAINED] * gained, *said]
+    return [*parts, tag("p", " ".join(explained), class_="faint")] if parts else []
 
 
 def progress(part: Part) -> str:
@@ -73,7 +75,8 @@ def _facts(step: Sequence[Part], run: Run) -> list[tuple[str, object]]:
     rule = str(part.setting("search", "select_epoch"))
     selected = SELECTED.get(rule, "").format(metric=run.metric.words)
     done = sum(one.result is not None for one in step)
-    cost = f"cost of all {done} seeds" if done == len(step) else f"cost of the {done} finished of {len(step)} seeds"
+    whole = f"cost of all {done} seeds" if done > 1 else "cost of the search"
+    cost = whole if done == len(step) else f"cost of the {done} finished of {len(step)} seeds"
     passes = sum(one.figure("forward_equivalents") or 0 for one in step)
     return [
         ("searched", part.outcome),
