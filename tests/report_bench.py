@@ -136,7 +136,7 @@ ATTRIBUTES = (
     "lang|charset|http-equiv|content|name|rel|href|src|alt|width|height|class|role|aria-label|tabindex|open|"
     "viewbox|[xy][12]?|c[xy]|r|points|text-anchor"
 )
-INSIDE = ("data:image/png;base64,", "data:,")
+INSIDE = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:,")
 
 
 class Page(HTMLParser):

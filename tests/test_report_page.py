@@ -21,7 +21,6 @@ from jointsearch.protocols import SearcherSettings
 from jointsearch.report.comparison import compare
 from jointsearch.report.contact_sheet import photo_images
 from jointsearch.report.page import write_report
-from jointsearch.report.page_charts import Line, dot_strip, line_chart
 from jointsearch.report.page_html import tag
 from jointsearch.search_kinds import PolicyOnly
 from jointsearch.searchers.differentiable import Differentiable
@@ -112,7 +111,8 @@ def test_the_page_is_well_formed_and_holds_nothing_that_runs_or_loads(
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     ]
     assert page.html.index("Content-Security-Policy") < page.html.index("<title>") < page.html.index("<style>")
-    assert {given["src"][:22] for name, given in page.elements if name == "img"} <= {"data:image/png;base64,"}
+    kinds = {given["src"].partition(",")[0] for name, given in page.elements if name == "img"}
+    assert kinds <= {"data:image/png;base64", "data:image/jpeg;base64"}
 
 
 def test_no_name_in_a_file_becomes_markup(tmp_path: Path) -> None:
@@ -196,8 +196,9 @@ def test_it_says_which_epoch_was_selected_by_which_rule_and_how_good_it_was(
     select_epoch: str, row: list[str], rule: str, tmp_path: Path
 ) -> None:
     page = written(write_run(tmp_path, select_epoch=select_epoch))
-    assert page.rows[0][:3] == ["seed", "selected epoch", "validation accuracy, %"]
-    assert page.rows[1][:3] == ["0", *row]
+    head = next(place for place, cells in enumerate(page.rows) if cells[0] == "seed")
+    assert page.rows[head][:3] == ["seed", "selected epoch", "validation accuracy, %"]
+    assert page.rows[head + 1][:3] == ["0", *row]
     assert rule in page.text
 
 
@@ -237,7 +238,8 @@ def test_a_separate_search_shows_the_policy_before_the_cells(tmp_path: Path) -> 
     page = written(write_run(tmp_path, "separate"))
     assert "Policy, then cells, searched on digits" in page.text
     headings = [text for place, text in page.texts if place in ("h3", "summary")]
-    assert headings[:5] == ["Policy, seed 0", "Policy, seed 1", "Cells, seed 0", "Cells, seed 1", "Policy"]
+    found = [f"{what} found on digits by seed {seed}" for what in ("Policy", "Cells") for seed in SEEDS]
+    assert headings[:5] == [*found, "Policy"]
 
 
 def test_what_is_not_finished_is_said_and_what_there_is_is_shown(tmp_path: Path) -> None:
@@ -246,8 +248,8 @@ def test_what_is_not_finished_is_said_and_what_there_is_is_shown(tmp_path: Path)
     assert "cost of the 1 finished of 2 seeds\n30.0 s, 1,200 forward-equivalents" in page.text
     assert page.rows[2][:2] == ["1", "not finished, 1 of 4 epochs"]
     assert "Nothing in this folder was trained with what was found" in page.text
-    assert ("summary", "Policy and cells, seed 0") in page.texts
-    assert ("summary", "Policy and cells, seed 1") not in page.texts
+    assert ("summary", "Policy and cells found on digits by seed 0") in page.texts
+    assert ("summary", "Policy and cells found on digits by seed 1") not in page.texts
 
 
 def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
@@ -281,8 +283,9 @@ def test_images_that_are_not_found_again_are_replaced_by_photos_and_that_is_said
     for seed in SEEDS:
         edit(tmp_path / "run" / f"search-seed{seed}" / "settings.json", dataset=plain_dataset(told))
     page = written(tmp_path / "run")
-    assert "the images of folder were not found again" in page.text
-    assert np.array_equal(page.images()[0], photo_images()[0].permute(1, 2, 0).numpy())
+    assert "the images of images were not found again" in page.text
+    photo = photo_images()[0].permute(1, 2, 0).numpy()
+    assert np.abs(page.images()[0] - photo.astype(float)).mean() < 5  # gray levels that JPEG changes
     with pytest.raises(InputError, match="has 80 training images and the run had 150; give the data set of the run"):
         write_report(tmp_path / "run", told)
     edit(tmp_path / "run" / "search-seed0" / "settings.json", data={"train": 80, "validation": 80})
@@ -295,38 +298,6 @@ def test_cells_are_drawn_and_written_as_darts_writes_them(tmp_path: Path) -> Non
     texts = [data for place, data in page.texts if place == "pre"]
     for seed in SEEDS:
         assert Genotype.load(tmp_path / f"search-seed{seed}" / "genotype.json").to_darts() in texts
-
-
-def test_every_figure_of_the_records_has_a_chart_with_a_curve_for_every_seed(tmp_path: Path) -> None:
-    page = written(write_run(tmp_path))
-    charts = [given["aria-label"] for name, given in page.elements if given.get("class") == "chart"]
-    known = ("Validation accuracy, %", "Training loss", "Sub-policies in use, exp(entropy)")
-    # The ops follow by their share in the selected epoch, 0.8 and 0.1; last come the trainings.
-    assert charts == [f"{name} over epochs" for name in (*known, "Invert", "Rotate", "Training loss")]
-    curves = [given["points"].split() for name, given in page.elements if name == "polyline"]
-    assert len(curves) == 5 * len(SEEDS) + 4
-    assert {len(points) for points in curves} == {4}
-    assert ("span", "80.5") in page.texts  # the mean of 80 and 81
-
-
-def test_a_curve_goes_through_its_points() -> None:
-    # Ticks 0, 5, 10 from 120 up to 8 units; epochs 1 to 3 from 48 to 290 units across.
-    chart = line_chart([Line(((1, 0.0), (2, 5.0), (3, 10.0)), kept=2)], "a figure")
-    assert 'points="48.0,120.0 169.0,64.0 290.0,8.0"' in chart
-    assert '<circle cx="169.0" cy="64.0"' in chart
-    assert re.findall(r">([^<]+)</text>", chart) == ["0", "5", "10", "1", "3", "epoch"]
-
-
-@pytest.mark.parametrize("highest", [0.01, 0.12, 0.9, 1.0, 3.0])
-def test_small_charts_of_one_scale_hold_all_their_points(highest: float) -> None:
-    chart = line_chart([Line(((1, 0.0), (2, highest)))], "a share", highest)
-    (low, high) = (float(pair.split(",")[1]) for pair in re.search(r'points="([^"]+)"', chart)[1].split())
-    assert low == 64.0
-    assert 8.0 <= high < 40.0
-
-
-def test_a_flat_figure_and_a_single_seed_can_be_drawn() -> None:
-    assert "nan" not in line_chart([Line(((1, 7.0), (2, 7.0)))], "flat") + dot_strip([5.0], (5.0, 5.0), 0, "one")
 
 
 def test_a_loss_that_is_no_number_leaves_a_gap(tmp_path: Path) -> None:

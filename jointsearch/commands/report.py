@@ -16,7 +16,7 @@ class Settings:
     """What the page is about."""
 
     run: str | None = setting(None, help="a run folder of joint_search.py, retrain.py or detect.py")
-    dataset: AnyData | None = group(lambda: None, help="the images of the run; needed for those in files")
+    dataset: AnyData | None = group(lambda: None, help="the images of the run; those in files are needed once")
     plugins: tuple[str, ...] = setting((), help="Python files that add ops of your own")
 
 

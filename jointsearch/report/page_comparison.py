@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row, compare
+from jointsearch.report.chance import Chance
+from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row
 from jointsearch.report.page_charts import dot_strip
 from jointsearch.report.page_history import policy_colors
 from jointsearch.report.page_html import Html, duration, table, tag
 from jointsearch.report.page_run import Run, seconds
-from search_spaces.errors import InputError
 
 # How the rows are trained that every study may have; the name of any other is that of its policy.
 ROWS = {
@@ -17,22 +17,20 @@ ROWS = {
 }
 
 
-def comparison_section(run: Run) -> list[Html]:
-    """All trainings of a run side by side."""
+def comparison_section(run: Run, comparison: Comparison | None, problem: str, chance: Chance | None) -> list[Html]:
+    """All trainings of a run side by side; without a comparison there is a `problem`, or no training."""
     if not run.trainings:
         return [tag("p", "Nothing in this folder was trained with what was found, so nothing says what it is worth.")]
-    try:
-        comparison = compare([run.folder])
-    except InputError as problem:
+    if comparison is None:
         return [tag("p", f"Not compared: {problem}.", class_="note")]
-    parts = [_table(run, comparison)] if comparison.rows else [tag("p", NONE_FINISHED)]
+    parts = [_table(run, comparison, chance)] if comparison.rows else [tag("p", NONE_FINISHED)]
     if comparison.unfinished:
         parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
     said = [_rows(run, comparison), _equal_budget(run), _how_to_read(comparison), _cost(run)]
     return [*parts, *(tag("p", one, class_="faint") for one in said if one)]
 
 
-def _table(run: Run, comparison: Comparison) -> Html:
+def _table(run: Run, comparison: Comparison, chance: Chance | None) -> Html:
     colors = policy_colors(run)
     values = [value for row in comparison.rows for value in row.values.values()]
     bounds = (min(values), max(values))
@@ -47,7 +45,11 @@ def _table(run: Run, comparison: Comparison) -> Html:
         paired, verdict = ("", "") if difference is None else (comparison.paired(difference), difference.verdict)
         return row.policy, comparison.score(row), len(row.values), paired, verdict, strip
 
-    return table(head, map(line, comparison.rows), words=(0, 4, 5))
+    lines = [line(row) for row in comparison.rows]
+    if chance is not None and chance.is_near([row.mean for row in comparison.rows]):
+        guessing = f"{chance.accuracy:.{comparison.decimals}f}"
+        lines.append((f"chance, {chance.classes} classes", guessing, "", "", "", ""))
+    return table(head, lines, words=(0, 4, 5))
 
 
 def _rows(run: Run, comparison: Comparison) -> str:
@@ -67,7 +69,7 @@ def _equal_budget(run: Run) -> str:
     tested = first.figure("test_images")
     told = "" if tested is None else f" The network of the last epoch was measured on {tested:,.0f} test images."
     alike = "All settings but policy, genotype and seed are the same."
-    return f"Every network was trained for {epochs} epochs on {images} images.{told} {alike}"
+    return f"Every network was trained for {epochs} epoch{'s' * (epochs != 1)} on {images} images.{told} {alike}"
 
 
 def _how_to_read(comparison: Comparison) -> str:

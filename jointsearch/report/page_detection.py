@@ -4,19 +4,20 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from jointsearch.data.marked import masks_of
-from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.object_sets import ObjectSet
 from jointsearch.report.boxes_drawn import as_found, as_marked, draw
 from jointsearch.report.contact_sheet import evenly_spread
 from jointsearch.report.page_charts import Line, line_chart
 from jointsearch.report.page_history import policy_colors, policy_legend
 from jointsearch.report.page_html import DASH, Html, photographs, table, tag
-from jointsearch.report.page_run import Part, Run, load_data
+from jointsearch.report.page_run import Part, Run
+from jointsearch.report.pictures import Pictures
 from jointsearch.runs.run_folder import PREDICTIONS_FILE
 from search_spaces.errors import InputError
 from search_spaces.plain_json import shown_path
@@ -30,7 +31,7 @@ HOW_TO_READ = (
 )
 
 
-def detection_section(run: Run, dataset: Any) -> list[Html]:
+def detection_section(run: Run, pictures: Pictures) -> list[Html]:
     """Everything about detections; nothing where none were made."""
     parts = [part for part in run.trainings if part.setting("detector") is not None and part.result is not None]
     told = {part.name: predictions(part) for part in parts}
@@ -38,7 +39,7 @@ def detection_section(run: Run, dataset: Any) -> list[Html]:
         return []
     shown = [_figures(parts), tag("p", HOW_TO_READ, class_="faint"), *_classes(parts)]
     shown += _curves(run, parts, told)
-    return [*shown, *_pictures(parts, told, dataset)]
+    return [*shown, *_pictures(parts, told, pictures)]
 
 
 def predictions(part: Part) -> dict[str, Any]:
@@ -109,28 +110,30 @@ def _curves(run: Run, parts: Sequence[Part], told: dict[str, dict[str, Any]]) ->
         yield tag("div", *charts, class_="charts")
 
 
-def _pictures(parts: Sequence[Part], told: dict[str, dict[str, Any]], dataset: Any) -> Iterator[Html]:
+def _pictures(parts: Sequence[Part], told: dict[str, dict[str, Any]], pictures: Pictures) -> Iterator[Html]:
     yield tag("h3", "Pictures")
-    try:
-        loaded = dataset if isinstance(dataset, LoadedObjects) else load_data(parts[0], dataset)
-        images = loaded.splits(parts[0].seed).test
-    except InputError:
-        yield tag("p", "The test images were not found again: give dataset= and its settings to scripts/report.py.")
-        return
+    firsts = [*{part.group: part for part in reversed(parts)}.values()][::-1]
+    shown: list[Html] = []
+    for part in firsts:
+        found = told[part.name].get("detections", [])
+        drawn = pictures.detected(json.dumps(found).encode(), partial(_pairs, found))
+        if drawn is None:
+            yield tag("p", "The test images were not found again: give dataset= and its settings to scripts/report.py.")
+            return
+        pairs = [tag("figure", tag("figcaption", said), photographs(both, said), class_="pair") for said, both in drawn]
+        opened = {} if shown else {"open": ""}
+        shown.append(tag("details", tag("summary", f"{part.group}, seed {part.seed}"), *pairs, **opened))
     said = (
         f"Left: the labelled objects. Right: what the detector of the first seed gave a score of {LEAST_SCORE} or more."
     )
     yield tag("p", f"Some of the test images. {said}", class_="faint")
-    firsts = {part.group: part for part in reversed(parts)}
-    for place, part in enumerate(reversed(firsts.values())):
-        opened = {} if place else {"open": ""}
-        pairs = [*_pairs(part, told[part.name], images)]
-        yield tag("details", tag("summary", f"{part.group}, seed {part.seed}"), *pairs, **opened)
+    yield from shown
 
 
-def _pairs(part: Part, told: dict[str, Any], images: ObjectSet) -> Iterator[Html]:
+def _pairs(detections: Sequence[dict[str, Any]], images: ObjectSet) -> Iterator[tuple[str, torch.Tensor]]:
+    """Some of the test images as they are labelled and as they were detected, (2, 3, H, W) each, with a caption."""
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for one in told.get("detections", []):
+    for one in detections:
         if one["score"] >= LEAST_SCORE:
             found[one["image_id"]].append(one)
     for row in evenly_spread(len(images), PICTURES):
@@ -140,5 +143,4 @@ def _pairs(part: Part, told: dict[str, Any], images: ObjectSet) -> Iterator[Html
         masks = None if picture.annotation.outlines is None else masks_of(picture.annotation)
         marked = as_marked(picture.annotation, images.classes, masks)
         both = torch.stack([draw(pixels, marked), draw(pixels, as_found(found[row + 1], images.classes, size))])
-        said = f"{picture.annotation.file}: {len(marked.labels)} labelled, {len(found[row + 1])} detected"
-        yield tag("figure", tag("figcaption", said), photographs(both, said), class_="pair")
+        yield f"{picture.annotation.file}: {len(marked.labels)} labelled, {len(found[row + 1])} detected", both

@@ -1,8 +1,8 @@
 """What was found, in pictures: policies on images of the run's own data set, and cells."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,15 +11,16 @@ from torch.nn.functional import interpolate
 from jointsearch.report.contact_sheet import CELL, amount_text, heaviest, photo_images
 from jointsearch.report.genotype_drawing import SHARPNESS, genotype_drawing
 from jointsearch.report.page_html import Html, drawing, percent, photographs, tag
-from jointsearch.report.page_run import Part, Run, training_images
+from jointsearch.report.page_run import Part, Run
+from jointsearch.report.pictures import Pictures
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
 from search_spaces.augment.apply import apply_policy
-from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import load_policy_or_schedule
 
 ROWS = 8  # of a policy, its heaviest
+MOST_ALIKE = 2  # rows that begin with the same op
 LEGEND = (
     "The first row shows them unchanged. Each other row shows them under one sub-policy: its ops act one after the "
     "other, each with the chance p. Whether an op acts, and in which of two directions (± or either factor), is drawn "
@@ -36,13 +37,13 @@ class Finding:
     genotype: Genotype | None
 
 
-def gallery(run: Run, dataset: Any) -> list[Html]:
+def gallery(run: Run, pictures: Pictures) -> list[Html]:
     """Pictures of all that was found, of the first seed at once and of the others when they are opened."""
     findings = [finding for finding in _findings(run) if finding.policy or finding.genotype]
     said: list[str] = []
     images = torch.empty(0)
     if any(finding.policy for finding in findings):
-        images, where = _images(run, dataset)
+        images, where = _images(run, pictures)
         said = [where, LEGEND]
     shown = [tag("p", " ".join(said), class_="faint")] if said else []
     for place, finding in enumerate(findings):
@@ -51,14 +52,29 @@ def gallery(run: Run, dataset: Any) -> list[Html]:
     return shown
 
 
+def diverse(policy: Policy, rows: int) -> list[int]:
+    """The places of the heaviest sub-policies, at most two with the same first op as long as there are others."""
+    first = heaviest(policy, rows)
+    rest = sorted(set(range(len(policy.sub_policies))) - set(first), key=lambda n: -policy.sub_policies[n].weight)
+    counts: Counter[str] = Counter()
+    chosen: list[int] = []
+    alike: list[int] = []
+    for number in (*sorted(first, key=lambda n: -policy.sub_policies[n].weight), *rest):
+        ops = policy.sub_policies[number].ops
+        leading = ops[0].op if ops else ""
+        counts[leading] += 1
+        (chosen if counts[leading] <= MOST_ALIKE else alike).append(number)
+    return sorted([*chosen, *alike][:rows])
+
+
 def _findings(run: Run) -> Iterator[Finding]:
     for part in run.searches:
         # Cells alone are searched under a policy that was there before.
         policy = _policy(part) if part.finds_policy else None
-        yield Finding(f"{part.outcome}, seed {part.seed}", policy, _genotype(part))
+        yield Finding(f"{part.outcome} found on {run.data_name} by seed {part.seed}", policy, _genotype(part))
     if not run.searches:
         for part in {part.group: part for part in reversed(run.trainings)}.values():
-            yield Finding(f"{part.group}, seed {part.seed}", _policy(part), _genotype(part))
+            yield Finding(f"Policy of the row {part.group}, seed {part.seed}", _policy(part), _genotype(part))
 
 
 def _policy(part: Part) -> Policy | None:
@@ -76,40 +92,36 @@ def _genotype(part: Part) -> Genotype | None:
     return Genotype.load(path) if path.is_file() else None
 
 
-def _images(run: Run, dataset: Any) -> tuple[Tensor, str]:
-    name = run.first.setting("dataset", "name")
-    if dataset is not None:
-        return training_images(run.first, dataset), f"The pictures are of training images of {name}."
-    try:
-        return training_images(run.first), f"The pictures are of training images of {name}."
-    except InputError:
-        # Why is not said: the reason may name folders, and a page that is shown around should not.
-        return photo_images(), (
-            f"The pictures are of two photos of scikit-learn, because the images of {name} were not found again: "
-            "scripts/report.py takes them with dataset= and its settings, as in dataset=folder dataset.path=FOLDER."
-        )
+def _images(run: Run, pictures: Pictures) -> tuple[Tensor, str]:
+    if (images := pictures.training()) is not None:
+        return images, f"The pictures are of training images of {run.data_name}."
+    # Why is not said: the reason may name folders, and a page that is shown around should not.
+    return photo_images(), (
+        f"The pictures are of two photos of scikit-learn, because the images of {run.data_name} were not found again: "
+        "scripts/report.py takes them with dataset= and its settings, as in dataset=folder dataset.path=FOLDER."
+    )
 
 
 def _pictures(finding: Finding, images: Tensor) -> Iterator[Html]:
     if finding.policy is not None:
         yield from _sheet(finding.policy, images)
     if finding.genotype is not None:
-        yield drawing(
-            genotype_drawing(finding.genotype), f"The normal and the reduction cell of {finding.name}", SHARPNESS
-        )
+        named = replace(finding.genotype, name="The cells")
+        yield drawing(genotype_drawing(named), f"The normal and the reduction cell of {finding.name}", SHARPNESS)
         yield tag("pre", finding.genotype.to_darts(), tabindex=0)
 
 
 def _sheet(policy: Policy, images: Tensor) -> Iterator[Html]:
-    """The images as they are, then under each of the heaviest sub-policies."""
+    """The images as they are, then under some of the heaviest sub-policies."""
     noise = torch.Generator().manual_seed(0)
-    rows = heaviest(policy, ROWS)
+    rows = diverse(policy, ROWS)
     total = sum(sub_policy.weight for sub_policy in policy.sub_policies)
     count = len(policy.sub_policies)
-    said = f"{count} sub-policies" + (f", {len(rows)} of the likeliest" if count > len(rows) else "")
-    yield _row(
-        [tag("b", policy.name), said, tag("span", "unchanged images", class_="faint")], images, "images as they are"
+    said = f"{count} sub-policies" + (
+        f"; here {len(rows)} of the likeliest, at most {MOST_ALIKE} that begin with one op" if count > len(rows) else ""
     )
+    yield tag("p", said, class_="faint")
+    yield _row([tag("b", "unchanged images")], images, "images as they are")
     for number in rows:
         sub_policy = policy.sub_policies[number]
         changed = apply_policy(Policy((SubPolicy(sub_policy.ops),)), images, noise)  # (M, C, H, W)

@@ -1,12 +1,12 @@
-"""How searches and trainings went, epoch by epoch: a small chart for every figure they recorded."""
+"""How trainings went, epoch by epoch: a small chart for every figure they recorded."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jointsearch.report.metric_facts import MetricFacts
+from jointsearch.report.movement import SHARE
 from jointsearch.report.page_charts import COLORS, Line, line_chart
-from jointsearch.report.page_html import Html, capitalized, percent, tag
+from jointsearch.report.page_html import Html, capitalized, tag
 from jointsearch.report.page_run import Part, Run, number
 
 # In the order in which they are shown, after the metric; others follow under their own names.
@@ -14,43 +14,21 @@ FIGURES = {
     "validation_loss": "Validation loss",
     "train_loss": "Training loss",
     "effective_sub_policies": "Sub-policies in use, exp(entropy)",
+    "effective_ops": "Ops in use, exp(entropy)",
     "idle_share": "Share of images left as they are",
     "effective_candidates": "Candidates in use, exp(entropy)",
     "normal_skips": "Skip connections in the normal cell",
     "visits_mean": "Tries of a sub-policy, mean",
     "visits_least": "Tries of the least tried sub-policy",
 }
-SHARE = "share/"  # of the images on which an op acts
-SELECTED = "A dot marks the selected epoch. The number beside a title is the mean over seeds in that epoch."
-
-
-def search_history(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
-    """The charts of one step of a search, a curve for each seed."""
-    colors = {part.folder: place for place, part in enumerate(parts)}
-    figures = _figures(parts, metric)
-    shares = sorted((name for name in figures if name.startswith(SHARE)), key=lambda name: -_mean(name, parts))
-    charts = [
-        _chart(name, title, parts, colors, f"{_mean(name, parts):.3g}")
-        for name, title in figures.items()
-        if name not in shares
-    ]
-    if not charts:
-        return []
-    keys = {f"seed {part.seed}": colors[part.folder] for part in parts}
-    shown = [policy_legend(keys, SELECTED), tag("div", *charts, class_="charts")]
-    if shares:
-        highest = max(value for part in parts for name in shares for _, value in _points(part, name))
-        small = [_chart(name, figures[name], parts, colors, percent(_mean(name, parts)), highest) for name in shares]
-        shown += [tag("h3", "Share of images on which an op acts"), tag("div", *small, class_="charts small")]
-    return shown
 
 
 def training_history(run: Run) -> list[Html]:
     """The charts of all trainings, a curve for each, colored by policy."""
     colors = policy_colors(run)
     by_folder = {part.folder: colors[part.group] for part in run.trainings}
-    figures = _figures(run.trainings, run.metric)
-    charts = [_chart(name, title, run.trainings, by_folder) for name, title in figures.items()]
+    figures = figure_titles(run.trainings, run.metric)
+    charts = [chart(name, title, run.trainings, by_folder) for name, title in figures.items()]
     return [policy_legend(colors, "One curve for each seed."), tag("div", *charts, class_="charts")] if charts else []
 
 
@@ -59,12 +37,18 @@ def policy_colors(run: Run) -> dict[str, int]:
     return {name: place for place, name in enumerate(dict.fromkeys(part.group for part in run.trainings))}
 
 
-def _figures(parts: Sequence[Part], metric: MetricFacts) -> dict[str, str]:
+def policy_legend(colors: Mapping[str, int], said: str = "") -> Html:
+    """Which color is whose."""
+    keys = [tag("span", name, class_=f"key c{color % COLORS}") for name, color in colors.items()]
+    return tag("p", *keys, said, class_="legend")
+
+
+def figure_titles(parts: Sequence[Part], metric: MetricFacts) -> dict[str, str]:
     """What the records hold numbers of in more than one epoch, in the order in which it is shown, with its title."""
     first = {metric.validation: capitalized(metric.title(metric.validation))}
     known = first | FIGURES | first
     found = dict.fromkeys(name for part in parts for record in part.epochs for name in record)
-    several = [name for name in found if len({epoch for part in parts for epoch, _ in _points(part, name)}) > 1]
+    several = [name for name in found if len({epoch for part in parts for epoch, _ in points(part, name)}) > 1]
     own = {
         name: name.removeprefix(SHARE) if name.startswith(SHARE) else capitalized(name.replace("_", " "))
         for name in several
@@ -73,36 +57,19 @@ def _figures(parts: Sequence[Part], metric: MetricFacts) -> dict[str, str]:
     return {name: title for name, title in known.items() if name in several} | own
 
 
-def _chart(
-    name: str,
-    title: str,
-    parts: Sequence[Part],
-    colors: Mapping[Path, int],
-    said: str = "",
-    highest: float | None = None,
-) -> Html:
-    lines = [Line(_points(part, name), colors[part.folder], _selected_epoch(part)) for part in parts]
-    chart = line_chart([line for line in lines if line.points], f"{title} over epochs", highest)
-    return tag("figure", tag("figcaption", tag("b", title), tag("span", said)), chart)
+def chart(name: str, title: str, parts: Sequence[Part], colors: Mapping[Path, int], said: str = "") -> Html:
+    """A figure over epochs, a curve for each part."""
+    lines = [Line(points(part, name), colors[part.folder], selected_epoch(part)) for part in parts]
+    drawn = line_chart([line for line in lines if line.points], f"{title} over epochs")
+    return tag("figure", tag("figcaption", tag("b", title), tag("span", said)), drawn)
 
 
-def _selected_epoch(part: Part) -> float | None:
+def selected_epoch(part: Part) -> float | None:
+    """The epoch that was kept of a search."""
     return part.selected["epoch"] if "search" in part.settings and part.result is not None else None
 
 
-def _points(part: Part, name: str) -> tuple[tuple[float, float], ...]:
+def points(part: Part, name: str) -> tuple[tuple[float, float], ...]:
     """A figure over epochs; what is no number there, as a loss that diverged, is left out."""
     found = ((record["epoch"], number(record.get(name))) for record in part.epochs)
     return tuple((epoch, value) for epoch, value in found if value is not None)
-
-
-def _mean(name: str, parts: Sequence[Part]) -> float:
-    """Of all parts that have the figure, in the selected epoch, else in the last that has it."""
-    curves = [(_points(part, name), number(part.selected.get(name))) for part in parts]
-    return statistics.fmean(points[-1][1] if selected is None else selected for points, selected in curves if points)
-
-
-def policy_legend(colors: Mapping[str, int], said: str = "") -> Html:
-    """Which color is whose."""
-    keys = [tag("span", name, class_=f"key c{color % COLORS}") for name, color in colors.items()]
-    return tag("p", *keys, said, class_="legend")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 EMPTY_ELEMENTS = ("meta", "link", "img")
 DASH = "-"
+LARGEST_PNG = 64  # pixels of a side; larger photographs take a fifth as JPEG
+JPEG_QUALITY = 90
 
 
 class Html(str):
@@ -78,15 +80,16 @@ def drawing(figure: "Figure", description: str, sharpness: int) -> Html:
 def photographs(images: Tensor, description: str) -> Html:
     """Images (M, 3 or 1, H, W) uint8 beside each other."""
     shown = []
+    kind = "png" if max(images.shape[-2:]) <= LARGEST_PNG else "jpeg"
     for image in images.permute(0, 2, 3, 1).squeeze(-1).cpu().numpy():  # (H, W, 3), or (H, W) for gray
         file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        shown.append(tag("img", src=_inside(file), alt="", width=image.shape[1], height=image.shape[0]))
+        Image.fromarray(image).save(file, kind, quality=JPEG_QUALITY)
+        shown.append(tag("img", src=_inside(file, kind), alt="", width=image.shape[1], height=image.shape[0]))
     return tag("div", *shown, role="img", aria_label=description, class_="photographs")
 
 
-def _inside(file: io.BytesIO) -> str:
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _inside(file: io.BytesIO, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def percent(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """What lies in a run folder, as values: its searches and its trainings, finished or not."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,13 @@ class Run:
         return MetricFacts(others[0].removeprefix(VALIDATION)) if alone else ACCURACY
 
     @property
+    def data_name(self) -> str:
+        """What it was made on, in a title: the name of a folder of photos or of an archive, else of the data set."""
+        place = self.first.setting("dataset", "path")
+        name = str(self.first.setting("dataset", "name"))
+        return re.sub(r"\.(tar|zip|tgz|tar\.gz)$", "", place) or name if isinstance(place, str) and place else name
+
+    @property
     def first(self) -> Part:
         """The part that is asked for what all have in common."""
         return self.parts[0]
@@ -139,12 +147,8 @@ def number(value: Any) -> float | None:
 
 
 def training_images(part: Part, dataset: Any = None) -> Tensor:
-    """Some of the images (M, C, H, W) that trained the weights of a part; InputError if they are not found again.
-
-    A run keeps the name of a file or folder and not its place, so it is not looked for: `dataset` says where it lies,
-    or holds its images.
-    """
-    loaded: Any = dataset if isinstance(dataset, Loaded | LoadedObjects) else load_data(part, dataset)
+    """Some of the images (M, C, H, W) that trained the weights of a part; InputError if they are not found again."""
+    loaded = load_data(part, dataset)
     if "search" in part.settings:
         train = loaded.search_splits(part.seed, part.setting("search", "images")).train
     else:
@@ -163,7 +167,12 @@ def training_images(part: Part, dataset: Any = None) -> Tensor:
 
 
 def load_data(part: Part, dataset: Any) -> Any:
-    """The data set of a part, from settings that say where it lies, or from what it recorded."""
+    """The data set of a part: read already, or from settings that say where it lies, or from what it recorded.
+
+    A run keeps the name of a file or folder and not its place, so it is not looked for.
+    """
+    if isinstance(dataset, Loaded | LoadedObjects):
+        return dataset
     settings = dataset or _recorded_dataset(part.setting("dataset"))
     if dataset is None and getattr(settings, "path", None) is not None:
         raise InputError(f"the run does not say where its {settings.name} lies; give dataset= and dataset.path")
