@@ -26,7 +26,8 @@ def comparison_section(run: Run, comparison: Comparison | None, problem: str, ch
     parts = [_table(run, comparison, chance)] if comparison.rows else [tag("p", NONE_FINISHED)]
     if comparison.unfinished:
         parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
-    said = [_rows(run, comparison), _equal_budget(run), _how_to_read(comparison), _cost(run)]
+    noted = " ".join((*comparison.lacking, *comparison.notes))
+    said = [_rows(run, comparison), _equal_budget(run), _how_to_read(comparison), noted, _cost(run)]
     return [*parts, *(tag("p", one, class_="faint") for one in said if one)]
 
 

@@ -11,7 +11,8 @@ from jointsearch.report.page_charts import COLORS, drawing_of, nice_ticks, tick_
 from jointsearch.report.page_history import policy_colors
 from jointsearch.report.page_html import Html, tag
 from jointsearch.report.page_run import Run
-from jointsearch.report.page_verdict import FOUND, MARK
+from jointsearch.report.page_verdict import MARK
+from jointsearch.report.trainings_found import FOUND
 
 # Lengths in units of the drawing, about a pixel. Names stand in a column of their own, so that none overlap.
 WIDTH, HEIGHT, LEFT, NAMES_AT, TOP, BOTTOM, LINE = 410, 250, 44, 258, 22, 40, 15

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from jointsearch.report.chance import Chance
 from jointsearch.report.comparison import Comparison, Row
-from jointsearch.report.difference import FEWEST_SEEDS, Difference
+from jointsearch.report.difference import FEWEST_SEEDS, NO_DIFFERENCE, Difference
 from jointsearch.report.movement import still
 from jointsearch.report.page_html import capitalized
 from jointsearch.report.page_run import Run
+from jointsearch.report.trainings_found import FOUND
 
-FOUND, NONE, MARK = "found", "none", "@"
+NONE, MARK = "none", "@"
 RANDOM_CELLS = f"{MARK}random"
 NAMES = {
     NONE: "training without a policy",
@@ -71,7 +72,7 @@ def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Compari
             continue
         if not difference.is_claim:
             few.append(f"{_amount(difference.mean, comparison, signed=True)} to {name}")
-        elif difference.verdict == "no difference found":
+        elif difference.verdict == NO_DIFFERENCE:
             parts.append(
                 f"no difference to {name} was found ({_amount(difference.mean, comparison, signed=True)}, 95% interval "
                 f"{_interval(difference, comparison)}, {difference.seeds} seeds)"
@@ -97,7 +98,7 @@ def _of_all(comparison: Comparison) -> list[str]:
         return [f"One row was trained: {row.policy}, {comparison.title} {comparison.score(row)}{_seeds(row)}."]
     if not comparison.differences:
         return [comparison.without_baseline]
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference found": [], "no claim": []}
+    groups: dict[str, list[str]] = {"better": [], "worse": [], NO_DIFFERENCE: [], "no claim": []}
     for row in comparison.rows:
         if (difference := comparison.difference(row)) is not None:
             kind = difference.verdict if difference.is_claim else "no claim"
@@ -107,8 +108,8 @@ def _of_all(comparison: Comparison) -> list[str]:
     if groups["better"] or groups["worse"]:
         claims = [f"{kind} than {base}: {_few(groups[kind])}" for kind in ("better", "worse") if groups[kind]]
         said.append(f"{capitalized('; '.join(claims))}.")
-    if groups["no difference found"]:
-        said.append(f"No difference to {base} was found for {_few(groups['no difference found'])}.")
+    if groups[NO_DIFFERENCE]:
+        said.append(f"No difference to {base} was found for {_few(groups[NO_DIFFERENCE])}.")
     if groups["no claim"]:
         said.append(f"No claim about {_few(groups['no claim'])}: {FEWEST_SEEDS} seeds are needed.")
     told = f"Differences are in {_unit(comparison)}, with their 95% intervals. " if _unit(comparison) else ""
@@ -140,7 +141,7 @@ def _amount(value: float, comparison: Comparison, signed: bool = False) -> str:
 def _interval(difference: Difference, comparison: Comparison) -> str:
     """Of a claim by how much it is better or worse, which is positive; of none from below to above zero."""
     half = difference.half_width or 0.0
-    mean = difference.mean if difference.verdict == "no difference found" else abs(difference.mean)
+    mean = difference.mean if difference.verdict == NO_DIFFERENCE else abs(difference.mean)
     decimals = 1 if comparison.metric.unit == "%" else comparison.decimals
     return " to ".join(f"{round(end, decimals) + 0.0:.{decimals}f}" for end in (mean - half, mean + half))
 
