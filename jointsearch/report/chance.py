@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jointsearch.networks.trained import NETWORK_FILE
+from jointsearch.networks.weights import MODEL_FILE
 from jointsearch.report.comparison import Comparison
 from jointsearch.report.metric_facts import ACCURACY
 from jointsearch.report.page_run import Run
@@ -53,7 +53,7 @@ def chance_of(run: Run) -> Chance | None:
     if run.metric != ACCURACY:
         return None
     for part in run.trainings:
-        path, images = part.folder / NETWORK_FILE, part.figure("test_images")
+        path, images = part.folder / MODEL_FILE, part.figure("test_images")
         if part.result is None or part.setting("detector") is not None or images is None or not path.is_file():
             continue
         try:
