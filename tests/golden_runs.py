@@ -24,6 +24,7 @@ OLDER = {
     "searcher.stabilize.reward_scale=loss": "searcher.reward_scale=loss",
     "searcher.stabilize.draws_per_validation=2": "searcher.draws_per_validation=2",
     "searcher.stabilize.entropy_bonus=0.01": "searcher.entropy_bonus=0.01",
+    "searcher.stabilize.validation_batches=2": "searcher.validation_batches=2",
     "searcher.rewards.epsilon=0": "searcher.through_step=jvp",
     "preset=joint_trivialaugment": "preset=default",
     "cells.layers=3": "cells.layers=3 cells.auxiliary=false",
@@ -57,7 +58,7 @@ RUNS = {
     "gradients_levers": ("joint_search", [
         *GRADIENTS, "estimator=reinforce", "searcher.stabilize.reward_scale=loss",
         "searcher.stabilize.draws_per_validation=2",
-        "searcher.validation_batches=2", "searcher.stabilize.entropy_bonus=0.01",
+        "searcher.stabilize.validation_batches=2", "searcher.stabilize.entropy_bonus=0.01",
     ]),
     "shuffled": ("joint_search", [
         "search=policy", "searcher=shuffled_reward", "policy_space=trivialaugment", "estimator=reinforce", *POLICY,

@@ -44,7 +44,7 @@ MEASURED = Measured(ops=SPACE.ops)
 POLICIES: dict[str, Any] = {
     "gradients": REINFORCE,
     # Its surrogates learn by Adam from rewards that are nearly rounding, and soon go ways of their own.
-    "relax": differentiable(stabilize=Stabilize(draws_per_validation=2), validation_batches=2, learning_rate=1e-3),
+    "relax": differentiable(stabilize=Stabilize(draws_per_validation=2, validation_batches=2), learning_rate=1e-3),
     "gumbel": differentiable(estimator=GumbelSettings()),
     "shuffled": differentiable(estimator=ReinforceSettings(), shuffled=True),
     "table": Table(MEASURED, every=1),

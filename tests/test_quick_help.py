@@ -19,7 +19,7 @@ from tests.test_scripts import settings_of
 COMBINED = [
     ("joint_search", "search=policy searcher=differentiable estimator=gumbel network=resnet18"),
     ("joint_search", "search=policy searcher=trials dataset=folder dataset.path=photos/mine"),
-    ("joint_search", "search=separate dataset=shapes searcher.validation_batches=3 seeds=[4,5]"),
+    ("joint_search", "search=separate dataset=shapes searcher.stabilize.validation_batches=3 seeds=[4,5]"),
     ("joint_search", "dataset=folder dataset.standard.cutout=8 recipe.warmup.epochs=3"),
     ("retrain", "recipe=full recipe.mixing.cutmix=1.0 controls=[none] dataset.reduced=100 network=null"),
     ("detect", "detector=mask_rcnn dataset=coco dataset.path=coco2017"),

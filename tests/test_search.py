@@ -24,6 +24,7 @@ from jointsearch.protocols import Context, Found, Moment, Needs, SearcherSetting
 from jointsearch.runs.track import read_metrics
 from jointsearch.searchers.differentiable import CellsOnly, DifferentiableSearcher
 from jointsearch.searchers.random import RandomSearch
+from jointsearch.searchers.rewards import Stabilize
 from jointsearch.searchers.spaces import Measured
 from jointsearch.searchers.table import Table, Trials
 from jointsearch.study import prepare, run_study
@@ -105,7 +106,7 @@ def test_over_an_epoch_every_training_and_every_validation_image_is_seen(
 ) -> None:
     seen = steps_of(monkeypatch)
     recipe = replace(QUICK, epochs=2, batch_size=40)
-    run_searches(search_study(differentiable(validation_batches=batches), recipe), tmp_path)
+    run_searches(search_study(differentiable(stabilize=Stabilize(validation_batches=batches)), recipe), tmp_path)
     assert len(seen) == 14
     for epoch in (seen[:7], seen[7:]):  # 250 images of each half
         assert sorted(torch.cat([train.index for train, _, _ in epoch]).tolist()) == list(range(250))
@@ -193,7 +194,7 @@ MEASURED = Measured(ops=SPACE.ops)
     [
         (Trials(MEASURED, measurements=2, trial_steps=2, validation_batches=2), 2),
         (Table(MEASURED, every=3, from_epoch=1, validation_batches=2), 3),  # of the last eight steps
-        (differentiable(from_epoch=2, validation_batches=2), 4),
+        (differentiable(from_epoch=2, stabilize=Stabilize(validation_batches=2)), 4),
     ],
 )
 def test_validation_images_are_read_for_the_steps_that_look_at_them(

@@ -32,7 +32,7 @@ FEWER = replace(DIGITS, reduced=300)
 STUDIES = {
     # Surrogates and their optimizer, shuffling, several draws and validation batches; 12 steps.
     "policy": search_study(
-        differentiable(stabilize=Stabilize(draws_per_validation=2), validation_batches=2, shuffled=True),
+        differentiable(stabilize=Stabilize(draws_per_validation=2, validation_batches=2), shuffled=True),
         replace(QUICK, epochs=EPOCHS),
         dataset=FEWER,
     ),

@@ -164,7 +164,7 @@ BATCH, MIDDLE = 16, 24
         ({"magnitude_gradient": "none"}, "relax_joint"),
         ({"stabilize": Stabilize(draws_per_validation=3)}, "leave_one_out"),
         ({"stabilize": Stabilize(draws_per_validation=2), "magnitude_gradient": "none"}, "ema"),
-        ({"validation_batches": 3}, "relax"),
+        ({"stabilize": Stabilize(validation_batches=3)}, "relax"),
         ({"from_epoch": 1}, "leave_one_out"),
         ({"magnitude_gradient": "none"}, "gumbel"),
         ({"rewards": Rewards(epsilon=0.0)}, "leave_one_out"),

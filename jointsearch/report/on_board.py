@@ -9,6 +9,8 @@ from jointsearch.report.comparison import Comparison, compare
 from jointsearch.report.contact_sheet import photo_images, write_contact_sheet
 from jointsearch.report.genotype_drawing import write_genotype_drawing
 from jointsearch.report.page_run import Part, Run, read_run, seconds, training_images
+from jointsearch.report.trainings_found import FOUND
+from jointsearch.report.verdict import verdict_sentence
 from jointsearch.runs.boards import Board
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
 from search_spaces.errors import InputError
@@ -16,7 +18,6 @@ from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from search_spaces.schedule import load_policy_or_schedule
 
-FOUND = "found"  # the row that was trained with what a search found
 SUMMARY_FILES = ("report.html", "summary.md", "summary.json")
 ROWS = 8  # of a policy, in its picture
 
@@ -58,7 +59,7 @@ def summary_of(run: Run) -> dict[str, Any]:
 def _scores(folder: Path) -> dict[str, Any]:
     """Mean and spread of each row; the finding beside every other row, or all rows beside the one without a method."""
     comparison = compare([folder])
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"verdict": verdict_sentence(comparison)}
     for row in comparison.rows:
         told |= {f"{row.policy}/mean": row.mean, f"{row.policy}/seeds": len(row.values)}
         told |= {} if row.spread is None else {f"{row.policy}/spread": row.spread}

@@ -52,9 +52,6 @@ class Differentiable:
         "no", "no", "paper", "code", help="paper: as in DADA's paper; code: also one fixed validation batch"
     )
     shuffled: bool = setting(False, help="the control: rewards are permuted among the images of a batch")
-    validation_batches: int = bounded(
-        1, 1, 1000, help="number of batches that are averaged into one validation gradient"
-    )
     from_epoch: int = bounded(0, 0, 100_000, help="epochs under the starting policy before the policy learns")
     stabilize: Stabilize | None = setting(
         None, help="options against noisy rewards, as in searcher.stabilize.reward_scale=rank"
@@ -148,9 +145,8 @@ class DifferentiableSearcher:
         self.settings = settings or Differentiable()
         begins = [] if policy is None else [self.settings.from_epoch]
         begins += [] if self.cells is None else [self.cells.settings.from_epoch]
-        self.needs = Needs(
-            self.settings.validation_batches, min(begins), max(begins), fixed=self.settings.published == "code"
-        )
+        batches = self.settings.stabilizers.validation_batches
+        self.needs = Needs(batches, min(begins), max(begins), fixed=self.settings.published == "code")
         self.last_validation: tuple[Tensor, Tensor] | None = None  # for the monitor
 
     def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:

@@ -37,6 +37,7 @@ class Stabilize:
     )
     entropy_bonus: float = bounded(0.0, 0.0, 1000.0, help="pulls the shares of sub-policies towards the start's")
     reward_scale: str = choice("none", "none", "loss", "rank", help="divide by each image's loss, or take ranks")
+    validation_batches: int = bounded(1, 1, 1000, help="batches that are averaged into one validation gradient")
     draws_per_validation: int = bounded(1, 1, 1000, help="draws of a batch for each validation gradient")
 
     def __post_init__(self) -> None:
