@@ -52,11 +52,11 @@ def together() -> Iterator[None]:
     dist.init_process_group(backend, store=store, rank=place, world_size=count, timeout=PATIENCE)
     joined = _GROUP.set(Group(place, count, store))
     try:
-        largest(0)  # until all are connected none may leave, as one that refuses a setting at once does
+        wait_for_all()  # until all are connected none may leave, as one that refuses a setting at once does
         yield
         # Nor may one leave while another still reads what it sent.
         if not (store.check([FAILED]) or store.check([TOLD])):
-            largest(0)
+            wait_for_all()
     finally:
         _GROUP.reset(joined)
         if dist.is_initialized():
@@ -154,12 +154,17 @@ def as_in_first(tensors: Sequence[Tensor]) -> None:
 
 
 def largest(*numbers: int) -> list[int]:
-    """Of each number the largest that any process has. Nobody goes on before all have asked."""
+    """Of each number the largest that any process has."""
     if processes() == 1:
         return list(numbers)
     agreed = torch.tensor(numbers)
     dist.all_reduce(agreed, dist.ReduceOp.MAX)
     return agreed.tolist()
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    largest(0)
 
 
 def from_first(work: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """Two processes of torchrun do the work of one: what equals one process, what is equal between them, and who writes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.torchrun_bench import DIGITS, SEARCHES, WORKS, Came, read, searched
 
 START = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 PATIENCE = 300  # seconds that a run may take on a busy machine; none should take a tenth of it
+SCRIPTS = REPOSITORY / "scripts"
 QUICK = ["controls=[]", "seeds=[0]", "network=tiny_cnn", "dataset=digits", "device=cpu", "recipe.batch_size=64"]
 
 
@@ -151,7 +153,7 @@ def test_parts_are_neighbours_that_make_up_the_batch_and_weigh_as_much_as_they_h
 
 
 def test_a_mistake_in_the_settings_is_told_once_and_ends_both(tmp_path: Path) -> None:
-    done = start(tmp_path, str(REPOSITORY / "scripts" / "retrain.py"), *QUICK, "recipe.epochs=many")
+    done = start(tmp_path, str(SCRIPTS / "retrain.py"), *QUICK, "recipe.epochs=many")
     _, said = done.communicate(timeout=PATIENCE)
     assert done.returncode
     assert [line for line in said.splitlines() if line.startswith("error: ")] == [
@@ -163,7 +165,7 @@ def test_a_mistake_in_the_settings_is_told_once_and_ends_both(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_ctrl_c_of_torchrun_saves_and_the_same_command_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    words = [str(REPOSITORY / "scripts" / "retrain.py"), "policy=trivialaugment", *QUICK, "recipe.epochs=40"]
+    words = [str(SCRIPTS / "retrain.py"), "policy=trivialaugment", *QUICK, "recipe.epochs=40"]
     _, said = start(tmp_path, *words).communicate(timeout=PATIENCE)  # the first process alone names the folder
     [undisturbed] = (tmp_path / "runs" / "retrain").glob("*/*/trivialaugment/seed0")
     assert (undisturbed / "result.json").is_file(), said
@@ -184,18 +186,22 @@ def test_ctrl_c_of_torchrun_saves_and_the_same_command_ends_as_if_undisturbed(tm
 
 
 @pytest.mark.slow
-def test_a_study_and_a_detector_run_in_two_processes_and_other_commands_refuse(tmp_path: Path) -> None:
-    scripts = REPOSITORY / "scripts"
+def test_a_study_in_two_processes_prints_and_reports_once_and_compare_refuses_two(tmp_path: Path) -> None:
     small = ["supernet.space=small", "supernet.channels=4", "supernet.layers=3", "cells.channels=4", "cells.layers=3"]
     epochs = ["search_recipe.epochs=1", "recipe.epochs=1", "recipe.auxiliary_weight=0"]
-    words = [*QUICK[:2], *QUICK[3:5], *small, *epochs, "run=joint"]
-    printed, said = start(tmp_path, str(scripts / "joint_search.py"), *words).communicate(timeout=PATIENCE)
+    words = ["controls=[]", "seeds=[0]", "dataset=digits", "device=cpu", *small, *epochs, "run=joint"]
+    printed, said = start(tmp_path, str(SCRIPTS / "joint_search.py"), *words).communicate(timeout=PATIENCE)
     assert printed.count("On one page, with pictures: joint/report.html") == 1, said
     assert (tmp_path / "joint" / "report.html").is_file()
-    detect = ["dataset=shapes", "dataset.train=40", "dataset.test=20", "dataset.validation=10", "seeds=[0]"]
-    printed, said = start(
-        tmp_path, str(scripts / "detect.py"), *detect, "recipe.epochs=1", "device=cpu", "run=detect"
-    ).communicate(timeout=PATIENCE)
-    assert printed.count("On one page, with pictures: detect/report.html") == 1, said
-    _, said = start(tmp_path, str(scripts / "compare.py"), "joint").communicate(timeout=PATIENCE)
+    _, said = start(tmp_path, str(SCRIPTS / "compare.py"), "joint").communicate(timeout=PATIENCE)
     assert said.count("error: compare does its work in one process; start it without torchrun") == 1
+
+
+@pytest.mark.slow
+def test_a_detector_is_trained_in_two_processes(tmp_path: Path) -> None:
+    words = ["dataset=shapes", "dataset.reduced=16", "network=tiny_cnn", "recipe.batch_size=8", "recipe.epochs=1"]
+    words += ["seeds=[0]", "device=cpu", "run=detect"]
+    printed, said = start(tmp_path, str(SCRIPTS / "detect.py"), *words).communicate(timeout=PATIENCE)
+    assert printed.count("On one page, with pictures: detect/report.html") == 1, said
+    result = json.loads((tmp_path / "detect" / "scratch" / "seed0" / "result.json").read_text())
+    assert result["metric"]["name"] == "AP"

@@ -32,8 +32,8 @@ HELP = {"-h", "--help"}
 
 def carry_out(name: str, command: "Command", arguments: Sequence[str]) -> int:
     """The exit code of a command with these words."""
-    logging.basicConfig(format="%(message)s")
     with together(), contextlib.nullcontext() if is_first() else contextlib.redirect_stdout(io.StringIO()):
+        logging.basicConfig(format="%(message)s", level=logging.WARNING if is_first() else logging.CRITICAL)
         return _carried_out(name, command, arguments)
 
 

@@ -80,7 +80,7 @@ def main(given: Settings) -> None:
             print(f"Odd in the annotations: {len(odd)}, as {odd[0]}; scripts/check_data.py lists them")
         long = "; recipe.epochs= makes it shorter" if seconds > LONG_SECONDS else ""
         print(f"Expected: {duration(seconds)}, by the second step of the network{long}", flush=True)
-        keep_words(folder)
+        from_first(lambda: keep_words(folder))
 
     options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
     config = as_plain(given) | {"dataset": plain_dataset(given.dataset)}

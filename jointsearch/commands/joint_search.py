@@ -43,7 +43,7 @@ def main(given: Settings) -> None:
     folder = from_first(lambda: given.run or new_folder("search"))
     prepared = prepare(study, folder, show_progress=True)
     announce(prepared)
-    keep_words(folder)
+    from_first(lambda: keep_words(folder))
     result = run_study(prepared, say=lambda text: print(text, flush=True))
     if study.retrain:
         print(f"Written to {folder}/summary.md; each search and training has its own folder.")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
-from jointsearch.distributed import first_before_others, from_first
+from jointsearch.distributed import first_before_others, from_first, wait_for_all
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import SMALL, Recipe
@@ -202,6 +202,7 @@ def run_grid(
             plan = grid.plan(policy, seed, Path(folder), options)
             splits = loaded.splits(seed)
             other = twin(plan, splits, made)
+            wait_for_all()  # it looks into the folder, which the first process now writes into
             plan = replace(plan, place=course.next(other is not None or (plan.folder / RESULT_FILE).is_file()))
             result = retrain(plan, splits) if other is None else _repeated(plan, splits, other)
             made += [plan] if other is None else []

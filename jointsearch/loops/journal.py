@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jointsearch.data.sets import DataSplits
-from jointsearch.distributed import from_first, largest, of_each, place
+from jointsearch.distributed import from_first, is_first, largest, of_each, place
 from jointsearch.loops.plan import Plan, check_identity, write_identity
 from jointsearch.protocols import State
 from jointsearch.randomness import own_global_randomness
@@ -52,7 +52,7 @@ class Journal:
 
     def __init__(self, plan: Plan, tracker: Tracker | NoTracker, stop: StopSignal, state: State | None) -> None:
         self.plan, self.tracker, self.stop = plan, tracker, stop
-        stop.answer = self.answer
+        stop.answer = self.answer if is_first() else None
         self.state = state  # of the training that is resumed; None for a new one
         self.generators = {
             name: torch.Generator().manual_seed(plan.seed * 2 + place) for place, name in enumerate(("order", "noise"))
@@ -104,8 +104,9 @@ class Journal:
 
     def break_off(self) -> None:
         """In the middle of a step, end if a signal came; what was done since the last save is done again."""
-        if self.stop.received is not None:
-            raise Interrupted(self.stop.received, "a measurement was left undone, the state before it is saved")
+        (self.signal,) = largest(self.stop.received or 0)
+        if self.signal:
+            raise Interrupted(self.signal, "a measurement was left undone, the state before it is saved")
 
     def give_way(self) -> None:
         """End here if a signal had come when it was last asked what is due; the state has been saved."""
