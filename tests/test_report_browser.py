@@ -29,7 +29,7 @@ def write_whole_run(folder: Path) -> Path:
     predictions = {"classes": classes, "labels": labels, "predicted": predicted, "confidence": confidence}
     for seed in (0, 1):
         write(folder / "found" / f"seed{seed}" / "predictions.json", predictions)
-        write(folder / "found" / f"seed{seed}" / "network.json", {"classes": classes})
+        write(folder / "found" / f"seed{seed}" / "model.json", {"classes": classes})
     return folder
 
 

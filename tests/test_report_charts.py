@@ -156,7 +156,7 @@ def test_a_wide_span_of_costs_is_logarithmic_and_chance_is_drawn_where_it_is_nea
     for row in ("found", "none"):
         for seed in SEEDS:
             edit(tmp_path / row / f"seed{seed}" / "result.json", test_accuracy_last=11.0 + seed)
-            write(tmp_path / row / f"seed{seed}" / "network.json", {"classes": list("abcdefghij")})
+            write(tmp_path / row / f"seed{seed}" / "model.json", {"classes": list("abcdefghij")})
     page = Page(write_report(tmp_path))
     assert "seconds of search and training, logarithmic" in page.text
     assert ["chance, 10 classes", "10.00", "", "", "", ""] in page.rows

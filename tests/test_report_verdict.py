@@ -109,7 +109,7 @@ def test_accuracies_that_guessing_reaches_tell_no_policies_apart(tmp_path: Path)
     # Of 749 test images and 10 classes, two standard errors above 10 % are 12.19 %.
     run = run_of(tmp_path, none=(12.1, 12.2, 12.1), found=(10, 11, 12))
     assert "chance" not in verdicts(run)[0]  # nobody knows the classes
-    write(run / "none" / "seed0" / "network.json", {"classes": list("abcdefghij")})
+    write(run / "none" / "seed0" / "model.json", {"classes": list("abcdefghij")})
     assert verdicts(run)[0] == (
         "No row is above chance: the best mean accuracy is 12.1 %, and guessing among 10 classes gives 10.0 %, so "
         "these trainings cannot tell policies apart."
