@@ -93,6 +93,7 @@ _PLACES = {
     "SearchRecipe": "jointsearch.loops.recipe",
     "Task": "jointsearch.loops.task",
     "create_network": "jointsearch.networks.create",
+    "NetworkSettings": "jointsearch.networks.network_settings",
     "FasterRcnn": "jointsearch.networks.detectors",
     "MaskRcnn": "jointsearch.networks.detectors",
     "RetinaNet": "jointsearch.networks.detectors",

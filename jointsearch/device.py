@@ -14,6 +14,8 @@ def choose_device(text: str) -> torch.device:
     """`auto` is the first GPU, or the CPU where there is none. Of several processes each has a GPU of its own."""
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
+        if processes() == 1:
+            return torch.device(text)
     if processes() > 1 and text.startswith("cuda"):
         if text != "cuda":
             raise InputError(f"device is {text}, and each process of torchrun has a GPU of its own; use device=auto")

@@ -100,7 +100,7 @@ def check_fields(settings: Any) -> None:
     problems: list[str] = []
     for item in dataclasses.fields(settings):
         hint, where = hints[item.name], f"{type(settings).__name__}.{item.name}"
-        value = _by_word(_meant(getattr(settings, item.name), item.metadata), hint)
+        value = _meant(getattr(settings, item.name), item.metadata, hint)
         object.__setattr__(settings, item.name, value)
         if is_settings(value):
             _check_class(value, hint, where, problems)
@@ -200,12 +200,11 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
     """A field: settings of their own, or a plain value."""
     kinds = _kinds(hint)
     classes: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
-    value = _meant(value, item.metadata)
+    value = _meant(value, item.metadata, hint)
     if not classes and not item.metadata.get("group"):
         return _convert(value, hint, item.metadata, where, problems)
     if value is None and type(None) in kinds:
         return None
-    value = _by_word(value, hint)
     if is_settings(value):
         built = value
     else:
@@ -217,12 +216,6 @@ def _field(value: Any, hint: Any, item: Any, where: str, problems: list[str]) ->
     if built is not None:
         _check_class(built, hint, where, problems)
     return built
-
-
-def _by_word(value: Any, hint: Any) -> Any:
-    """The settings that a single word names, where the class of a field says so; any other value as it is."""
-    named = next((kind for kind in _kinds(hint) if hasattr(kind, "WORD")), None)
-    return named(**{named.WORD: value}) if named is not None and isinstance(value, str) else value
 
 
 def _check_class(settings: Any, hint: Any, where: str, problems: list[str]) -> None:
@@ -239,9 +232,12 @@ def _check_class(settings: Any, hint: Any, where: str, problems: list[str]) -> N
         problems.append(f"{where}={name} does not fit here, because it has no {', '.join(missing)}; use another class")
 
 
-def _meant(value: Any, metadata: Mapping[str, Any]) -> Any:
-    """What a word of a field stands for; any other value as it is."""
-    return metadata.get("words", {}).get(value, value) if isinstance(value, str) else value
+def _meant(value: Any, metadata: Mapping[str, Any], hint: Any) -> Any:
+    """What a text stands for: a word of the field, or the settings that a word names; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    named = next((kind for kind in _kinds(hint) if hasattr(kind, "WORD")), None)
+    return metadata.get("words", {}).get(value, value) if named is None else named(**{named.WORD: value})
 
 
 def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, problems: list[str]) -> Any:
@@ -298,10 +294,8 @@ def _wanted(kinds: tuple[Any, ...], metadata: Mapping[str, Any]) -> str:
 
 
 def _unquote(value: Any) -> str:
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return ""
-        return ", without quotes (1.0e-3 needs its dot in YAML)"
-    return ""
+    try:
+        float(value if isinstance(value, str) else "")
+    except ValueError:
+        return ""
+    return ", without quotes (1.0e-3 needs its dot in YAML)"

@@ -99,7 +99,7 @@ class Study:
         supernet = getattr(self.search, "supernet", None)
         return {
             "dataset": plain_dataset(self.dataset),
-            "network": self.search.retrained,
+            "network": as_plain(self.search.retrained),
             "cells": cells,
             "space": getattr(supernet, "space", None),
             "recipe": as_plain(self.recipe),

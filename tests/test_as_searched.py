@@ -10,6 +10,7 @@ from jointsearch.commands import retrain
 from jointsearch.compose import compose_words
 from jointsearch.loops.grid import CellsSettings
 from jointsearch.loops.recipe import Recipe
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.runs.run_folder import write_json
 from jointsearch.study import Study
 from search_spaces.controls import named_policy
@@ -50,7 +51,7 @@ def test_data_network_and_recipe_are_those_of_the_search(folder: Path, caplog: p
     study = ended(*POLICY)
     grid = retrain.grid_of(retrained())
     assert grid.dataset == study.dataset == Folder("photos/mine", image_size=48, reduced=100)
-    assert (grid.network, grid.recipe, grid.seeds) == ("resnet18", study.recipe, (4,))
+    assert (grid.network, grid.recipe, grid.seeds) == (NetworkSettings("resnet18"), study.recipe, (4,))
     (told,) = caplog.messages
     assert told.startswith("As in the search out: dataset=folder dataset.path=photos/mine dataset.image_size=48 ")
     assert told.endswith("network=resnet18")
@@ -64,7 +65,7 @@ def test_what_is_typed_stays(folder: Path, caplog: pytest.LogCaptureFixture) -> 
     given = retrained("dataset.image_size=32", "recipe.epochs=9", "network=tiny_cnn")
     assert given.dataset == Folder("photos/mine", image_size=32, reduced=100)
     assert (given.recipe.epochs, given.recipe.batch_size, given.recipe.warmup.epochs) == (9, 64, 2)
-    assert given.network == "tiny_cnn"
+    assert given.network == NetworkSettings("tiny_cnn")
     assert not {"image_size", "network", "recipe.epochs"} & set(caplog.messages[0].replace("=", " ").split())
     assert retrained("recipe=full").recipe == Recipe(epochs=200, evaluate_every=5)
 
@@ -100,4 +101,4 @@ def test_other_data_are_used_only_when_asked_for(folder: Path) -> None:
 def test_a_preset_beside_the_run_stays_too(folder: Path) -> None:
     ended(*POLICY)
     given = retrain.read(compose_words("retrain", ["run=out", "preset=fast_autoaugment2019"]))
-    assert (given.network, given.recipe.batch_size) == ("wide_resnet40_2", 512)
+    assert (given.network, given.recipe.batch_size) == (NetworkSettings("wide_resnet40_2"), 512)

@@ -102,8 +102,9 @@ def test_metrics_are_kept_where_wandb_cannot_be_imported(tmp_path: Path, monkeyp
 
 def test_one_run_holds_all_trainings_each_with_its_own_steps(tmp_path: Path, wandb: Recorder) -> None:
     with Board.of(ONLINE, False, tmp_path, {"seeds": [0]}) as board:
-        for row, step in (("none", 5), ("found", 5), ("none", 10)):
-            with Tracker(tmp_path / row / "seed0", board) as tracker:
+        none, found = (Tracker(tmp_path / row / "seed0", board) for row in ("none", "found"))
+        with none, found:
+            for tracker, step in ((none, 5), (found, 5), (none, 10)):
                 tracker.log(step, {"loss": 1.0 / step})
     [options] = wandb.started
     assert [options[name] for name in ("project", "entity", "group", "tags")] == ["mine", "us", "all", ("one", "two")]

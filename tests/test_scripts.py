@@ -120,9 +120,9 @@ def test_a_bad_setting_gives_one_line_and_exit_code_2_and_writes_nothing(
 
 
 def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script("retrain", "recipe.epochs=0", "seeds=[a]", "dataset.reduced=0", "wandb=yes") == 2
+    assert run_script("retrain", "recipe.epochs=0", "seeds=[a]", "dataset.reduced=0", "tensorboard=3") == 2
     message = capsys.readouterr().err
-    assert all(key in message for key in ("recipe.epochs", "seeds[0]", "dataset.reduced", "wandb"))
+    assert all(key in message for key in ("recipe.epochs", "seeds[0]", "dataset.reduced", "tensorboard"))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_what_a_script_is_about_needs_no_name(script: str, capsys: pytest.Captur
 def test_most_commands_are_about_something() -> None:
     assert SUBJECTS == {
         "benchmark": "task", "compare": "run", "export_model": "run", "export_policy": "policy", "predict": "run",
-        "report": "run", "show_policy": "policy",
+        "report": "run", "show_policy": "policy", "sweep": "file",
     }  # fmt: skip
 
 

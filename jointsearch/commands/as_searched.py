@@ -12,6 +12,7 @@ from jointsearch.commands.typed import kept_value
 from jointsearch.compose import Composed, class_of, put
 from jointsearch.loops.grid import CELLS, CellsSettings
 from jointsearch.loops.recipe import Recipe
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.settings import TARGET, build, target_class
 from jointsearch.study import STUDY_FILE
 from search_spaces.errors import InputError
@@ -39,10 +40,12 @@ def as_searched(composed: Composed) -> tuple[dict[str, Any], list[str]]:
         taken["dataset"] = build(cls, plain, "dataset")
     if "recipe" not in named:
         taken["recipe"] = build(Recipe, _over(kept["recipe"], values, named, "recipe"), "recipe")
-    if kept["network"] == CELLS:
+    network = kept["network"]
+    if network["name"] == CELLS:
         taken["cells"] = build(CellsSettings, _over(kept["cells"], values, named, "cells"), "cells")
     elif "network" not in named:
-        taken["network"] = kept["network"]
+        plain = {"name": network["name"]} | _over(network, values, named, "network")
+        taken["network"] = build(NetworkSettings, plain, "network")
     return values | taken, [word for name in taken for word in _words(name, taken[name], named)]
 
 
@@ -80,14 +83,11 @@ def _place(run: str, name: str, last: str) -> str:
 
 def _words(name: str, value: Any, named: frozenset[str]) -> Iterator[str]:
     """What was taken, as words: where it is no default, and was not named here."""
-    if isinstance(value, str):
-        yield f"{name}={value}"
-        return
-    if name == "dataset" and name not in named:
-        yield f"dataset={value.name}"
+    if name in ("dataset", "network") and name not in named:
+        yield f"{name}={value.name}"
     default: dict[str, Any] = {}
     with suppress(TypeError):  # of user code, perhaps without defaults
         default = {row.name: row.value for row in rows(type(value)(), f"{name}.")}
     for row in rows(value, f"{name}."):
-        if row.name not in named and default.get(row.name, ...) != row.value:
+        if row.name not in (*named, "network.name") and default.get(row.name, ...) != row.value:
             yield f"{row.name}={plain_value(row.value)}"
