@@ -286,16 +286,13 @@ def _wanted(kinds: tuple[Any, ...], metadata: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(f"'{one}'" if "," in str(one) else str(one) for one in metadata["options"])
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     parts = [names.get(kind, "a list") for kind in kinds if not (kind is int and float in kinds)]
-    text = " or ".join([*parts, *metadata.get("words", {})])
-    low, high = metadata.get("low", -math.inf), metadata.get("high", math.inf)
+    text, low = " or ".join([*parts, *metadata.get("words", {})]), metadata.get("low", -math.inf)
+    high = metadata.get("high", math.inf)
     if math.isfinite(low) and math.isfinite(high):
         return f"{text} from {low:g} to {high:g}"
     return f"{text}, at least {low:g}" if math.isfinite(low) else text
 
 
 def _unquote(value: Any) -> str:
-    try:
-        float(value if isinstance(value, str) else "")
-    except ValueError:
-        return ""
-    return ", without quotes (1.0e-3 needs its dot in YAML)"
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE)
+    return ", without quotes (1.0e-3 needs its dot in YAML)" if is_number else ""

@@ -63,7 +63,7 @@ def test_a_trained_network_says_how_its_photos_were_fitted_and_predict_does_the_
         workers=0,
     )
     run_grid(Grid(("none",), folder, (0,), "tiny_cnn", Recipe(epochs=1, batch_size=8)), tmp_path / "run")
-    told = json.loads((tmp_path / "run/none/seed0/network.json").read_text())
+    told = json.loads((tmp_path / "run/none/seed0/model.json").read_text())
     assert predict._form(told) == form_of(folder)
     for name in ("fit", "background"):  # a network of before
         told.pop(name)

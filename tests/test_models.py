@@ -284,7 +284,7 @@ def test_settings_json_names_weights_by_their_content_and_says_nothing_of_a_plai
     assert settings[1]["network"] == "tiny_cnn"
     assert "network_settings" not in settings[1]
     assert "timm" not in settings[1]["recipe"]
-    assert run_script("retrain", *words, "network=tiny_cnn", out) == 2  # a run does not lose its weights
+    assert run_script("retrain", *words, "network.weights=null", out) == 2  # a run does not lose its weights
 
 
 def test_a_policy_is_searched_and_trained_on_a_network_that_starts_from_weights(

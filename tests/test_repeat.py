@@ -53,7 +53,7 @@ def test_a_policy_that_a_control_has_too_is_trained_once_and_both_have_the_resul
     mine, _, control = results
     assert control.pop("same_as") == "mine"
     assert control | {"policy": ""} == mine | {"policy": ""}
-    for name in ("weights.safetensors", "network.json", "metrics.jsonl"):
+    for name in ("model.safetensors", "model.json", "metrics.jsonl"):
         assert (tmp_path / "out/mine/seed0" / name).read_bytes() == (
             tmp_path / f"out/trivialaugment/seed0/{name}"
         ).read_bytes()

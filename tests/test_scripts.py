@@ -209,6 +209,7 @@ def test_retraining_prints_a_table_and_leaves_what_it_says(
         "summary.md",
         "summary.json",
         "report.html",
+        "pictures.safetensors",
         "words.json",
     }
     training = {path.name for path in (out / "none" / "seed0").iterdir()}

@@ -216,7 +216,7 @@ def test_a_search_prints_its_tables_and_leaves_what_it_says(folder: Path, capsys
     out = folder / "out"
     assert {path.name for path in out.iterdir()} == {
         "search-seed0", "search-seed1", "searches.json", "found", "none", "summary.md", "summary.json",
-        "report.html", "study.json", "words.json",
+        "report.html", "pictures.safetensors", "study.json", "words.json",
     }  # fmt: skip
     assert (out / "summary.md").read_text() in printed
     assert re.search(r"\| found \| \d+\.\d\d .*\| 2 \|", printed)
@@ -251,6 +251,7 @@ def test_without_retraining_a_search_ends_with_its_policy(folder: Path, capsys: 
         "search-seed0",
         "searches.json",
         "report.html",
+        "pictures.safetensors",
         "study.json",
         "words.json",
     }

@@ -17,6 +17,7 @@ from jointsearch.data.datasets import Digits, Folder
 from jointsearch.loops import task as task_module
 from jointsearch.loops.grid import Grid, run_grid
 from jointsearch.loops.recipe import Recipe
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.report.comparison import compare
 from jointsearch.search_kinds import CellsAlone, OneAfterTheOther, PolicyOnly, SupernetSettings
 from jointsearch.searchers.differentiable import Differentiable
@@ -54,9 +55,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["read"] += 1
         return find(settings)
 
-    def created(name: str, *rest: Any) -> Any:
-        counted[name] += 1
-        return create(name, *rest)
+    def created(network: NetworkSettings, *rest: Any) -> Any:
+        counted[network.name] += 1
+        return create(network, *rest)
 
     monkeypatch.setattr(Digits, "find", found)
     monkeypatch.setattr(task_module, "create_network", created)
@@ -132,7 +133,9 @@ def test_without_retraining_a_study_ends_with_what_was_found(tmp_path: Path) -> 
     result = run_study(tiny_study(retrain=False), tmp_path)
     assert result.policy is not None
     assert result.comparison is None
-    assert {path.name for path in tmp_path.iterdir()} == {"search-seed3", "searches.json", "report.html", "study.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("search-seed3", "searches.json", "report.html", "pictures.safetensors", "study.json")
+    }
 
 
 @pytest.mark.slow

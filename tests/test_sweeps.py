@@ -58,13 +58,13 @@ def test_words_for_all_replace_those_of_the_file(tmp_path: Path) -> None:
 
 def test_words_that_a_sweep_does_not_know_are_for_its_commands() -> None:
     assert own_words(["file=a.yaml", "jobs=2"]) == ["file=a.yaml", "jobs=2"]
-    words = own_words(
-        ["file=a.yaml", "budget=0.5", "dataset.standard.order='crop_flip, policy, cutout'", 'x="a\\b"', "y=a\\"]
-    )
+    order = "dataset.standard.order='crop_flip, policy, cutout'"
+    others = ["budget=0.5", order, 'x="a\\b"', "y=a\\"]
+    words = own_words(["file=a.yaml", "launcher.partition=gpu", *others])
     assert compose_words("sweep", words).values == {
         "file": "a.yaml",
         "launcher_options": ["partition=gpu"],
-        "also": ["budget=0.5", "dataset.standard.order='crop_flip, policy, cutout'", 'x="a\\b"', "y=a\\"],
+        "also": others,
     }
 
 
@@ -194,7 +194,8 @@ def test_two_processes_share_a_sweep_and_none_does_what_the_other_has(tmp_path: 
     (folder / "go").touch()
     printed = [process.communicate(timeout=60)[0].splitlines()[-1] for process in both]
     counted = Counter(code for line in printed for code in line.strip("[]").split(", "))
-    assert counted == {"0": 4, "None": 4}
+    assert counted["0"] >= 4  # one may also find what the other has finished
+    assert counted["0"] + counted["None"] == 8
     assert starts(folder) == {f"m{number}": 1 for number in range(4)}
 
 

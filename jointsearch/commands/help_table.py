@@ -72,7 +72,12 @@ def _add(cls: type, classes: dict[str, Any]) -> None:
         return
     hints = typing.get_type_hints(cls)
     about: dict[str, tuple[str, str | None]] = {}
-    classes[name_of(cls)] = {"fields": about, "values": _plain(cls())}
+    word = {"word": cls.WORD} if hasattr(cls, "WORD") else {}
+    # Not those of an object: a study without a recipe takes one that suits its search.
+    values = {
+        item.name: item.default if item.default_factory is MISSING else item.default_factory() for item in fields(cls)
+    }
+    classes[name_of(cls)] = {"fields": about, "values": {TARGET: name_of(cls), **_plain(values)}, **word}
     for item in fields(cls):
         default = None if item.default_factory is MISSING else item.default_factory()
         kinds: list[Any] = [type(default)] if is_dataclass(default) else []
@@ -85,6 +90,8 @@ def _add(cls: type, classes: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {TARGET: name_of(type(value))} | {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
 
 

@@ -80,6 +80,8 @@ def _composed(name: str, given: dict[str, str], picked: dict[str, str]) -> dict[
 
 def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
     for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), str):
+            raise Unknown  # a word that stands for settings, and more of these
         if isinstance(value, dict) and isinstance(values.get(key), dict):
             _merge(values[key], value)
         else:
@@ -127,6 +129,8 @@ def _built(cls: str, data: dict[str, Any], base: dict[str, Any] | None) -> dict[
     settings: dict[str, Any] = {TARGET: cls}
     for name, (_, kind) in known["fields"].items():
         value, old = data.get(name, before[name]), before[name]
+        if isinstance(value, str) and kind and "word" in table()["classes"][kind]:
+            value = {table()["classes"][kind]["word"]: value}
         if isinstance(value, dict):
             value = _built(kind, value, old) if value is not old else old
         elif (kind and name in data and value is not None) or (isinstance(old, float) and type(value) is int):
@@ -137,8 +141,11 @@ def _built(cls: str, data: dict[str, Any], base: dict[str, Any] | None) -> dict[
 
 def _rows(settings: dict[str, Any], prefix: str) -> Iterator[Row]:
     """Every setting, by the name under which the command line sets it."""
-    for item, (said, _) in table()["classes"][settings[TARGET]]["fields"].items():
+    known = table()["classes"][settings[TARGET]]
+    for item, (said, _) in known["fields"].items():
         value, name = settings[item], f"{prefix}{item}"
+        if prefix and item == known.get("word"):
+            name = prefix.removesuffix(".")
         if not isinstance(value, dict):
             yield Row(name, tuple(value) if isinstance(value, list) else value, said)
         elif item in INSIDE:
