@@ -1,4 +1,4 @@
-"""Mistakes in what several processes share; rows of Mutant for tests/mutants.py."""
+"""Mistakes in what several processes share, by torchrun or in a sweep; rows of Mutant for tests/mutants.py."""
 
 TRAINER, ADDED = "jointsearch/loops/trainer.py", "add_up([loss, *gradients, *statistics])"
 TESTS = "tests/test_torchrun.py"
@@ -12,5 +12,46 @@ OF_PROCESSES = (
         "    add_up(gradient)\n",
         "",
         TESTS,
+    ),
+)
+
+BOARDS, BOARD_TESTS = "jointsearch/runs/boards.py", "tests/test_boards.py"
+WORK, WORK_TESTS = "jointsearch/sweeps/work.py", "tests/test_sweeps.py"
+
+OF_SWEEPS = (
+    (
+        "trainings of a command share their steps in W&B",
+        BOARDS,
+        'self._run.define_metric(f"{part}/*", step_metric=axis)',
+        'self._run.define_metric(f"{part}/*")',
+        f"{BOARD_TESTS}::test_one_run_holds_all_trainings_each_with_its_own_steps",
+    ),
+    (
+        "a run that continues is a new run in W&B",
+        BOARDS,
+        "known = path.read_text() if path.is_file() else secrets.token_hex(8)",
+        "known = secrets.token_hex(8)",
+        f"{BOARD_TESTS}::test_a_command_that_goes_on_goes_on_in_the_same_wandb_run",
+    ),
+    (
+        "what a killed run had written is not told again",
+        "jointsearch/runs/track.py",
+        "        tell_again(folder, board)\n",
+        "",
+        f"{BOARD_TESTS}::test_what_a_killed_run_had_written_is_told_again",
+    ),
+    (
+        "a member of a sweep loses its lock with the sweep",
+        WORK,
+        "                pass_fds=(lock,),\n",
+        "",
+        f"{WORK_TESTS}::test_a_member_outlives_a_killed_sweep_and_is_not_begun_twice",
+    ),
+    (
+        "a member with other words counts as finished",
+        WORK,
+        'if done.get("words") == list(member.words) else None',
+        "if done else None",
+        f"{WORK_TESTS}::test_a_member_with_other_words_runs_again",
     ),
 )
