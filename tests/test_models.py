@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,16 +55,14 @@ def test_three_lines_give_the_trained_network(kind: str, tmp_path: Path) -> None
         assert told["genotype"] == json.loads((folder / "genotype.json").read_text())
 
 
-def test_readme_and_docs_show_these_lines() -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
-    for page, found in (("README.md", "mine"), ("docs/get_started.md", "photos_python")):
-        text = (REPOSITORY / page).read_text(encoding="utf-8")
-        [block] = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "load_file(" in one]
-        lines = [line for line in block.splitlines() if line.startswith("network")]
-        assert len(lines) >= 2
-        assert f"runs/{found}/found/seed0" in block
-        for line in lines[:2]:
-            assert re.sub(r"load_file\(.*\)\)", 'load_file(folder / "model.safetensors"))', line) in source
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "run"), [("README.md", "mine"), ("docs/get_started.md", "photos_python")])
+def test_the_lines_of_a_page_run_alone_in_a_new_process(page: str, run: str, tmp_path: Path) -> None:
+    run_grid(Grid(("none",), FEW, (0,), "test_resnet", SHORT), tmp_path / "trained")
+    shutil.copytree(tmp_path / "trained" / "none", tmp_path / "runs" / run / "found")
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    [block] = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "load_file(" in one]
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True)
 
 
 # --- small images: said, and with a switch ----------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def architecture(
     drop_rate: float = 0.0,
     options: Mapping[str, Any] | None = None,
 ) -> Architecture:
-    """How `timm.create_model` makes the network of `create_network`, once this project is imported."""
+    """How `timm.create_model` makes the network of `create_network`, once `jointsearch.networks` is imported."""
     wanted = NetworkSettings.of(network)
     name = wanted.name
     _check_arguments(name, num_classes, in_chans, image_size, drop_rate)
