@@ -131,6 +131,9 @@ def test_csv_has_every_score_with_its_figures_costs_and_seeds(study: Path) -> No
     assert float(told["found", "test_calibration_error_last"]["difference"]) == -2.0
     assert told["found", "test_calibration_error_last"]["higher_is_better"] == "False"
     assert float(found["search_seconds"]) == 30.0
+    by_f1 = to_csv(compare_all([study], metric="macro_f1")).splitlines()
+    assert read_csv("\n".join(by_f1)).keys() == told.keys()
+    assert len(by_f1) == 1 + len(told)  # the chosen score stands there once
     assert (told["none", "test_accuracy_last"]["search_seconds"], float(found["training_images"])) == ("", 400.0)
 
 
