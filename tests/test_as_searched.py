@@ -102,3 +102,9 @@ def test_a_preset_beside_the_run_stays_too(folder: Path) -> None:
     ended(*POLICY)
     given = retrain.read(compose_words("retrain", ["run=out", "preset=fast_autoaugment2019"]))
     assert (given.network, given.recipe.batch_size) == (NetworkSettings("wide_resnet40_2"), 512)
+
+
+def test_a_seed_that_was_not_searched_is_answered_with_those_that_were(folder: Path) -> None:
+    ended(*POLICY)
+    with pytest.raises(InputError, match=r"seeds is \[4, 7\], and out has no finished search with 7; choose from 4$"):
+        retrain.grid_of(retrained("seeds=[4,7]"))

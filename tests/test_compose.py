@@ -246,3 +246,20 @@ def test_epochs_that_were_too_few_without_a_budget_stay_too_few() -> None:
     stage = compose_study("search=policy", "search_recipe.epochs=2", budget=0.5).search.stages()[0]
     with pytest.raises(InputError, match="take an epoch each in the second half of 2 epochs"):
         stage.check_epochs(10)
+
+
+@pytest.mark.parametrize("data", ["folder", "hf"])
+@pytest.mark.parametrize("search", ["joint", "architecture", "separate"])
+def test_a_folder_gets_sizes_for_some_thousand_photos(data: str, search: str) -> None:
+    study: Any = compose_study(f"dataset={data}", f"search={search}")
+    assert (study.search.supernet.channels, study.search.supernet.layers, study.search.cells.layers) == (8, 3, 3)
+    assert (study.search.search_recipe.epochs, study.recipe.epochs, study.recipe.drop_path) == (25, 60, 0)
+
+
+def test_a_preset_or_an_experiment_keeps_its_own_sizes_on_a_folder() -> None:
+    for word in ("preset=kashima2021", "preset=darts2019_first"):
+        study: Any = compose_study("dataset=folder", word)
+        assert (study.search.cells.channels, study.search.cells.layers) == (36, 20)
+        assert (study.recipe.epochs, study.recipe.batch_size, study.recipe.drop_path) == (600, 96, 0.2)
+    study = compose_study("experiment=cells_cifar10_1000")
+    assert (study.search.search_recipe.epochs, study.recipe.epochs) == (40, 200)

@@ -185,6 +185,12 @@ def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     seeds = given.seeds
     if seeds is None:
         seeds = next((found_seeds(folder) for folder in named), DEFAULT_SEEDS)
+    for folder in named if given.seeds is not None else []:
+        if missing := [seed for seed in seeds if seed not in found_seeds(folder)]:
+            raise InputError(
+                f"seeds is {list(seeds)}, and {folder} has no finished search with {', '.join(map(str, missing))}; "
+                f"choose from {', '.join(map(str, found_seeds(folder))) or 'none'}"
+            )
     policy = "trivialaugment" if given.policy is None else given.policy
     genotype = None if given.genotype is None else found_in(given.genotype, FOUND_CELLS)
     return found_in(policy, FOUND), genotype, seeds

@@ -40,6 +40,7 @@ FORBIDDEN = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_", "hyd
 WHOLE = ("preset", "experiment")  # groups whose members set anything, and may be left out
 NOTHING = tuple(f"{group}=null" for group in WHOLE)
 OF_USERS = ("folder", "coco", "voc")  # forms of data that lie in a folder of one's own
+OF_ANY_SIZE = ("folder", "hf")  # the small sizes for them are a guess, and a paper's settings have their own
 METHOD = ("search", "searcher")
 FOR_ANY_CHOICE = (*WHOLE, "dataset", "search")  # what a preset says of data is meant for whatever data are chosen
 
@@ -91,8 +92,11 @@ def compose_words(config_name: str, words: Sequence[str], settings: Mapping[str,
         registry.load_plugin(plugin)
     overrides = [word for word in (*words, *_choices_among(values, config_name)) if word not in nothing]
     _check_choices(config_name, overrides)
+    whole = any(word.partition("=")[0] in WHOLE for word in overrides)
+    data = next((value for name, _, value in (word.partition("=") for word in overrides) if name == "dataset"), None)
+    sizes = ["specialized=none"] if whole and data in OF_ANY_SIZE and "specialized" in used_groups(config_name) else []
     try:
-        found: Any = OmegaConf.to_container(_combined(config_name, overrides), resolve=True)
+        found: Any = OmegaConf.to_container(_combined(config_name, [*overrides, *sizes]), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(f"{_first_line(error)}; see --help") from None
     _check_overruled(found, overrides)

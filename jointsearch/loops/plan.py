@@ -42,6 +42,7 @@ INSTALLED = [os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "
 NOT_THE_USERS = (*OURS, *INSTALLED, "<frozen", "<string", "<eval", "<__array")
 
 COMPARED = ("policy", "network_options.genotype", "backbone")  # in these the trainings of one table differ
+MOST_TOLD = 4  # differences in one error
 DRAWN = ("seed", "data.digest")  # and in these where seeds differ
 
 # Builds what does the steps of a training from its network, its training step and the generator of all draws.
@@ -189,7 +190,7 @@ def check_identity(plan: Plan, splits: DataSplits) -> None:
         changed = [called(one, Recipe.GROUP, "search_recipe").removeprefix("search.") for one in changed]
     if changed:
         raise InputError(
-            f"{plan.folder} was begun with other settings ({shown_path(', '.join(changed)[:300])}); "
+            f"{plan.folder} was begun with other settings ({shown_path(told(changed))}); "
             "give the same settings, or another run folder"
         )
 
@@ -213,7 +214,7 @@ def check_folder(plan: Plan, splits: DataSplits, folder: Path) -> None:
     for path in begun:
         if changed := differences(_begun_by_as_many(path), ours, (*COMPARED, *DRAWN)):
             raise InputError(
-                f"{path.parent} was not trained alike ({shown_path(', '.join(changed)[:300])}), and all trainings of a "
+                f"{path.parent} was not trained alike ({shown_path(told(changed))}), and all trainings of a "
                 "folder stand in one table; give another run folder, or the same settings"
             )
 
@@ -223,6 +224,12 @@ def differences(was: Any, is_now: Any, but: tuple[str, ...] = ()) -> list[str]:
     before, after = leaves(was), leaves(is_now)
     names = {name for name, _ in before ^ after} - set(but)
     return [f"{name} was {dict(before).get(name)}, is {dict(after).get(name)}" for name in sorted(names)]
+
+
+def told(changed: list[str]) -> str:
+    """The first of many differences in full, and how many more there are."""
+    more = len(changed) - MOST_TOLD
+    return ", ".join(changed[:MOST_TOLD]) + (f", and {more} more" if more > 0 else "")
 
 
 def write_identity(plan: Plan, splits: DataSplits) -> None:

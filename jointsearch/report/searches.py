@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 def describe_searches(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with a line for each seed, and the agreement between them."""
     lines = [
-        "| seed | seconds | forward-equivalents | sub-policies in use | images left as they are | "
-        "tries of a sub-policy | steps skipped |",
+        "| seed | seconds | cost in forward passes of a batch | sub-policies, as many equally likely ones | "
+        "images left as they are | draws of each sub-policy | steps skipped |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in results:
