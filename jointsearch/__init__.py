@@ -98,7 +98,6 @@ _PLACES = {
     "MaskRcnn": "jointsearch.networks.detectors",
     "RetinaNet": "jointsearch.networks.detectors",
     "DFine": "jointsearch.networks.detr",
-    "NetworkSettings": "jointsearch.networks.network_settings",
     "load_detector": "jointsearch.networks.trained",
     "load_network": "jointsearch.networks.trained",
     "register_choice": "jointsearch.registry",
