@@ -184,7 +184,7 @@ def test_rows_are_called_by_preset_and_search_where_the_command_says_so(tmp_path
     for name, settings, words in (
         ("a", JOINT, "search=joint"),
         ("b", FIRST_ORDER, "preset=kashima2021"),
-        ("c", JOINT | {"searcher": {"is": "Differentiable", "from_epoch": 9}}, "preset=late search=joint"),
+        ("c", JOINT | {"searcher": {"is": "Differentiable", "from_epoch": 9}}, "search=joint preset=late"),
     ):
         search(tmp_path / name, settings, (0,), words)
         train(tmp_path / name, "found", {0: 60.0}, policy=name)

@@ -286,7 +286,7 @@ def test_agents_and_the_sweep_without_a_server_end_in_the_same_table(tmp_path: P
     alone = [sys.executable, f"{scripts}/sweep.py", "tiny.yaml", "run=alone", "jobs=2"]
     printed = subprocess.run(alone, check=True, capture_output=True, text=True, **where).stdout
     table, _, _ = compared.partition("\n\n")  # below it stand seconds too
-    assert sum(line.startswith("found (preset=") for line in table.splitlines()) == 2
+    assert sum(line.startswith("found (search=policy, searcher=") for line in table.splitlines()) == 2
     assert table in printed
 
 

@@ -159,7 +159,7 @@ def _kind(source: Source) -> str:
 
 
 def _by_words(sources: dict[Any, Source]) -> dict[Any, str]:
-    return {search: ", ".join(source.words) or _kind(source) for search, source in sources.items()}
+    return {search: ", ".join(sorted(source.words)) or _kind(source) for search, source in sources.items()}
 
 
 def _by_kind(sources: dict[Any, Source]) -> dict[Any, str]:
