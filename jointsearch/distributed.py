@@ -23,6 +23,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 FEWEST = 2  # images of a process: one alone has no batch statistics
+JOINING = timedelta(minutes=5)  # to find each other; torchrun itself may be gone
 PATIENCE = timedelta(hours=2)  # while the first process downloads a data set, or draws a report, the others wait
 TELLING = timedelta(seconds=20)  # for a process that failed alone to have the first one say so
 FAILED, TOLD = "jointsearch/failed", "jointsearch/told"
@@ -47,7 +48,7 @@ def together() -> Iterator[None]:
     if alone or _GROUP.get() is not None:
         yield
         return
-    store, place, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, place, count = next(dist.rendezvous("env://", timeout=JOINING))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place, world_size=count, timeout=PATIENCE)
     joined = _GROUP.set(Group(place, count, store))
