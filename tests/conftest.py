@@ -15,15 +15,35 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Begun first, so that no process is left with one of them alone; the others take at most half a minute each.
 LONGEST = (
-    *("planted", "elsewhere", "scripts_search", "scripts_joint", "scripts", "docs", "retrain", "search_kills", "wheel"),
+    *(
+        "planted",
+        "torchrun",
+        "elsewhere",
+        "scripts_search",
+        "scripts_joint",
+        "scripts",
+        "docs",
+        "retrain",
+        "search_kills",
+        "wheel",
+    ),
 )
 
 # One thread: sums are always added in the same order, and on small tensors a second thread costs more than it gives.
 torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; within a file the order stays."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests of half a minute and more run when they are asked for."""
+    parser.addoption("--long", action="store_true", help="also run the tests that are marked long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, within a file the order stays; long tests only where they are wanted."""
+    left_out = [] if config.getoption("--long") else [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 

@@ -299,6 +299,7 @@ SEARCH = [
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_server_holds_all_of_an_online_run_that_was_killed_and_went_on(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     script = str(REPOSITORY / "scripts" / "joint_search.py")

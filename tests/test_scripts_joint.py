@@ -17,6 +17,7 @@ from jointsearch.data.datasets import Digits
 from jointsearch.data.sets import FoundSplits
 from jointsearch.loops.grid import split_row
 from jointsearch.networks import create
+from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.protocols import Scores
 from jointsearch.runs.track import read_metrics
 from jointsearch.searchers import differentiable
@@ -269,8 +270,8 @@ def test_a_study_reads_its_data_once_and_tries_every_network_once(
         reads.append(settings)
         return find(settings)
 
-    def counted_network(name: str, *rest: Any, **options: Any) -> nn.Module:
-        built.append(name)
+    def counted_network(name: NetworkSettings, *rest: Any, **options: Any) -> nn.Module:
+        built.append(name.name)
         return new_network(name, *rest, **options)
 
     monkeypatch.setattr(Digits, "find", counted)

@@ -249,6 +249,7 @@ TINY = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_agents_and_the_sweep_without_a_server_end_in_the_same_table(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     scripts = str(REPOSITORY / "scripts")
@@ -291,6 +292,7 @@ def test_agents_and_the_sweep_without_a_server_end_in_the_same_table(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_jobs_of_hydras_launcher_do_the_members(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[dev]' brings it")
     parameters = {name: value for name, value in TINY.items() if name != "wandb"} | {"seeds": {"value": "[0]"}}

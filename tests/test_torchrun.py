@@ -164,6 +164,7 @@ def test_a_mistake_in_the_settings_is_told_once_and_ends_both(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_of_torchrun_saves_and_the_same_command_ends_as_if_undisturbed(tmp_path: Path) -> None:
     words = [str(SCRIPTS / "retrain.py"), "policy=trivialaugment", *QUICK, "recipe.epochs=40"]
     _, said = start(tmp_path, *words).communicate(timeout=PATIENCE)  # the first process alone names the folder
@@ -186,6 +187,7 @@ def test_ctrl_c_of_torchrun_saves_and_the_same_command_ends_as_if_undisturbed(tm
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_study_in_two_processes_prints_and_reports_once_and_compare_refuses_two(tmp_path: Path) -> None:
     small = ["supernet.space=small", "supernet.channels=4", "supernet.layers=3", "cells.channels=4", "cells.layers=3"]
     epochs = ["search_recipe.epochs=1", "recipe.epochs=1", "recipe.auxiliary_weight=0"]
@@ -198,6 +200,7 @@ def test_a_study_in_two_processes_prints_and_reports_once_and_compare_refuses_tw
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_detector_is_trained_in_two_processes(tmp_path: Path) -> None:
     words = ["dataset=shapes", "dataset.reduced=16", "network=tiny_cnn", "recipe.batch_size=8", "recipe.epochs=1"]
     words += ["seeds=[0]", "device=cpu", "run=detect"]

@@ -186,10 +186,11 @@ def sources(given: Settings) -> tuple[str, str | None, tuple[int, ...]]:
     if seeds is None:
         seeds = next((found_seeds(folder) for folder in named), DEFAULT_SEEDS)
     for folder in named if given.seeds is not None else []:
-        if missing := [seed for seed in seeds if seed not in found_seeds(folder)]:
+        there = found_seeds(folder)
+        if there and (missing := [seed for seed in seeds if seed not in there]):
             raise InputError(
                 f"seeds is {list(seeds)}, and {folder} has no finished search with {', '.join(map(str, missing))}; "
-                f"choose from {', '.join(map(str, found_seeds(folder))) or 'none'}"
+                f"choose from {', '.join(map(str, there))}"
             )
     policy = "trivialaugment" if given.policy is None else given.policy
     genotype = None if given.genotype is None else found_in(given.genotype, FOUND_CELLS)
