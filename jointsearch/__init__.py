@@ -1,7 +1,8 @@
 """Search data-augmentation policies and network architectures together, and measure whether it helped."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from search_spaces.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from jointsearch.compose import compose_study
@@ -67,7 +68,6 @@ __all__ = [
 ]
 
 
-# Imported when they are asked for: --help needs none of them, and torch takes seconds.
 _PLACES = {
     "compose_study": "jointsearch.compose",
     "check_data": "jointsearch.data.check",
@@ -109,12 +109,4 @@ _PLACES = {
     "run_study": "jointsearch.study",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_on_demand(__name__, _PLACES)

@@ -1,7 +1,8 @@
 """Augmentation ops, and policies made of them. Usable without jointsearch: a policy.json is enough."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from search_spaces.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from search_spaces.augment.apply import PolicyDraw, apply_draw, apply_policy, draw_matrix, draw_policy
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 
-# Imported when they are asked for: --help needs none of them, and torch takes seconds.
 _PLACES = {
     "PolicyDraw": "search_spaces.augment.apply",
     "apply_draw": "search_spaces.augment.apply",
@@ -51,12 +51,4 @@ _PLACES = {
     "PolicySchedule": "search_spaces.schedule",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_on_demand(__name__, _PLACES)

@@ -45,15 +45,8 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Where a value lies."""
-        low, high, here = (
-            map(math.log10, (self.low, self.high, value))
-            if self.by_logarithm
-            else (
-                self.low,
-                self.high,
-                value,
-            )
-        )
+        scale = math.log10 if self.by_logarithm else float
+        low, high, here = map(scale, (self.low, self.high, value))
         return round(self.start + (here - low) / ((high - low) or 1) * (self.end - self.start), 1)
 
 
