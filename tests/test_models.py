@@ -1,6 +1,7 @@
 """A trained network is used by timm alone; one that starts from weights has them before its first step."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -62,7 +63,8 @@ def test_the_lines_of_a_page_run_alone_in_a_new_process(page: str, run: str, tmp
     shutil.copytree(tmp_path / "trained" / "none", tmp_path / "runs" / run / "found")
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     [block] = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "load_file(" in one]
-    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, check=True)
 
 
 # --- small images: said, and with a switch ----------------------------------------------------------------------------
