@@ -242,6 +242,34 @@ def test_a_control_with_the_cells_of_a_search_belongs_to_it_and_one_with_other_c
     assert set(found.tables[0].alike.searches) == {(row, seed) for row in rows(found)[:4] for seed in range(3)}
 
 
+def test_random_cells_of_two_spaces_are_two_controls_each_with_the_searches_that_share_it(tmp_path: Path) -> None:
+    methods = {"joint": ("small", JOINT), "architecture": ("small", CELLS), "kashima2021": ("darts", FIRST_ORDER)}
+    for seed in range(3):  # a run folder each, as a sweep has it
+        for name, (space, settings) in methods.items():
+            run = tmp_path / f"{name}{seed}"
+            search(run, settings, (seed,), f"preset={name}")
+            train(run, "found", {seed: 60.0 + seed}, network_options={"genotype": f"{name}{seed}"})
+            train(run, "none@random", {seed: 50.0 + seed}, network_options={"genotype": f"{space}{seed}"})
+    found = compare_all([tmp_path])
+    small, darts = "none@random (preset=architecture / preset=joint)", "none@random (preset=kashima2021)"
+    assert rows(found) == [
+        *(f"found (preset={name})" for name in ("architecture", "joint", "kashima2021")),
+        small,
+        darts,
+    ]
+    assert {len(row.values) for row in found.tables[0].comparison.rows} == {3}
+    said = read(found)
+    assert f"found (preset=joint) is better than {small} by 10.00 points" in said
+    assert said.count(f"is better than {darts} by 10.00 points") == 1  # the other two have controls of their own
+
+
+def test_one_control_with_two_policies_and_no_search_to_tell_them_apart_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(tmp_path / name, "random", {0: 50.0}, policy=name)
+    with pytest.raises(InputError, match="repeats seed 0 of random with another policy or genotype"):
+        compare_all([tmp_path])
+
+
 # Several data sets
 
 

@@ -4,7 +4,7 @@ Trainings of one method from several runs become one row. A row that owes itself
 search where several are there: `found (search=joint)`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ KINDS = {
     ("Cells", "Policy"): "separate",
 }
 NAMED_BY_PATH = ("folder", "hf")  # data sets that their path tells apart
+OR = " / "  # between the searches that share a control
 MOST_NAMED = 3  # settings in the name of a search or of a table
 
 
@@ -63,6 +64,7 @@ def tables_of(sources: Sequence[Source]) -> list[Alike]:
     frames: dict[Leaves, list[_Entry]] = {}
     for entry in entries:
         frames.setdefault(entry.frame, []).append(entry)
+    frames = {frame: _with_searches(group) for frame, group in frames.items()}
     names = _names(frames.values())
     titles = _titles(list(frames))
     return [_alike(title, group, names) for title, group in zip(titles, frames.values(), strict=True)]
@@ -105,11 +107,10 @@ def _alike(title: str, entries: Sequence[_Entry], names: dict[tuple[str, Leaves 
 def _one_of(name: str, several: Sequence[_Entry]) -> tuple[_Entry, str]:
     """One of several trainings of a row and seed, finished if any is, and what to say if they are not the same."""
     first = next((one for one in several if one.training.result is not None), several[0])
-    places = [one.training.place for one in several]
-    if any(differences(first.training.settings, one.training.settings) for one in several):
+    if other := next((one for one in several if not _agree(first, one)), None):
         raise InputError(
-            f"{places[1]} repeats seed {first.training.seed} of {name} with another policy or genotype than {places[0]}"
-            f"; leave one of the two run folders out, or rename its folder {first.training.row}"
+            f"{other.training.place} repeats seed {first.training.seed} of {name} with another policy or genotype than "
+            f"{first.training.place}; leave one of the two run folders out, or rename its folder {first.training.row}"
         )
     for other in several:
         if not _scores_agree(first.training.result, other.training.result):
@@ -126,13 +127,29 @@ def _scores_agree(one: dict[str, Any] | None, other: dict[str, Any] | None) -> b
     return all(one[key] == other[key] for key in one.keys() & other.keys() if key.startswith("test_"))
 
 
+def _with_searches(entries: Sequence[_Entry]) -> list[_Entry]:
+    """Entries of a table, where controls that differ between searches, as random cells of two spaces, name theirs."""
+    drawn: dict[tuple[str, int], list[_Entry]] = {}
+    for entry in entries:
+        if entry.search is None:
+            drawn.setdefault((entry.training.row, entry.training.seed), []).append(entry)
+    differing = {row for (row, _), several in drawn.items() if not all(_agree(several[0], one) for one in several)}
+    return [
+        replace(one, search=_search(one.source)) if one.search is None and one.training.row in differing else one
+        for one in entries
+    ]
+
+
+def _agree(one: _Entry, other: _Entry) -> bool:
+    return not differences(one.training.settings, other.training.settings)
+
+
 # The names of rows
 
 
 def _search(source: Source) -> Leaves | None:
     """What tells the search of a run from others: its settings, but those of data and seed."""
-    told = [one.settings for one in source.searches] or ([source.told] if source.told else [])
-    return frozenset(leaf for settings in told for leaf in leaves(settings) if _tells(leaf[0])) or None
+    return frozenset(leaf for one in source.searches for leaf in leaves(one.settings) if _tells(leaf[0])) or None
 
 
 def _tells(name: str) -> bool:
@@ -141,6 +158,7 @@ def _tells(name: str) -> bool:
 
 def _names(frames: Iterable[Sequence[_Entry]]) -> dict[tuple[str, Leaves | None], str]:
     """How rows of one name are called that are there of several searches, by row and search."""
+    frames = list(frames)
     groups = [{(one.training.row, one.search): one.source for one in entries if one.search} for entries in frames]
     rows = {row for group in groups for row, _ in group if sum(row == other for other, _ in group) > 1}
     sources = {search: source for group in groups for (row, search), source in group.items() if row in rows}
@@ -149,7 +167,27 @@ def _names(frames: Iterable[Sequence[_Entry]]) -> dict[tuple[str, Leaves | None]
         called = call(sources)
         if all(len({called[one] for one in some}) == len(some) for some in together):
             break
-    return {(row, search): f"{row} ({called[search]})" for group in groups for row, search in group if row in rows}
+    names: dict[tuple[str, Leaves | None], str] = {}
+    for entries, group in zip(frames, groups, strict=True):
+        for row, search in group:
+            if row in rows:
+                sharing = sorted({called[one] for one in _sharing(entries, row, search)})
+                names[row, search] = f"{row} ({OR.join(sharing)})"
+    return names
+
+
+def _sharing(entries: Sequence[_Entry], row: str, search: Leaves | None) -> Iterator[Leaves]:
+    """The searches that have the same row: itself and, of a control, those that drew the same for each shared seed."""
+    own = {one.training.seed: one for one in entries if (one.training.row, one.search) == (row, search)}
+    for other in {one.search for one in entries if one.training.row == row and one.search}:
+        pairs = [
+            (own[one.training.seed], one)
+            for one in entries
+            if (one.training.row, one.search) == (row, other) and one.training.seed in own
+        ]
+        of_controls = not any(one.source.is_found(row, one.training.settings) for pair in pairs for one in pair)
+        if other == search or (pairs and of_controls and all(_agree(*pair) for pair in pairs)):
+            yield other
 
 
 def _kind(source: Source) -> str:

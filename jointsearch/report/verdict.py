@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from jointsearch.report.alike import OR
 from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row
-from jointsearch.report.difference import NO_DIFFERENCE, Difference, paired_difference
+from jointsearch.report.difference import FEWEST_SEEDS, NO_DIFFERENCE, Difference, paired_difference
 from jointsearch.report.trainings_found import FOUND
 from search_spaces.controls import is_control
 
@@ -22,6 +23,8 @@ def verdict_sentence(comparison: Comparison) -> str:
     findings = [row for row in comparison.rows if _part(row.policy) == FOUND and row.policy != comparison.baseline]
     if not findings:
         return _all_rows(comparison)
+    if len(findings) > 1 and not any(len(row.values) >= FEWEST_SEEDS for row in findings):
+        return f"No finding has the {FEWEST_SEEDS} seeds that a verdict takes."
     told = [(row.policy, [_said(comparison, row, other) for other in _beside(comparison, row)]) for row in findings]
     sentences = [f"{name}{' ' if said[0].startswith('is ') else ': '}{'; '.join(said)}." for name, said in told if said]
     return " ".join(sentences) or comparison.without_baseline
@@ -34,8 +37,9 @@ def _beside(comparison: Comparison, row: Row) -> Iterator[Row]:
     if comparison.correction != "none":
         return  # Holm's verdicts are those of the table, and it has only differences to the baseline
     rows = [other for other in comparison.rows if other is not row and other is not comparison.base]
-    own = ("", _search(row.policy))  # not those with the cells of another search
-    yield from (one for one in rows if is_control(_part(one.policy)) and _search(one.policy) in own)
+    own = _searches(row.policy)  # not those with the cells of another search
+    controls = (one for one in rows if is_control(_part(one.policy)))
+    yield from (one for one in controls if not (theirs := _searches(one.policy)) or own & theirs)
     after = comparison.rows[comparison.rows.index(row) + 1 :]
     yield from (other for other in rows if _part(other.policy) == FOUND and other in after)
 
@@ -98,6 +102,7 @@ def _part(row: str) -> str:
     return re.split(r"[@+]| \(", row)[0]
 
 
-def _search(row: str) -> str:
-    """The search that the name of a row ends with, where several are told apart."""
-    return row.partition(" (")[2]
+def _searches(row: str) -> set[str]:
+    """The searches that the name of a row ends with, where several are told apart."""
+    names = row.partition(" (")[2].removesuffix(")")
+    return set(names.split(OR)) if names else set()
