@@ -25,7 +25,7 @@ from jointsearch.runs.track import Tracker, read_metrics
 from search_spaces.errors import InputError
 from tests.conftest import REPOSITORY
 from tests.kills import wait_for
-from tests.report_bench import write_run
+from tests.report_bench import edit, write_run
 from tests.wandb_loopback import Loopback
 
 ONLINE = Wandb("online", project="mine", entity="us", group="all", tags=("one", "two"))
@@ -108,8 +108,9 @@ def test_one_run_holds_all_trainings_each_with_its_own_steps(tmp_path: Path, wan
                 tracker.log(step, {"loss": 1.0 / step})
     [options] = wandb.started
     assert [options[name] for name in ("project", "entity", "group", "tags")] == ["mine", "us", "all", ("one", "two")]
-    assert options["config"]["seeds"] == [0]
-    assert options["config"]["birth"]["commit"]
+    assert options["config"].keys() == {"settings"}  # in a sweep, any other name may be that of a parameter
+    assert options["config"]["settings"]["seeds"] == [0]
+    assert options["config"]["settings"]["birth"]["commit"]
     assert wandb.only("axis") == [
         *[("none/seed0/step", None), ("none/seed0/*", "none/seed0/step")],
         *[("found/seed0/step", None), ("found/seed0/*", "found/seed0/step")],
@@ -215,6 +216,10 @@ def test_the_summary_has_the_finding_beside_each_control(tmp_path: Path) -> None
     assert [(one["row"], one["seed"], one["result"]["test_accuracy_last"]) for one in told["trainings"]] == [
         *[("found", 0, 81.0), ("found", 1, 82.2), ("none", 0, 80.0), ("none", 1, 81.0)]
     ]
+    assert [(one["seed"], one["result"]["seconds"]) for one in told["searches"]] == [(0, 30.0), (1, 30.0)]
+    for seed in range(2):  # what was trained once costs once
+        edit(tmp_path / "found" / f"seed{seed}" / "result.json", same_as="none")
+    assert summary_of(read_run(tmp_path))["cost/training_seconds"] == 20.0
 
 
 def test_without_a_search_every_row_stands_beside_the_baseline(tmp_path: Path) -> None:
@@ -317,7 +322,7 @@ def test_a_server_holds_all_of_an_online_run_that_was_killed_and_went_on(tmp_pat
     assert run["exit_code"] == 0
     assert run["told"]["groupName"] == "ours"
     assert run["told"]["tags"] == ["a", "b"]
-    config = run["config"]
+    config = run["config"]["settings"]
     assert (config["dataset"]["name"], config["network"], config["seeds"]) == ("digits", "tiny_cnn", [0, 1, 2])
     assert config["recipe"]["epochs"] == 2
     assert config["search"]["search_recipe"]["epochs"] == 1

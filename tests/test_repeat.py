@@ -15,6 +15,7 @@ from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.repeat import same_policy
 from jointsearch.loops.retrain import retrain
 from jointsearch.report.comparison import write_summary
+from jointsearch.runs.boards import Board
 from search_spaces.controls import resolve_policy
 from search_spaces.policy import Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
@@ -26,6 +27,16 @@ def as_shares(policy: Policy, name: str = "found") -> Policy:
     """The same policy as a search writes it: with weights that add up to one, and a name of its own."""
     total = sum(entry.weight for entry in policy.sub_policies)
     return Policy(tuple(replace(entry, weight=entry.weight / total) for entry in policy.sub_policies), name)
+
+
+class Told:
+    """A place that is told of parts."""
+
+    def __init__(self) -> None:
+        self.parts: set[str] = set()
+
+    def log(self, part: str, *_: object) -> None:
+        self.parts.add(part)
 
 
 @pytest.fixture
@@ -48,8 +59,10 @@ def test_a_policy_that_a_control_has_too_is_trained_once_and_both_have_the_resul
     assert isinstance(start, Policy)
     as_shares(start).save(tmp_path / "mine.json")
     grid = Grid((str(tmp_path / "mine.json"), "none", "trivialaugment"), Digits(reduced=100), (0,), "tiny_cnn", QUICK)
-    results = run_grid(grid, tmp_path / "out")
+    told = Told()
+    results = run_grid(grid, tmp_path / "out", board=Board(tmp_path / "out", lambda: told))
     assert trained == ["mine", "none"]
+    assert told.parts == {"mine/seed0", "none/seed0", "trivialaugment/seed0"}  # a board is told of all three
     mine, _, control = results
     assert control.pop("same_as") == "mine"
     assert control | {"policy": ""} == mine | {"policy": ""}

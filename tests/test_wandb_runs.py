@@ -14,10 +14,10 @@ from jointsearch.report.comparisons import compare_all
 from tests.test_comparisons import JOINT, around, search, train
 
 
-def on_board(folder: Path) -> list[dict[str, Any]]:
-    """The trainings of a run folder as a board holds them."""
+def on_board(folder: Path, where: str = "*/seed*/result.json") -> list[dict[str, Any]]:
+    """The trainings of a run folder as a board holds them, or its searches."""
     told = []
-    for path in sorted(folder.glob("*/seed*/result.json")):
+    for path in sorted(folder.glob(where)):
         parts = {name: json.loads(path.with_name(f"{name}.json").read_text()) for name in ("settings", "result")}
         told.append({"row": path.parents[1].name, "seed": parts["settings"]["seed"], **parts})
     return told
@@ -37,13 +37,15 @@ def test_an_offline_run_gives_the_table_of_its_run_folder(study: Path, tmp_path:
     wandb = pytest.importorskip("wandb")
     settings = wandb.Settings(silent=True, console="off")
     with wandb.init(mode="offline", dir=str(tmp_path), project="p", settings=settings) as board:
-        board.summary.update({"trainings": on_board(study)})
+        searches = on_board(study, "search-seed*/result.json")
+        board.summary.update({"trainings": on_board(study), "searches": searches})
     [folder] = (tmp_path / "wandb").glob("offline-run-*")
     assert compare([folder]) == compare([study])
+    assert [table.costs for table in compare_all([folder]).tables] == [one.costs for one in compare_all([study]).tables]
     (study / "wandb").mkdir()
     ours = study / "wandb" / folder.name
     ours.mkdir()
-    assert compare_all([ours]) == compare_all([study])  # a run folder around it tells more: the searches too
+    assert compare_all([ours]) == compare_all([study])  # read from the run folder around it
 
 
 def test_a_folder_that_is_no_offline_run_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,8 +68,13 @@ def server(study: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]
                 for training in (one for one in told if one["row"] == "found"):
                     training["result"]["test_accuracy_last"] += better
                     training["settings"]["policy"] = words
-                config = {"search": {"is": words}, "birth": {"command": f"joint_search.py {words}"}}
-                runs.append(SimpleNamespace(id=words[7:], config=config, summary_metrics={"trainings": told}))
+                searches = on_board(study, "search-seed*/result.json")
+                for one in searches:
+                    one["settings"]["search"]["is"] = words
+                # What a sweep varies stands in its config as plain words, and nothing of ours may take its place.
+                config = {"search": words, "settings": {"birth": {"command": f"joint_search.py {words}"}}}
+                summary = {"trainings": told, "searches": searches}
+                runs.append(SimpleNamespace(id=words[7:], config=config, summary_metrics=summary))
             return runs
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Api=Api, Error=ConnectionError))
@@ -81,8 +88,10 @@ def test_runs_of_a_project_or_of_a_group_are_read_from_a_server(server: list[tup
         "found (search=joint)": pytest.approx(53.0),
         "none": pytest.approx(51.0),
     }
+    costs = {one.row: one.search for one in table.costs}
+    assert [one and one.seconds for one in costs.values()] == [30.0, 30.0, None]  # of found twice, and of none
     compare_all(["wandb:me/mine/night"])
-    assert server == [("me/mine", {}), ("me/mine", {"group": "night"})]
+    assert server == [("me/mine", {}), ("me/mine", {"$or": [{"group": "night"}, {"sweep": "night"}]})]
 
 
 @pytest.mark.parametrize(("name", "said"), [("wandb:", "names no project"), ("wandb:me", "write wandb:entity/project")])

@@ -11,6 +11,7 @@ from jointsearch.loops.plan import Plan, write_identity
 from jointsearch.networks.trained import WEIGHTS_FILE
 from jointsearch.networks.weights import MODEL_FILE
 from jointsearch.runs.run_folder import PREDICTIONS_FILE, RESULT_FILE, SETTINGS_FILE, lock_folder, write_json
+from jointsearch.runs.track import tell_again
 from search_spaces.plain_json import read_json
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
@@ -61,4 +62,5 @@ def repeat(plan: Plan, splits: DataSplits, other: Plan) -> dict[str, Any]:
         result = read_json(other.folder / RESULT_FILE, "result")
         result[SAME_AS] = other.folder.parent.name
         write_json(plan.folder / RESULT_FILE, result)
+        tell_again(plan.folder, plan.board)
     return result

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jointsearch.loops.repeat import SAME_AS
 from jointsearch.report.comparison import Comparison, compare
 from jointsearch.report.contact_sheet import photo_images, write_contact_sheet
 from jointsearch.report.genotype_drawing import write_genotype_drawing
@@ -13,6 +14,7 @@ from jointsearch.report.trainings_found import FOUND
 from jointsearch.report.verdict import verdict_sentence
 from jointsearch.runs.boards import Board
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
+from jointsearch.runs.wandb_runs import SEARCHES, TRAININGS
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
@@ -41,19 +43,22 @@ def put_on_board(board: Board, folder: Path | str, dataset: Any = None) -> None:
 
 def summary_of(run: Run) -> dict[str, Any]:
     """The figures of a run by name: of each row, of the finding beside each control, of the cost; and all trainings."""
+    trained = [part for part in run.trainings if SAME_AS not in (part.result or {})]
     told: dict[str, Any] = {
         "cost/search_seconds": seconds(run.searches),
         "cost/search_forward_equivalents": sum(part.figure("forward_equivalents") or 0 for part in run.searches),
-        "cost/training_seconds": seconds(run.trainings),
-        "cost/training_images": sum(part.figure("images_trained") or 0 for part in run.trainings),
-        "trainings": [
-            {"row": part.group, "seed": part.seed, "settings": part.settings, "result": part.result}
-            for part in run.trainings
-        ],
+        "cost/training_seconds": seconds(trained),
+        "cost/training_images": sum(part.figure("images_trained") or 0 for part in trained),
+        TRAININGS: [_told(part) for part in run.trainings],
+        SEARCHES: [_told(part) for part in run.searches],
     }
     if any(part.result is not None for part in run.trainings):
         told |= _scores(run.folder)
     return told
+
+
+def _told(part: Part) -> dict[str, Any]:
+    return {"row": part.group, "seed": part.seed, "settings": part.settings, "result": part.result}
 
 
 def _scores(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,6 @@ class Source:
     trainings: tuple[Record, ...]
     searches: tuple[Record, ...] = ()
     words: tuple[str, ...] = ()  # of its command, those that choose a method
-    told: Any = None  # what tells its search from others, where its searches are not there as records
     by_row: bool = False  # whether a search belongs to the row of its own name, as in results files
 
     def searches_of(self, training: Record) -> tuple[Record, ...]:
@@ -42,7 +41,7 @@ class Source:
             return False
         options = settings.get("network_options")
         cells = isinstance(options, dict) and "genotype" in options and "@" not in row
-        return re.split("[@+]", row)[0] == FOUND or (cells and bool(self.searches or self.told))
+        return re.split("[@+]", row)[0] == FOUND or (cells and bool(self.searches))
 
 
 def sources_of(places: Sequence[Path | str]) -> list[Source]:
@@ -128,19 +127,21 @@ def _of_results(path: Path) -> Source:
 
 
 def _of_board(run: BoardRun) -> Source:
-    trainings = tuple(
-        Record(
-            row=str(one["row"]),
-            seed=int(number(one, "seed", run.place)),
-            settings=one["settings"],
-            birth=run.birth,
-            result=one["result"],
-            place=f"{run.place}, {one['row']}/seed{one['seed']}",
+    trainings, searches = (
+        tuple(
+            Record(
+                row=str(one["row"]),
+                seed=int(number(one, "seed", run.place)),
+                settings=one["settings"],
+                birth=run.birth,
+                result=one["result"],
+                place=f"{run.place}, {one['row']}/seed{one['seed']}",
+            )
+            for one in told
         )
-        for one in run.trainings
+        for told in (run.trainings, run.searches)
     )
-    words = tuple(WORDS.findall(str(run.birth.get("command", ""))))
-    return Source(run.place, trainings, (), words, run.search)
+    return Source(run.place, trainings, searches, tuple(WORDS.findall(str(run.birth.get("command", "")))))
 
 
 def number(data: Any, key: str, place: str) -> Any:

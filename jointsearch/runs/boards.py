@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from jointsearch.distributed import is_first
 from jointsearch.runs.provenance import birth_certificate
 from jointsearch.runs.run_folder import replace_file
+from jointsearch.runs.wandb_runs import SETTINGS
 from jointsearch.settings import check_fields, choice, setting
 from search_spaces.errors import InputError
 
@@ -158,7 +159,7 @@ class WandbRun:
                 dir=str(folder.absolute()),
                 id=identity,
                 resume="allow" if settings.mode == "online" else None,
-                config=dict(config),
+                config={SETTINGS: dict(config)},
                 name=folder.name,
             )
         except Exception as error:  # its own kinds, the system's, and those of the process that it starts

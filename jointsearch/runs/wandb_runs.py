@@ -13,8 +13,8 @@ from search_spaces.errors import InputError
 from search_spaces.plain_json import parse_json, shown, shown_path
 
 WANDB = "wandb:"  # begins the name of runs on a server, as in wandb:entity/project/group
-TRAININGS = "trainings"  # in the summary of a run: a list of {row, seed, settings, result}
-SEARCH, BIRTH = "search", "birth"  # in its config
+TRAININGS, SEARCHES = "trainings", "searches"  # in the summary of a run: lists of {row, seed, settings, result}
+SETTINGS, BIRTH = "settings", "birth"  # of the command, in its config; a sweep keeps the names of its own for itself
 KEYS = ("row", "seed", "settings", "result")
 SECONDS = 60  # that reading one offline run may take
 
@@ -25,22 +25,23 @@ class BoardRun:
 
     place: str
     trainings: tuple[dict[str, Any], ...]
-    search: Any = None  # the settings of its search, as plain data
+    searches: tuple[dict[str, Any], ...] = ()
     birth: dict[str, Any] = field(default_factory=dict)
 
 
 def read_wandb_runs(name: str) -> list[BoardRun]:
-    """The runs of `wandb:entity/project`, or those of one group there: `wandb:entity/project/group`."""
+    """The runs of `wandb:entity/project`, or those of one group or sweep there: `wandb:entity/project/night`."""
     entity, _, rest = name.removeprefix(WANDB).partition("/")
-    project, _, group = rest.partition("/")
+    project, _, part = rest.partition("/")
     if not entity or not project:
-        raise InputError(f"{name} names no project; write wandb:entity/project or wandb:entity/project/group")
+        raise InputError(f"{name} names no project; write wandb:entity/project, or also /group or /sweep")
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise InputError(f"{name} needs the package wandb ({error}); install it, or give run folders") from None
     try:
-        runs = wandb.Api().runs(f"{entity}/{project}", filters={"group": group} if group else {})
+        filters = {"$or": [{"group": part}, {"sweep": part}]} if part else {}
+        runs = wandb.Api().runs(f"{entity}/{project}", filters=filters)
         return [
             _board_run(f"{WANDB}{entity}/{project}/{run.id}", _plain(run.summary_metrics), _plain(run.config))
             for run in runs
@@ -66,11 +67,16 @@ def read_offline_run(folder: Path) -> BoardRun:
 
 
 def _board_run(place: str, summary: Mapping[str, Any], config: Mapping[str, Any]) -> BoardRun:
-    told = summary.get(TRAININGS) or []
+    settings = config.get(SETTINGS)
+    birth = settings.get(BIRTH) if isinstance(settings, dict) else None
+    trainings, searches = (_parts(place, name, summary.get(name) or []) for name in (TRAININGS, SEARCHES))
+    return BoardRun(place, trainings, searches, birth if isinstance(birth, dict) else {})
+
+
+def _parts(place: str, name: str, told: Any) -> tuple[dict[str, Any], ...]:
     if not isinstance(told, list) or not all(isinstance(one, dict) and set(KEYS) <= one.keys() for one in told):
-        raise InputError(f"{place} has the {TRAININGS} {shown(told)}; wanted objects with {', '.join(KEYS)}")
-    birth = config.get(BIRTH)
-    return BoardRun(place, tuple(told), config.get(SEARCH), birth if isinstance(birth, dict) else {})
+        raise InputError(f"{place} has the {name} {shown(told)}; wanted objects with {', '.join(KEYS)}")
+    return tuple(told)
 
 
 def _plain(value: Any) -> dict[str, Any]:
