@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jointsearch.commands.command import run
+from jointsearch.commands.folders import new_folder
 from jointsearch.commands.sweep import command_of, own_words
 from jointsearch.compose import compose_words
 from jointsearch.registry import SWEEPS
@@ -168,6 +170,37 @@ def test_members_run_once_and_a_failed_one_runs_again(tmp_path: Path, command: t
     assert starts(folder) == {"code_0-n_1": 1, "code_0-n_2": 1, "code_3-n_1": 2, "code_3-n_2": 2}
     assert any("code_3-n_1: ended with 3\n  about to end" in one for one in said)
     assert [one for one in said if one.startswith("code_0-n_1: finished in")]
+
+
+def test_words_of_this_machine_do_not_make_another_member(tmp_path: Path, command: tuple[str, ...]) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "go").touch()
+    for here in (("threads=1",), ("threads=8",), ()):
+        Work(folder, command, print, here).do_all(members_of(tmp_path, n=[1]), 1)
+    assert starts(folder) == {"n_1": 1}
+
+
+def test_no_two_commands_share_the_folder_that_an_agent_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+
+    def folder(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["joint_search.py", *words])
+        return new_folder("search")
+
+    assert folder("preset=joint", "seeds=[0]", "wandb=online") == "runs/sweep/abc/preset_joint-seeds_0"
+    long = [f"dataset.path={'photos' * 40}", "dataset=folder"]
+    lists = [[*long, "seeds=[0]"], [*long, "seeds=[1]"], ["seeds=[1,2]"], ["seeds=[12]"], ["out=a b"], ["out=ab"]]
+    assert len({folder(*words) for words in lists}) == len(lists)
+    assert folder(*lists[0]) == folder(*lists[0])
+
+
+def test_our_own_sweep_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done: list[int] = []
+    monkeypatch.setattr(Work, "do_all", lambda self, members, jobs: done.append(len(members)) or [])
+    assert run("sweep", ["joint_vs_separate"]) == 0
+    assert done == [36]
 
 
 def test_a_member_with_other_words_runs_again(tmp_path: Path, command: tuple[str, ...]) -> None:

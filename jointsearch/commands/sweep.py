@@ -11,6 +11,7 @@ from pathlib import Path
 from jointsearch.commands.names import COMMANDS
 from jointsearch.compose.launch import LAUNCHERS, launch
 from jointsearch.loops.journal import Interrupted
+from jointsearch.registry import SWEEPS
 from jointsearch.report.comparison_formats import to_text
 from jointsearch.report.comparisons import compare_all
 from jointsearch.runs.run_folder import check_writable
@@ -30,7 +31,7 @@ OFFLINE = "wandb=disabled"  # what a sweep file says of W&B is for its agents
 class Settings:
     """What is run, and how many at a time."""
 
-    file: str | None = setting(None, help="a sweep file as `wandb sweep` reads it, with method: grid")
+    file: str | None = setting(None, help="joint_vs_separate, or a file as `wandb sweep` reads it, with method: grid")
     run: str | None = setting(None, help="folder of the sweep; give it again to continue. null: runs/sweep/FILE")
     jobs: int = bounded(1, 1, 1024, help="commands that run at the same time on this machine")
     also: tuple[str, ...] = setting((), help="settings of every command; any other word, as budget=0.5, is one")
@@ -61,15 +62,17 @@ def _quoted(word: str) -> str:
 def main(given: Settings) -> None:
     """Run what is not finished yet, and print the comparison."""
     if given.file is None:
-        raise InputError("sweep needs a file, as in jointsearch/configs/sweep/joint_vs_separate.yaml; give one")
-    sweep = read_sweep(given.file)
-    folder = Path(given.run or f"runs/sweep/{Path(given.file).stem}")
+        raise InputError("sweep needs a file; give one of yours, or joint_vs_separate")
+    shipped = SWEEPS / f"{given.file}.yaml"
+    file = shipped if shipped.is_file() and not Path(given.file).exists() else Path(given.file)
+    sweep = read_sweep(str(file))
+    folder = Path(given.run or f"runs/sweep/{file.stem}")
     check_writable(folder)
-    members = with_words(sweep.members, (*_own(given, sweep), *given.also))
+    members = with_words(sweep.members, (*_unsent(given, sweep), *given.also))
     done = sum(finished(folder / member.name, member) is not None for member in members)
     print(f"{len(members)} commands in {folder}, {done} of them finished")
     print("To continue, or to help from another machine that shares the folder: the same command", flush=True)
-    work = Work(folder, command_of(sweep.program), partial(print, flush=True))
+    work = Work(folder, command_of(sweep.program), partial(print, flush=True), _shared_threads(given, members))
     outcomes = _outcomes(given, work, members)
     if work.stopped_by is not None:
         raise Interrupted(work.stopped_by)
@@ -99,14 +102,18 @@ def _do(where: Path, folder: Path, command: tuple[str, ...], members: Sequence[M
     return Work(folder, command, partial(print, flush=True)).do(members[number]).exit_code or 0
 
 
-def _own(given: Settings, sweep: Sweep) -> list[str]:
-    """Settings that each command gets from the sweep as a whole."""
-    named = {word.partition("=")[0] for member in sweep.members for word in member.words}
-    named |= {word.partition("=")[0] for word in given.also}
-    sends = OFFLINE.partition("=")[0] in named - {word.partition("=")[0] for word in given.also}
-    alone = given.launcher is None and given.jobs > 1 and "threads" not in named
-    threads = [f"threads={max(1, (os.cpu_count() or 1) // given.jobs)}"] if alone else []
-    return [*([OFFLINE] if sends else []), *threads]
+def _unsent(given: Settings, sweep: Sweep) -> list[str]:
+    """The word that sends nothing to W&B, where only the file says otherwise."""
+    sends = any(word.startswith("wandb=") for member in sweep.members for word in member.words)
+    return [OFFLINE] if sends and not any(word.startswith("wandb=") for word in given.also) else []
+
+
+def _shared_threads(given: Settings, members: Sequence[Member]) -> tuple[str, ...]:
+    """The share of this machine's threads that each of several commands at a time gets, where none is named."""
+    named = any(word.startswith("threads=") for member in members for word in member.words)
+    if named or given.launcher is not None or given.jobs == 1:
+        return ()
+    return (f"threads={max(1, (os.cpu_count() or 1) // given.jobs)}",)
 
 
 def command_of(program: str) -> tuple[str, ...]:
@@ -123,6 +130,8 @@ def _report(folder: Path, outcomes: Sequence[Outcome]) -> None:
     failed = [one.member.name for one in outcomes if one.exit_code]
     if elsewhere:
         print(f"Another process has {len(elsewhere)}: {', '.join(elsewhere)}")
+    if failed:
+        print(f"Failed: {', '.join(failed)}")
     if len(elsewhere) + len(failed) < len(outcomes):
         print(f"\n{to_text(compare_all([folder]))}", end="")
     if failed:

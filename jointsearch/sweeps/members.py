@@ -1,5 +1,6 @@
 """The commands of a sweep: the file that `wandb sweep` reads, every combination of its values."""
 
+import hashlib
 import itertools
 import re
 from dataclasses import dataclass
@@ -86,8 +87,15 @@ def _members(values: dict[str, list[str]]) -> tuple[Member, ...]:
 
 
 def folder_name(words: list[str]) -> str:
-    """Words as the name of a folder that needs no quotes: preset_joint-seeds_0 of preset=joint and seeds=[0]."""
-    return re.sub(r"[^\w.@-]+", "", "-".join(words).replace("=", "_"))[:LONGEST_NAME]
+    """Words as the name of a folder that needs no quotes: preset_joint-seeds_0 of preset=joint and seeds=[0].
+
+    Where more is lost than brackets and quotes, a hash of the words follows: no two lists of words share a folder.
+    """
+    whole = "-".join(words).replace("=", "_")
+    name = re.sub(r"[^\w.@-]+", "", whole)
+    if len(name) <= LONGEST_NAME and not re.search(r"[^\w.@\[\]'\"-]", whole):
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
 
 
 def with_words(members: tuple[Member, ...], more: tuple[str, ...]) -> tuple[Member, ...]:

@@ -37,6 +37,7 @@ class Work:
     folder: Path
     command: tuple[str, ...]  # to which each member adds its words and run=
     say: Callable[[str], None]
+    here: tuple[str, ...] = ()  # words of every member on this machine, which do not make it another member
 
     def __post_init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -77,7 +78,7 @@ class Work:
     def _carried_out(self, member: Member, place: Path, lock: int) -> Outcome:
         self.say(f"{member.name}: started")
         began = time.monotonic()
-        command = [*self.command, *member.words, f"run={place}"]
+        command = [*self.command, *member.words, *self.here, f"run={place}"]
         with (place / CONSOLE_FILE).open("ab") as console:
             # The process holds the lock too: a member whose process outlives this one is not begun a second time.
             # In a session of its own, Ctrl-C reaches it once, from here: a second signal would end it without saving.
