@@ -253,5 +253,7 @@ def test_a_budget_scales_its_epochs_too() -> None:
     words = ("search=policy", "recipe.timm.sched=multistep", "recipe.timm.decay_milestones=[20,40]")
     timm = compose_study(*words, budget=0.5).recipe.timm
     assert timm == Timm(sched="multistep", decay_milestones=(10, 20))
-    assert Timm(sched="wsd", decay_epochs=0.2).scaled(0.5).decay_epochs == 0.2
-    assert Timm(sched="step", decay_epochs=30).scaled(0.5).decay_epochs == 15
+    assert Timm(sched="wsd", decay_epochs=0.2).scaled(0.5, "wsd").decay_epochs == 0.2
+    assert Timm(sched="step", decay_epochs=30).scaled(0.5, "step").decay_epochs == 15
+    for word in ("recipe.timm.reprob=0.25", "recipe.timm.grad_accum_steps=2", "recipe.timm.bce_loss=true"):
+        assert compose_study(word, budget=0.1).recipe.timm == compose_study(word).recipe.timm

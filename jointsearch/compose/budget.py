@@ -34,7 +34,7 @@ def scaled(study: Study, budget: float) -> Study:
         recipe,
         epochs=epochs,
         warmup=None if warmup and warmup.epochs >= epochs else warmup,
-        timm=recipe.timm and recipe.timm.scaled(budget),
+        timm=recipe.timm and recipe.timm.scaled(budget, recipe.schedule_name),
     )
     # A search that measures now and then has to do so twice; one that had fewer epochs anyway is told so as it is.
     needed = getattr(getattr(kind, "searcher", None), "fewest_epochs", 1)

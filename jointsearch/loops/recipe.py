@@ -80,10 +80,12 @@ class Timm:
         given = {item.name for item in fields(self) if getattr(self, item.name) != item.default}
         return sorted(name for name in given if not read.get(name, True))
 
-    def scaled(self, budget: float) -> "Timm":
-        """The same for a training of another length."""
+    def scaled(self, budget: float, schedule: str) -> "Timm":
+        """The same for a training of another length, with this schedule."""
         times = None if self.decay_epochs is None or self.decay_epochs < 1 else max(1.0, self.decay_epochs * budget)
-        milestones = tuple(max(1, round(one * budget)) for one in self.decay_milestones)
+        milestones = self.decay_milestones
+        if schedule in READ_BY["decay_milestones"]:
+            milestones = tuple(max(1, round(one * budget)) for one in milestones)
         return replace(self, decay_epochs=times or self.decay_epochs, decay_milestones=milestones)
 
 
