@@ -182,3 +182,10 @@ class Page(HTMLParser):
     def images(self) -> list[np.ndarray]:
         sources = [given["src"] for name, given in self.elements if name == "img"]
         return [np.array(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))) for source in sources]
+
+
+def right_predictions(counts: list[int]) -> dict[str, Any]:
+    """What a training leaves that mistakes no test image, of so many images of each class."""
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    names = [f"class {label}" for label in range(len(counts))]
+    return {"classes": names, "labels": labels, "predicted": labels, "confidence": [1.0] * len(labels)}

@@ -11,7 +11,17 @@ from jointsearch.report.page import write_report
 from jointsearch.report.page_charts import Line, Panel, dot_strip, line_chart, nice_ticks, stacked, tick_labels
 from jointsearch.report.page_cost import LINE, costs_of, spread_out
 from jointsearch.report.page_run import read_run
-from tests.report_bench import EPOCHS, SEEDS, Page, edit, write, write_metrics, write_run, write_training
+from tests.report_bench import (
+    EPOCHS,
+    SEEDS,
+    Page,
+    edit,
+    right_predictions,
+    write,
+    write_metrics,
+    write_run,
+    write_training,
+)
 
 OPS = "Share of images on which an op acts, %"
 CELLS = (
@@ -156,11 +166,11 @@ def test_a_wide_span_of_costs_is_logarithmic_and_chance_is_drawn_where_it_is_nea
     for row in ("found", "none"):
         for seed in SEEDS:
             edit(tmp_path / row / f"seed{seed}" / "result.json", test_accuracy_last=11.0 + seed)
-            write(tmp_path / row / f"seed{seed}" / "model.json", {"classes": list("abcdefghij")})
+            write(tmp_path / row / f"seed{seed}" / "predictions.json", right_predictions([75] * 10))
     page = Page(write_report(tmp_path))
     assert "seconds of search and training, logarithmic" in page.text
-    assert ["chance, 10 classes", "10.00", "", "", "", ""] in page.rows
-    assert "The dashed line is chance: 10.0 % for 10 classes." in page.text
+    assert ["chance, guessing among 10 classes", "10.00", "", "", "", ""] in page.rows
+    assert "The dashed line is chance: 10.0 % by guessing among 10 classes." in page.text
     assert [given for name, given in page.elements if given.get("class") == "chance"]
 
 

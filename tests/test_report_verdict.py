@@ -9,7 +9,16 @@ import pytest
 from jointsearch.report.movement import cells_movement, kept_and_dropped, policy_movement, still
 from jointsearch.report.page import write_report
 from jointsearch.report.page_run import Part, read_run
-from tests.report_bench import Page, edit, write, write_metrics, write_run, write_search, write_training
+from tests.report_bench import (
+    Page,
+    edit,
+    right_predictions,
+    write,
+    write_metrics,
+    write_run,
+    write_search,
+    write_training,
+)
 from tests.test_report_metric import score
 
 SEEDS = (0, 1, 2)
@@ -106,16 +115,19 @@ def test_without_a_search_rows_are_grouped_by_their_verdict(tmp_path: Path) -> N
 
 
 def test_accuracies_that_guessing_reaches_tell_no_policies_apart(tmp_path: Path) -> None:
-    # Of 749 test images and 10 classes, two standard errors above 10 % are 12.19 %.
+    # Of 750 test images and 10 equal classes, two standard errors above 10 % are 12.19 %.
     run = run_of(tmp_path, none=(12.1, 12.2, 12.1), found=(10, 11, 12))
     assert "chance" not in verdicts(run)[0]  # nobody knows the classes
-    write(run / "none" / "seed0" / "model.json", {"classes": list("abcdefghij")})
+    write(run / "none" / "seed0" / "predictions.json", right_predictions([75] * 10))
     assert verdicts(run)[0] == (
         "No row is above chance: the best mean accuracy is 12.1 %, and guessing among 10 classes gives 10.0 %, so "
         "these trainings cannot tell policies apart."
     )
     edit(run / "none" / "seed2" / "result.json", test_accuracy_last=12.6)
     assert "chance" not in verdicts(run)[0]
+    # Where one class has 120 of 750 images, a network that says it always reaches 16 %.
+    write(run / "none" / "seed0" / "predictions.json", right_predictions([120, *[70] * 9]))
+    assert "and always the largest of 10 classes gives 16.0 %" in verdicts(run)[0]
 
 
 def test_without_trainings_it_says_that_nothing_tells_the_worth(tmp_path: Path) -> None:

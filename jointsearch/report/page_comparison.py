@@ -49,7 +49,7 @@ def _table(run: Run, comparison: Comparison, chance: Chance | None) -> Html:
     lines = [line(row) for row in comparison.rows]
     if chance is not None and chance.is_near([row.mean for row in comparison.rows]):
         guessing = f"{chance.accuracy:.{comparison.decimals}f}"
-        lines.append((f"chance, {chance.classes} classes", guessing, "", "", "", ""))
+        lines.append((f"chance, {chance.words}", guessing, "", "", "", ""))
     return table(head, lines, words=(0, 4, 5))
 
 

@@ -106,7 +106,7 @@ def _how_to_read(run: Run, costs: Mapping[str, Cost], near: Chance | None) -> st
     else:
         said += "Seconds depend on the machine and on what else ran on it. "
     if near is not None:
-        said += f"The dashed line is chance: {near.accuracy:.1f} % for {near.classes} classes."
+        said += f"The dashed line is chance: {near.accuracy:.1f} % by {near.words}."
     return said.strip()
 
 
