@@ -336,7 +336,10 @@ class FailingSearcher(RandomSearcher):
         raise KeyError("step")
 
 
-@pytest.mark.parametrize("command", ["check_data", "benchmark", "export_policy", "report", "retrain", "show_policy"])
+MEET = ["benchmark", "check_data", "export_model", "export_policy", "predict", "report", "retrain", "show_policy"]
+
+
+@pytest.mark.parametrize("command", MEET)
 def test_commands_that_meet_what_a_plugin_adds_take_plugins(
     command: str, clean: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

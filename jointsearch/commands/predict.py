@@ -41,6 +41,7 @@ class Settings:
     out: str | None = setting(None, help="folder of the results; null: predictions in the folder of the training")
     least_score: float = bounded(0.5, 0.0, 1.0, help="of boxes that are drawn and written")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+    plugins: tuple[str, ...] = setting((), help="Python files that add networks of your own")
 
 
 def main(given: Settings) -> None:
