@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from jointsearch import Digits, Grid, NetworkSettings, Recipe, compose_study, create_network, load_network, run_grid
 from jointsearch.data.datasets import Folder
+from jointsearch.data.load import load_splits
 from jointsearch.loops.grid import CellsSettings
-from jointsearch.loops.start import normalized_as_weights
+from jointsearch.loops.start import normalized_as_weights, start_notes
 from jointsearch.networks.create import adaptation
 from jointsearch.search_kinds import PolicyOnly
 from search_spaces.errors import InputError
@@ -241,6 +242,14 @@ def test_images_are_normalized_as_those_that_the_weights_were_trained_on(tmp_pat
     assert (gray.mean, gray.std) == (pytest.approx((0.449,)), pytest.approx((0.226,)))
     (tmp_path / "model.json").write_text(json.dumps({"mean": [0.1], "std": [0.2]}))
     assert normalized_as_weights(Folder(), network).standard.mean == (0.1,)
+
+
+@pytest.mark.parametrize(("classes", "said"), [(10, "its last layer is kept"), (7, "its last layer is fresh")])
+def test_what_becomes_of_the_last_layer_is_said(classes: int, said: str, tmp_path: Path) -> None:
+    file = file_of(create_network("tiny_cnn", classes, 1), tmp_path / "weights.pth")
+    data = Digits(reduced=100)
+    [first, _] = start_notes(data, NetworkSettings("tiny_cnn", weights=file), load_splits(data, 0))
+    assert said in first
 
 
 # --- as words, and in settings.json -----------------------------------------------------------------------------------

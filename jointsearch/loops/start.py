@@ -7,7 +7,7 @@ from jointsearch.data.sets import DataSplits
 from jointsearch.data.standard import Standard
 from jointsearch.networks.create import adaptation
 from jointsearch.networks.network_settings import NetworkSettings
-from jointsearch.networks.weights import MODEL_FILE, told_by
+from jointsearch.networks.weights import MODEL_FILE, classes_of, told_by
 from jointsearch.randomness import kept_global_randomness
 from search_spaces.errors import InputError
 
@@ -33,7 +33,8 @@ def start_notes(dataset: Any, network: NetworkSettings, splits: DataSplits) -> l
     notes = [] if adapted is None else [adapted]
     if network.starts_fresh:
         return notes
-    notes.append(f"network={network}; a last layer for other classes is fresh")
+    kept = classes_of(network) == len(splits.train.classes)
+    notes.append(f"network={network}; its last layer is {'kept: it is for as many classes' if kept else 'fresh'}")
     wanted, given = _of_weights(dataset, network), _numbers(dataset.standard)
     if wanted is None:
         told = "; which mean and std its weights were trained with is not known"

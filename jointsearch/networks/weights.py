@@ -80,6 +80,11 @@ def rows(state: dict[str, Tensor], network: NetworkSettings) -> int:
     return 0 if weight is None else len(weight)
 
 
+def classes_of(network: NetworkSettings) -> int:
+    """The number of classes that the weights a network starts from are for; 0 where they have no classifier."""
+    return rows(read_weights(network), network) if network.weights else int(_config(network).get("num_classes") or 0)
+
+
 def told_by(network: NetworkSettings) -> dict[str, Any]:
     """What is known of the weights that a network starts from: mean and std of the images that they were trained on."""
     if network.weights and (path := Path(network.weights).with_name(MODEL_FILE)).is_file():
