@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import socket
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,13 +24,13 @@ LINES = [
 ]
 
 
-def draw_photos(folder: Path) -> None:
-    """Three classes of 14 noisy photos each, told apart by color; higher than wide."""
+def draw_photos(folder: Path, count: int = 14) -> None:
+    """Three classes of so many noisy photos each, told apart by color, upright and across."""
     noise = torch.Generator().manual_seed(0)
     for place, kind in enumerate(("apple", "sky", "tree")):
         (folder / kind).mkdir(parents=True)
-        for number in range(14):
-            pixels = torch.randint(120, (48, 40, 3), generator=noise, dtype=torch.uint8)
+        for number in range(count):
+            pixels = torch.randint(120, (48, 40, 3) if number % 2 else (36, 48, 3), generator=noise, dtype=torch.uint8)
             pixels[..., place] += 100
             Image.fromarray(pixels.numpy()).save(folder / kind / f"{number}.jpg")
 
@@ -56,23 +57,47 @@ def test_every_command_of_the_page_runs_as_written(
     draw_photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     printed = {}
-    for line in LINES:
+    for line in LINES[:-1]:  # the last is the search in earnest, which takes an hour
         first, command, *words = shlex.split(line)
         assert first == "jointsearch"
         assert run(COMMANDS[command], words) == 0, capsys.readouterr().err
         printed[command] = capsys.readouterr().out
     assert "42 images in 3 classes" in printed["check"]
+    assert "0 errors" in printed["check"]
+    assert (
+        run("check_data", ["dataset=folder", "dataset.path=photos"]) == 2
+    )  # as the page says: they have several sizes
+    assert "set dataset.image_size" in "".join(capsys.readouterr())
     assert "Expected on" in printed["search"]
     assert "found" in printed["compare"]
     assert "trivialaugment" in printed["retrain"]
-    made = ("policy.png", "my_policy.py", "network.onnx", "runs/photos/report.html", "classes/classes.csv")
+    made = ("policy.png", "my_policy.py", "network.onnx", "runs/photos/report.html", "predictions/classes.csv")
     assert [name for name in made if not (tmp_path / name).is_file()] == []
-    with (tmp_path / "classes" / "classes.csv").open() as file:
+    with (tmp_path / "predictions" / "classes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 42
     assert {row["class"] for row in rows} <= {"apple", "sky", "tree"}
-    model = json.loads((tmp_path / "runs/photos/found/seed0/model.json").read_text())
+    model = json.loads((tmp_path / "runs/photos/retrained/found/seed0/model.json").read_text())
     assert (model["classes"], model["image_size"]) == (["apple", "sky", "tree"], 32)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_network")
+def test_a_joint_search_of_photos_and_its_report_need_no_network_and_the_page_is_made_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_photos(tmp_path / "photos", 40)
+    monkeypatch.chdir(tmp_path)
+    data = ["dataset=folder", "dataset.path=photos", "dataset.image_size=32", "dataset.validation=12"]
+    sizes = [f"{of}.{size}" for of in ("supernet", "cells") for size in ("channels=4", "layers=3")]
+    short = ["search_recipe.epochs=2", "recipe.epochs=1", "recipe.evaluate_every=1", "seeds=[0,1]", "threads=1"]
+    assert run("joint_search", [*data, *sizes, *short, "run=mine"]) == 0
+    page = tmp_path / "mine" / "report.html"
+    page.unlink()
+    before = time.process_time()
+    assert run("report", ["mine"]) == 0
+    assert time.process_time() - before < 10
+    assert 100_000 < page.stat().st_size < 5_000_000
 
 
 def test_a_refused_socket_is_noticed(no_network: None) -> None:

@@ -1,0 +1,110 @@
+"""Mistakes in what several processes share and in what is said of results; rows of Mutant for tests/mutants.py."""
+
+TRAINER, ADDED = "jointsearch/loops/trainer.py", "add_up([loss, *gradients, *statistics])"
+TESTS = "tests/test_torchrun.py"
+
+OF_PROCESSES = (
+    ("the gradients of several processes are not added up", TRAINER, ADDED, "add_up([loss, *statistics])", TESTS),
+    ("running statistics stay those of one process", TRAINER, ADDED, "add_up([loss, *gradients])", TESTS),
+    (
+        "the validation gradient is that of one process",
+        "jointsearch/through_step/validation.py",
+        "    add_up(gradient)\n",
+        "",
+        TESTS,
+    ),
+)
+
+BOARDS, BOARD_TESTS = "jointsearch/runs/boards.py", "tests/test_boards.py"
+WORK, WORK_TESTS = "jointsearch/sweeps/work.py", "tests/test_sweeps.py"
+
+OF_SWEEPS = (
+    (
+        "trainings of a command share their steps in W&B",
+        BOARDS,
+        'self._run.define_metric(f"{part}/*", step_metric=axis)',
+        'self._run.define_metric(f"{part}/*")',
+        f"{BOARD_TESTS}::test_one_run_holds_all_trainings_each_with_its_own_steps",
+    ),
+    (
+        "a run that continues is a new run in W&B",
+        BOARDS,
+        "known = path.read_text() if path.is_file() else secrets.token_hex(8)",
+        "known = secrets.token_hex(8)",
+        f"{BOARD_TESTS}::test_a_command_that_goes_on_goes_on_in_the_same_wandb_run",
+    ),
+    (
+        "what a killed run had written is not told again",
+        "jointsearch/runs/track.py",
+        "        tell_again(folder, board)\n",
+        "",
+        f"{BOARD_TESTS}::test_what_a_killed_run_had_written_is_told_again",
+    ),
+    (
+        "a member of a sweep loses its lock with the sweep",
+        WORK,
+        "                pass_fds=(lock,),\n",
+        "",
+        f"{WORK_TESTS}::test_a_member_outlives_a_killed_sweep_and_is_not_begun_twice",
+    ),
+    (
+        "a member with other words counts as finished",
+        WORK,
+        'if done.get("words") == list(member.words) else None',
+        "if done else None",
+        f"{WORK_TESTS}::test_a_member_with_other_words_runs_again",
+    ),
+)
+
+ACCURACY, ACCURACY_TESTS = "jointsearch/metrics/accuracy.py", "tests/test_accuracy.py"
+DIFFERENCE, DIFFERENCE_TESTS = "jointsearch/report/difference.py", "tests/test_difference.py tests/test_comparison.py"
+SPLITS, BALANCED_TESTS = "jointsearch/data/splits.py", "tests/test_data_balanced.py"
+
+OF_RESULTS = (
+    (
+        "F1 counts what was predicted only",
+        ACCURACY,
+        "(2 * right / (held + said))",
+        "(right / said.clamp(min=1))",
+        ACCURACY_TESTS,
+    ),
+    ("a bin of calibration ends below its edge", ACCURACY, ".ceil().long().sub(1)", ".long()", ACCURACY_TESTS),
+    ("calibration gaps cancel", ACCURACY, "float(gaps.abs().sum())", "abs(float(gaps.sum()))", ACCURACY_TESTS),
+    ("p-values are one-sided", DIFFERENCE, "p_value = 2 * float(", "p_value = float(", DIFFERENCE_TESTS),
+    ("Holm's method does not step down", DIFFERENCE, "(len(claims) - place) * p_value", "p_value", DIFFERENCE_TESTS),
+    (
+        "a corrected p-value falls below the one before it",
+        DIFFERENCE,
+        "highest = max(highest, min(1.0, (len(claims) - place) * p_value))",
+        "highest = min(1.0, (len(claims) - place) * p_value)",
+        DIFFERENCE_TESTS,
+    ),
+    (
+        "accumulated gradients are those of a mean for each part",
+        TRAINER,
+        "self._backward(some, theirs, len(some) / len(images))",
+        "self._backward(some, theirs)",
+        "tests/test_timm_recipe.py",
+    ),
+    (
+        "a balanced epoch repeats an image before others of its class came",
+        SPLITS,
+        "rounds = [rows[torch.randperm(len(rows), generator=generator)]",
+        "rounds = [rows[torch.randint(len(rows), (len(rows),), generator=generator)]",
+        BALANCED_TESTS,
+    ),
+    (
+        "an exported network is not compared with what it was made of",
+        "jointsearch/export/model.py",
+        "LARGEST_DIFFERENCE = 1e-4",
+        "LARGEST_DIFFERENCE = 1e4",
+        "tests/test_export_model.py",
+    ),
+    (
+        "a plain step costs one forward pass",
+        "jointsearch/report/ledger.py",
+        "return PLAIN_STEP * epochs",
+        "return epochs",
+        "tests/test_comparison_formats.py",
+    ),
+)
