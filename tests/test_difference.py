@@ -19,9 +19,17 @@ def test_the_p_value_is_that_of_a_table_of_students_t() -> None:
     difference = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 0.0, 1: 0.0, 2: 0.0})
     assert difference is not None
     assert difference.p_value == pytest.approx(0.07418, abs=1e-5)
-    exact = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 0.5, 1: 1.5, 2: 2.5})
-    assert exact is not None
-    assert (exact.half_width, exact.p_value, exact.verdict) == (0.0, 0.0, "better")
+
+
+def test_equal_differences_are_no_claim_and_none_at_all_is_no_difference() -> None:
+    base = {0: 50.0, 1: 51.0, 2: 52.0}
+    same, more = (
+        paired_difference(base, base),
+        paired_difference({seed: one + 1 / 7.49 for seed, one in base.items()}, base),
+    )
+    assert same is not None
+    assert more is not None
+    assert (same.verdict, more.verdict) == ("no difference found", "3 equal differences: no claim")
 
 
 def test_holm_is_worked_out_by_hand() -> None:

@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 SIGNIFICANT = 0.05
 FEWEST_SEEDS = 3  # for a verdict
+SAME = 1e-9  # differences of scores that lie no further apart are equal, but for rounding
 NO_DIFFERENCE = "no difference found"
 
 
@@ -20,7 +21,7 @@ class Difference:
     half_width: float | None  # None: one seed says nothing about the spread
     seeds: int
     higher_is_better: bool = True
-    p_value: float | None = None  # of Student's t, two-sided; of all rows together where it was corrected
+    p_value: float | None = None  # of Student's t, two-sided, corrected or not; None where nothing tells the spread
 
     @property
     def is_claim(self) -> bool:
@@ -28,10 +29,15 @@ class Difference:
         return self.p_value is not None and self.seeds >= FEWEST_SEEDS
 
     @property
+    def few(self) -> str:
+        """What is too little for a verdict, where there is none."""
+        return f"{self.seeds} {'seed' if self.seeds < FEWEST_SEEDS else 'equal difference'}{'s' * (self.seeds > 1)}"
+
+    @property
     def verdict(self) -> str:
         """In words; nothing is claimed that the figures do not carry."""
         if self.p_value is None or not self.is_claim:
-            return f"{self.seeds} seed{'s' * (self.seeds > 1)}: no claim"
+            return f"{self.few}: no claim"
         if self.p_value >= SIGNIFICANT:
             return NO_DIFFERENCE
         return "better" if (self.mean > 0) == self.higher_is_better else "worse"
@@ -47,9 +53,12 @@ def paired_difference(
     mean, count = statistics.fmean(differences), len(differences)
     if count == 1:
         return Difference(mean, None, count, higher_is_better)
-    error = statistics.stdev(differences) / math.sqrt(count)
+    spread = statistics.stdev(differences)
+    spread = spread if spread > SAME else 0.0
+    error = spread / math.sqrt(count)
     half_width = float(student.ppf(1 - SIGNIFICANT / 2, count - 1)) * error
-    p_value = 2 * float(student.sf(abs(mean) / error, count - 1)) if error else float(mean == 0)
+    # Equal differences, as of scores that count few images, say nothing of how far others may lie.
+    p_value = 2 * float(student.sf(abs(mean) / error, count - 1)) if spread else (None if abs(mean) > SAME else 1.0)
     return Difference(mean, half_width, count, higher_is_better, p_value)
 
 

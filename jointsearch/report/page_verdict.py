@@ -85,7 +85,7 @@ def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Compari
             )
     if not parts and few:
         about = subject.removesuffix(",")
-        return f"No claim about {about}: {FEWEST_SEEDS} seeds are needed. Mean differences: {' and '.join(few)}."
+        return f"No claim about {about}: {_needed(comparison)}. Mean differences: {' and '.join(few)}."
     if parts and parts[0].startswith("no difference"):
         parts[0] = f"For {subject.removesuffix(',')}, {parts[0]}"
     return f"{capitalized('; '.join(parts))}." if parts else ""
@@ -111,9 +111,15 @@ def _of_all(comparison: Comparison) -> list[str]:
     if groups[NO_DIFFERENCE]:
         said.append(f"No difference to {base} was found for {_few(groups[NO_DIFFERENCE])}.")
     if groups["no claim"]:
-        said.append(f"No claim about {_few(groups['no claim'])}: {FEWEST_SEEDS} seeds are needed.")
+        said.append(f"No claim about {_few(groups['no claim'])}: {_needed(comparison)}.")
     told = f"Differences are in {_unit(comparison)}, with their 95% intervals. " if _unit(comparison) else ""
     return [*said[:2], f"{told}{comparison.by_chance.replace('`', '')}".strip()][:3] if said else []
+
+
+def _needed(comparison: Comparison) -> str:
+    """What rows without a claim lack."""
+    some = any(len(row.values) < FEWEST_SEEDS for row in comparison.rows)
+    return f"{FEWEST_SEEDS} seeds are needed" if some else "the differences are equal for all seeds"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ UNITS = {"%": " points"}
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """What was found beside every control; without a finding, all rows beside the baseline.
+    """The best finding beside every control and every other finding; without a finding, all rows beside the baseline.
 
     found is better than none by 2.10 points (1.20 to 3.00, 5 seeds); no difference to trivialaugment was found (-0.30
     to 1.10).
@@ -25,13 +25,18 @@ def verdict_sentence(comparison: Comparison) -> str:
         return _all_rows(comparison)
     if len(findings) > 1 and not any(len(row.values) >= FEWEST_SEEDS for row in findings):
         return f"No finding has the {FEWEST_SEEDS} seeds that a verdict takes."
-    told = [(row.policy, [_said(comparison, row, other) for other in _beside(comparison, row)]) for row in findings]
-    sentences = [f"{name}{' ' if said[0].startswith('is ') else ': '}{'; '.join(said)}." for name, said in told if said]
-    return " ".join(sentences) or comparison.without_baseline
+    best = findings[0]
+    said = [_said(comparison, best, other) for other in _beside(comparison, best)]
+    if not said:
+        return comparison.without_baseline
+    is_first = said[0].startswith("is ")
+    several = f"Of {len(findings)} findings {best.policy} has the best mean"
+    about = best.policy if len(findings) == 1 else f"{several}. It" if is_first else several
+    return f"{about}{' ' if is_first else ': '}{'; '.join(said)}."
 
 
 def _beside(comparison: Comparison, row: Row) -> Iterator[Row]:
-    """The rows that a finding is set beside: the baseline, each control and, of several findings, those after it."""
+    """The rows that a finding is set beside: the baseline, each of its controls, and other findings."""
     if comparison.base is not None:
         yield comparison.base
     if comparison.correction != "none":
@@ -40,8 +45,7 @@ def _beside(comparison: Comparison, row: Row) -> Iterator[Row]:
     own = _searches(row.policy)  # not those with the cells of another search
     controls = (one for one in rows if is_control(_part(one.policy)))
     yield from (one for one in controls if not (theirs := _searches(one.policy)) or own & theirs)
-    after = comparison.rows[comparison.rows.index(row) + 1 :]
-    yield from (other for other in rows if _part(other.policy) == FOUND and other in after)
+    yield from (other for other in rows if _part(other.policy) == FOUND)
 
 
 def _difference(comparison: Comparison, row: Row, other: Row) -> Difference | None:
@@ -60,7 +64,7 @@ def _said(comparison: Comparison, row: Row, beside: Row) -> str:
     if not difference.is_claim:
         mean = _number(comparison, difference.mean)
         few = "is" if difference.seeds == 1 else "are"
-        return f"{seeds} {few} too few for a verdict on {other} (difference {mean}{unit})"
+        return f"{difference.few} {few} too few for a verdict on {other} (difference {mean}{unit})"
     low, high = _ends(difference)
     if difference.verdict == NO_DIFFERENCE:
         return (
