@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jointsearch.report.comparison import compare
 from jointsearch.report.page import write_report
 from jointsearch.report.page_charts import Line, Panel, dot_strip, line_chart, nice_ticks, stacked, tick_labels
 from jointsearch.report.page_cost import LINE, costs_of, spread_out
@@ -142,19 +141,22 @@ def test_a_flat_figure_and_a_single_seed_can_be_drawn() -> None:
 
 
 def test_a_row_costs_its_training_and_the_search_that_it_needed(tmp_path: Path) -> None:
-    def costs(searched: str) -> dict[str, tuple[float, float]]:
+    def costs(searched: str) -> dict[str, float]:
         write_run(tmp_path / searched, searched)
         for seed in SEEDS:
-            write_training(tmp_path / searched / "none@random" / f"seed{seed}", seed, 80.0)
-        rows = compare([tmp_path / searched]).rows
-        found = costs_of(read_run(tmp_path / searched), rows)
-        return {name: (cost.training, cost.search) for name, cost in found.items()}
+            for row in ("none@random", "found@random"):
+                write_training(tmp_path / searched / row / f"seed{seed}", seed, 80.0)
+            for row in ("found", "none") if searched != "policy" else ():
+                cells = {"genotype": f"found by {seed}"}
+                edit(tmp_path / searched / row / f"seed{seed}" / "settings.json", network_options=cells)
+        return {one.row: one.seconds for one in costs_of(read_run(tmp_path / searched))}
 
-    free, paid = (10.0, 0.0), (10.0, 30.0)
-    # Only the row found needs a policy; all rows without @ need the cells; of two searches they need both.
-    assert costs("policy") == {"found": paid, "none": free, "none@random": free}
-    assert costs("joint") == {"found": paid, "none": paid, "none@random": free}
-    assert costs("separate") == {"found": (10.0, 60.0), "none": (10.0, 60.0), "none@random": free}
+    # A training takes 10 s, a search 30. The row found needs a policy; all rows without @ need the cells that were
+    # found; of two searches they need both, and found@random that of the policy.
+    random = {"none@random": 10.0, "found@random": 40.0}
+    assert costs("policy") == {"found": 40.0, "none": 10.0, **random}
+    assert costs("joint") == {"found": 40.0, "none": 40.0, **random}
+    assert costs("separate") == {"found": 70.0, "none": 70.0, **random}
 
 
 def test_a_wide_span_of_costs_is_logarithmic_and_chance_is_drawn_where_it_is_near(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ class Costs:
     training: Cost
     search: Cost | None  # None: nothing was searched, as far as the run says
 
+    @property
+    def seconds(self) -> float:
+        """Of a seed, training and search together, as far as they are known."""
+        return (self.training.seconds or 0.0) + (0.0 if self.search is None else self.search.seconds or 0.0)
+
 
 def ledger(alike: Alike) -> tuple[Costs, ...]:
     """The cost of every row that has a finished training, in the order in which rows come up."""

@@ -1,36 +1,23 @@
 """Accuracy against cost: every row of trainings at the seconds that its search and training took."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jointsearch.report.alike import tables_of
 from jointsearch.report.chance import Chance
 from jointsearch.report.comparison import Comparison, Row
+from jointsearch.report.ledger import Costs, ledger
 from jointsearch.report.page_charts import COLORS, drawing_of, nice_ticks, tick_labels
 from jointsearch.report.page_history import policy_colors
 from jointsearch.report.page_html import Html, tag
 from jointsearch.report.page_run import Run
-from jointsearch.report.page_verdict import MARK
-from jointsearch.report.trainings_found import FOUND
+from jointsearch.report.trainings_found import sources_of
 
 # Lengths in units of the drawing, about a pixel. Names stand in a column of their own, so that none overlap.
 WIDTH, HEIGHT, LEFT, NAMES_AT, TOP, BOTTOM, LINE = 410, 250, 44, 258, 22, 40, 15
 LONGEST = 22  # letters of a name
 SPANS = 8  # from the cheapest row to the dearest: from there on the axis is logarithmic
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a row took, in seconds for one seed, mean over seeds."""
-
-    training: float
-    search: float
-
-    @property
-    def whole(self) -> float:
-        """Search and training."""
-        return self.training + self.search
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ def cost_section(run: Run, comparison: Comparison | None, chance: Chance | None)
     """The drawing and how to read it; nothing where no row is finished."""
     if comparison is None or not comparison.rows:
         return []
-    costs = costs_of(run, comparison.rows)
+    costs = {one.row: one for one in costs_of(run)}
     if not costs:
         return []
     rows = [row for row in comparison.rows if row.policy in costs]
@@ -63,34 +50,15 @@ def cost_section(run: Run, comparison: Comparison | None, chance: Chance | None)
     return [tag("figure", drawn, class_="cost"), tag("p", _how_to_read(run, costs, near), class_="faint")]
 
 
-def costs_of(run: Run, rows: Sequence[Row]) -> dict[str, Cost]:
+def costs_of(run: Run) -> list[Costs]:
     """The cost of every row whose trainings say how long they took."""
-    policy = _seconds_per_seed(run, cells=False)
-    both = _seconds_per_seed(run, cells=True)
-    costs = {}
-    for row in rows:
-        parts = [part for part in run.trainings if part.group == row.policy and part.result is not None]
-        took = [seconds for part in parts if (seconds := part.figure("seconds"))]
-        if not took:
-            continue
-        # Rows without @ are trained with the cells that the search found, so they owe it to the search as well.
-        own_cells = MARK in row.policy
-        search = both if not own_cells and any(part.finds_cells for part in run.searches) else 0.0
-        if not search and row.policy.partition(MARK)[0] == FOUND:
-            search = policy
-        costs[row.policy] = Cost(statistics.fmean(took), search)
-    return costs
+    [trained] = tables_of(sources_of([run.folder]))
+    return [one for one in ledger(trained) if one.seconds]
 
 
-def _seconds_per_seed(run: Run, cells: bool) -> float:
-    """Of the searches: those of a policy, or with `cells` all of them."""
-    steps = [step for step in run.steps if cells or step[0].finds_policy]
-    return sum(statistics.fmean(part.figure("seconds") or 0.0 for part in step) for step in steps)
-
-
-def _how_to_read(run: Run, costs: Mapping[str, Cost], near: Chance | None) -> str:
+def _how_to_read(run: Run, costs: Mapping[str, Costs], near: Chance | None) -> str:
     said = "A row stands at the mean of its seeds: the stroke is their standard deviation, small dots are the seeds. "
-    if any(cost.search for cost in costs.values()):
+    if any(cost.search is not None for cost in costs.values()):
         said += (
             "The cost of a row is its training and the search that it needed, for one seed: rows with what was found "
             "include the search. "
@@ -112,13 +80,13 @@ def _how_to_read(run: Run, costs: Mapping[str, Cost], near: Chance | None) -> st
 
 def _scatter(
     rows: Sequence[Row],
-    costs: Mapping[str, Cost],
+    costs: Mapping[str, Costs],
     comparison: Comparison,
     colors: Mapping[str, int],
     near: Chance | None,
 ) -> Html:
     height = max(HEIGHT, TOP + BOTTOM + LINE * len(rows))
-    across = _across([costs[row.policy].whole for row in rows])
+    across = _across([costs[row.policy].seconds for row in rows])
     values = [value for row in rows for value in row.values.values()]
     values += [row.mean + sign * (row.spread or 0) for row in rows for sign in (-1, 1)]
     values += [near.accuracy] if near is not None else []
@@ -129,7 +97,7 @@ def _scatter(
         y = up.place(near.accuracy)
         drawn.append(tag("line", x1=LEFT, x2=NAMES_AT - 20, y1=y, y2=y, class_="chance"))
         drawn.append(tag("text", "chance", x=LEFT + 4, y=y - 4))
-    places = {row.policy: (across.place(costs[row.policy].whole), up.place(row.mean)) for row in rows}
+    places = {row.policy: (across.place(costs[row.policy].seconds), up.place(row.mean)) for row in rows}
     names = spread_out([places[row.policy][1] for row in rows], TOP, height - BOTTOM)
     for row, at in zip(rows, names, strict=True):
         x, y = places[row.policy]

@@ -12,6 +12,7 @@ from jointsearch.runs.wandb_runs import WANDB, BoardRun, read_offline_run, read_
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, shown_path
 
+CELLS = "Cells"  # the outcome of a search that finds no policy
 FOUND = "found"  # the row that is trained with what a search found
 MEMBER_FILE = "member.json"  # of a member of a sweep: the words it was started with
 DETECTION = "detection"  # within a run folder, the trainings of detectors on its networks
@@ -33,7 +34,10 @@ class Source:
         same = tuple(one for one in self.searches if one.seed == training.seed)
         if self.by_row:
             return tuple(one for one in same if one.row == training.row)
-        return same if self.is_found(training.row, training.settings) else ()
+        if not self.is_found(training.row, training.settings):
+            return ()
+        # A row with cells of its own owes itself to the search of a policy alone.
+        return tuple(one for one in same if "@" not in training.row or _outcome(one) != CELLS)
 
     def is_found(self, row: str, settings: dict[str, Any]) -> bool:
         """Whether a row was trained with what a search found: its policy, or cells, where the row names no others."""
@@ -42,6 +46,11 @@ class Source:
         options = settings.get("network_options")
         cells = isinstance(options, dict) and "genotype" in options and "@" not in row
         return re.split("[@+]", row)[0] == FOUND or (cells and bool(self.searches))
+
+
+def _outcome(search: Record) -> object:
+    told = search.settings.get("search")
+    return told.get("outcome") if isinstance(told, dict) else None
 
 
 def sources_of(places: Sequence[Path | str]) -> list[Source]:
