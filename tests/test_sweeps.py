@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -242,7 +243,10 @@ def test_a_member_outlives_a_killed_sweep_and_is_not_begun_twice(tmp_path: Path,
     members = [one for one in members_of(tmp_path, n=[0])]
     alone = Work(folder, command, print)
     here = [type(members[0])(f"m{number}", (f"n={number}",)) for number in range(2)]
+    begun_twice = threading.Timer(10, alone.stop, [signal.SIGTERM])  # they would wait for the word to go
+    begun_twice.start()
     assert [one.exit_code for one in alone.do_all(here, 2)] == [None, None]
+    begun_twice.cancel()
     (folder / "go").touch()
     deadline = time.monotonic() + 60
     while [one.exit_code for one in Work(folder, command, print).do_all(here, 2)] != [0, 0]:

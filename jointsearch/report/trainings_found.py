@@ -9,12 +9,12 @@ from typing import Any
 from jointsearch.report.results_file import Record, read_results
 from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
 from jointsearch.runs.wandb_runs import WANDB, BoardRun, read_offline_run, read_wandb_runs
+from jointsearch.sweeps.work import DONE_FILE
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, shown_path
 
 CELLS = "Cells"  # the outcome of a search that finds no policy
 FOUND = "found"  # the row that is trained with what a search found
-MEMBER_FILE = "member.json"  # of a member of a sweep: the words it was started with
 DETECTION = "detection"  # within a run folder, the trainings of detectors on its networks
 WORDS = re.compile(r"(?:^|[\s,])((?:preset|search|searcher)=[\w.-]+)")  # of a command, those that choose a method
 
@@ -107,7 +107,7 @@ def _of_folder(folder: Path) -> Source:
 
 def _words(folder: Path, searches: Sequence[Record]) -> tuple[str, ...]:
     """How the run was started, where that was written down: of a sweep in its member, else in birth certificates."""
-    member = folder / MEMBER_FILE
+    member = folder / DONE_FILE
     told = read_json(member, "member of a sweep") if member.is_file() else {}
     words = told.get("words") if isinstance(told, dict) else None
     typed = " ".join(map(str, words)) if isinstance(words, list) else ""
