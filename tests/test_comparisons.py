@@ -264,6 +264,19 @@ def test_random_cells_of_two_spaces_are_two_controls_each_with_the_searches_that
     assert f"than {darts}" not in said  # that is a control of others
 
 
+def test_a_control_of_an_unfinished_sweep_is_one_row_whatever_seeds_its_searches_have(tmp_path: Path) -> None:
+    methods = {"a": ((0,), JOINT), "b": ((1,), CELLS), "c": ((0, 1), FIRST_ORDER), "other": ((0, 1), POLICY)}
+    for name, (seeds, settings) in methods.items():
+        for seed in seeds:
+            search(tmp_path / f"{name}{seed}", settings, (seed,), f"preset={name}")
+            drawn = {"genotype": f"{name == 'other'}{seed}"}
+            train(tmp_path / f"{name}{seed}", "none@random", {seed: 50.0}, network_options=drawn)
+    assert rows(compare_all([tmp_path])) == [
+        "none@random (preset=a / preset=b / preset=c)",
+        "none@random (preset=other)",
+    ]
+
+
 def test_one_control_with_two_policies_and_no_search_to_tell_them_apart_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         train(tmp_path / name, "random", {0: 50.0}, policy=name)

@@ -4,7 +4,7 @@ Trainings of one method from several runs become one row. A row that owes itself
 search where several are there: `found (search=joint)`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,26 +168,31 @@ def _names(frames: Iterable[Sequence[_Entry]]) -> dict[tuple[str, Leaves | None]
         if all(len({called[one] for one in some}) == len(some) for some in together):
             break
     names: dict[tuple[str, Leaves | None], str] = {}
-    for entries, group in zip(frames, groups, strict=True):
-        for row, search in group:
-            if row in rows:
-                sharing = sorted({called[one] for one in _sharing(entries, row, search)})
-                names[row, search] = f"{row} ({OR.join(sharing)})"
+    for entries in frames:
+        for row in rows:
+            for shared in _sharing([one for one in entries if one.search and one.training.row == row]):
+                name = f"{row} ({OR.join(sorted(called[search] for search in shared))})"
+                names |= {(row, search): name for search in shared}
     return names
 
 
-def _sharing(entries: Sequence[_Entry], row: str, search: Leaves | None) -> Iterator[Leaves]:
-    """The searches that have the same row: itself and, of a control, those that drew the same for each shared seed."""
-    own = {one.training.seed: one for one in entries if (one.training.row, one.search) == (row, search)}
-    for other in {one.search for one in entries if one.training.row == row and one.search}:
-        pairs = [
-            (own[one.training.seed], one)
-            for one in entries
-            if (one.training.row, one.search) == (row, other) and one.training.seed in own
-        ]
-        of_controls = not any(one.source.is_found(row, one.training.settings) for pair in pairs for one in pair)
-        if other == search or (pairs and of_controls and all(_agree(*pair) for pair in pairs)):
-            yield other
+def _sharing(entries: Sequence[_Entry]) -> list[set[Leaves]]:
+    """The searches of a row, each alone; of a control, those together that drew the same for the seeds they share."""
+    by_search: dict[Leaves, dict[int, _Entry]] = {}
+    for one in entries:
+        if one.search is not None:
+            by_search.setdefault(one.search, {})[one.training.seed] = one
+    groups: list[set[Leaves]] = []
+    for search, mine in by_search.items():
+        same = [group for group in groups if any(_drew_the_same(mine, by_search[other]) for other in group)]
+        groups = [group for group in groups if group not in same] + [{search}.union(*same)]
+    return groups
+
+
+def _drew_the_same(one: dict[int, _Entry], other: dict[int, _Entry]) -> bool:
+    pairs = [(one[seed], other[seed]) for seed in one.keys() & other.keys()]
+    owed = any(entry.source.is_found(entry.training.row, entry.training.settings) for pair in pairs for entry in pair)
+    return bool(pairs) and not owed and all(_agree(*pair) for pair in pairs)
 
 
 def _kind(source: Source) -> str:
