@@ -109,4 +109,4 @@ def test_a_tiny_negative_difference_is_no_minus_zero(tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path, "none", seed, 50.0)
         write(tmp_path, "other", seed, 49.999)
-    assert "| +0.00 ± 0.00 |" in compare([tmp_path]).to_markdown()
+    assert "| +0.00 | 3 equal differences: no claim |" in compare([tmp_path]).to_markdown()

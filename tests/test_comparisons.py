@@ -37,9 +37,17 @@ def train(run: Path, row: str, scores: dict[int, float | None], data: str = "dig
         put(run / row / f"seed{seed}", settings, None if score is None else result)
 
 
-def search(run: Path, settings: dict[str, Any], seeds: tuple[int, ...], words: str = "", data: str = "digits") -> None:
+def search(
+    run: Path,
+    settings: dict[str, Any],
+    seeds: tuple[int, ...],
+    words: str = "",
+    data: str = "digits",
+    space: str | None = None,
+) -> None:
     for seed in seeds:
         whole = {"seed": seed, "search": settings, "recipe": {"epochs": 8, "batch_size": 25}, "dataset": {"name": data}}
+        whole |= {} if space is None else {"network_options": {"space": space}}
         whole |= {"policy": f"start of {seed}", "data": {"train": 50, "validation": 50, "digest": f"{data}{seed}"}}
         result = {"epochs": 8, "steps": 16, "forward_equivalents": 480, "seconds": 30.0}
         put(run / f"search-seed{seed}", whole, result, COMMAND.format(words))
@@ -242,39 +250,60 @@ def test_a_control_with_the_cells_of_a_search_belongs_to_it_and_one_with_other_c
     assert set(found.tables[0].alike.searches) == {(row, seed) for row in rows(found)[:4] for seed in range(3)}
 
 
+METHODS: dict[str, tuple[str, float, Any]] = {
+    "joint": ("small", 60.0, JOINT),
+    "architecture": ("small", 59.0, CELLS),
+    "kashima2021": ("darts", 58.0, FIRST_ORDER),
+}
+SMALL, DARTS = "none@random (preset=architecture / preset=joint)", "none@random (preset=kashima2021)"
+
+
+def write_member(root: Path, name: str, seed: int, data: str = "digits") -> None:
+    """The run folder of a method and a seed, as a sweep leaves it, with random cells of the space of the method."""
+    space, better, settings = METHODS[name]
+    run = root / f"{data}-{name}{seed}"
+    search(run, settings, (seed,), f"preset={name}", data, space)
+    train(run, "found", {seed: better + 1.01 * seed}, data, network_options={"genotype": f"{name}{seed}"})
+    train(run, "none@random", {seed: 50.0 + seed}, data, network_options={"genotype": f"{space}{seed}"})
+
+
 def test_random_cells_of_two_spaces_are_two_controls_each_with_the_searches_that_share_it(tmp_path: Path) -> None:
-    methods: dict[str, tuple[str, float, Any]] = {
-        "joint": ("small", 60.0, JOINT),
-        "architecture": ("small", 59.0, CELLS),
-        "kashima2021": ("darts", 58.0, FIRST_ORDER),
-    }
-    for seed in range(3):  # a run folder each, as a sweep has it
-        for name, (space, better, settings) in methods.items():
-            run = tmp_path / f"{name}{seed}"
-            search(run, settings, (seed,), f"preset={name}")
-            train(run, "found", {seed: better + 1.01 * seed}, network_options={"genotype": f"{name}{seed}"})
-            train(run, "none@random", {seed: 50.0 + seed}, network_options={"genotype": f"{space}{seed}"})
+    for seed in range(3):
+        for name in METHODS:
+            write_member(tmp_path, name, seed)
     found = compare_all([tmp_path])
-    small, darts = "none@random (preset=architecture / preset=joint)", "none@random (preset=kashima2021)"
-    names = [f"found (preset={name})" for name in ("architecture", "joint", "kashima2021")]
-    assert rows(found) == [*names, small, darts]
+    assert rows(found) == [*(f"found (preset={name})" for name in sorted(METHODS)), SMALL, DARTS]
     assert {len(row.values) for row in found.tables[0].comparison.rows} == {3}
     said = read(found)
-    assert f"Of 3 findings found (preset=joint) has the best mean. It is better than {small} by 10.01 points" in said
-    assert f"than {darts}" not in said  # that is a control of others
+    assert f"Of 3 findings found (preset=joint) has the best mean. It is better than {SMALL} by 10.01 points" in said
+    assert f"than {DARTS}" not in said  # that is a control of others
 
 
-def test_a_control_of_an_unfinished_sweep_is_one_row_whatever_seeds_its_searches_have(tmp_path: Path) -> None:
-    methods = {"a": ((0,), JOINT), "b": ((1,), CELLS), "c": ((0, 1), FIRST_ORDER), "other": ((0, 1), POLICY)}
-    for name, (seeds, settings) in methods.items():
-        for seed in seeds:
-            search(tmp_path / f"{name}{seed}", settings, (seed,), f"preset={name}")
-            drawn = {"genotype": f"{name == 'other'}{seed}"}
-            train(tmp_path / f"{name}{seed}", "none@random", {seed: 50.0}, network_options=drawn)
-    assert rows(compare_all([tmp_path])) == [
-        "none@random (preset=a / preset=b / preset=c)",
-        "none@random (preset=other)",
-    ]
+def test_controls_of_an_unfinished_sweep_are_told_apart_whatever_seeds_are_there(tmp_path: Path) -> None:
+    for name, seed in (("joint", 0), ("architecture", 1), ("kashima2021", 2)):
+        write_member(tmp_path, name, seed)
+    [table] = compare_all([tmp_path]).tables
+    values = {row.policy: sorted(row.values) for row in table.comparison.rows if "none" in row.policy}
+    assert values == {SMALL: [0, 1], DARTS: [2]}
+
+
+def test_a_control_has_the_name_of_the_searches_on_its_own_data_set(tmp_path: Path) -> None:
+    for data, names in (("digits", METHODS), ("shapes", ("joint", "kashima2021"))):
+        for name in names:
+            write_member(tmp_path, name, 0, data)
+    digits, shapes = compare_all([tmp_path]).tables
+    names = [{row.policy for row in table.comparison.rows if "none" in row.policy} for table in (digits, shapes)]
+    assert names == [{SMALL, DARTS}, {"none@random (preset=joint)", DARTS}]
+
+
+def test_one_lucky_seed_is_not_the_best_finding(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_member(tmp_path, "joint", seed)
+    search(tmp_path / "lucky", CELLS, (2,), "preset=architecture", space="small")
+    train(tmp_path / "lucky", "found", {2: 99.0}, network_options={"genotype": "lucky"})
+    said = read(compare_all([tmp_path]))
+    assert "found (preset=joint) is better than none@random by 10.01 points" in said
+    assert "1 seed is too few for a verdict on found (preset=architecture)" in said
 
 
 def test_one_control_with_two_policies_and_no_search_to_tell_them_apart_is_refused(tmp_path: Path) -> None:

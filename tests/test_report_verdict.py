@@ -127,7 +127,7 @@ def test_accuracies_that_guessing_reaches_tell_no_policies_apart(tmp_path: Path)
     assert "chance" not in verdicts(run)[0]
     # Where one class has 120 of 750 images, a network that says it always reaches 16 %.
     write(run / "none" / "seed0" / "predictions.json", right_predictions([120, *[70] * 9]))
-    assert "and always the largest of 10 classes gives 16.0 %" in verdicts(run)[0]
+    assert "and always saying the largest of 10 classes gives 16.0 %" in verdicts(run)[0]
 
 
 def test_without_trainings_it_says_that_nothing_tells_the_worth(tmp_path: Path) -> None:

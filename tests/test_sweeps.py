@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jointsearch.commands.folders import new_folder
 from jointsearch.commands.sweep import command_of, own_words
 from jointsearch.compose import compose_words
 from jointsearch.registry import SWEEPS
-from jointsearch.sweeps.members import read_sweep, with_words
+from jointsearch.sweeps.members import Member, read_sweep
 from jointsearch.sweeps.work import Outcome, Work
 from tests.conftest import REPOSITORY
 from tests.kills import wait_for
@@ -53,10 +54,15 @@ def test_every_combination_is_a_member_named_by_what_varies(tmp_path: Path) -> N
 
 
 def test_words_for_all_replace_those_of_the_file(tmp_path: Path) -> None:
-    members = read_sweep(write_sweep(tmp_path / "s.yaml")).members
-    changed = with_words(members, ("dataset=shapes", "budget=0.5"))
-    assert changed[0].words == ("preset=joint", "seeds=[0]", "dataset=shapes", "budget=0.5")
+    path = write_sweep(tmp_path / "s.yaml")
+    members, changed = read_sweep(path).members, read_sweep(path, ("dataset=shapes", "budget=0.5")).members
+    assert changed[0].words == ("preset=joint", "dataset=shapes", "seeds=[0]", "budget=0.5")
     assert [one.name for one in changed] == [one.name for one in members]
+
+
+def test_what_words_make_equal_is_one_member(tmp_path: Path) -> None:
+    members = read_sweep(write_sweep(tmp_path / "s.yaml"), ("preset=joint",)).members
+    assert [(one.name, one.words[0]) for one in members] == [("seeds_0", "preset=joint"), ("seeds_1", "preset=joint")]
 
 
 def test_words_that_a_sweep_does_not_know_are_for_its_commands() -> None:
@@ -189,19 +195,29 @@ def test_no_two_commands_share_the_folder_that_an_agent_gives_them(monkeypatch: 
         monkeypatch.setattr(sys, "argv", ["joint_search.py", *words])
         return new_folder("search")
 
-    assert folder("preset=joint", "seeds=[0]", "wandb=online") == "runs/sweep/abc/preset_joint-seeds_0"
+    assert folder("preset=joint", "seeds=[0]", "wandb=online").startswith("runs/sweep/abc/preset_joint-seeds_0-")
     long = [f"dataset.path={'photos' * 40}", "dataset=folder"]
-    lists = [[*long, "seeds=[0]"], [*long, "seeds=[1]"], ["seeds=[1,2]"], ["seeds=[12]"], ["out=a b"], ["out=ab"]]
+    lists = [[*long, "seeds=[0]"], [*long, "seeds=[1]"], ["seeds=[1,2]"], ["seeds=[12]"], ["seeds=12"], ["a=b", "c=d"]]
+    lists += [["a=b-c=d"], ["a_b=c"], ["a=b_c"]]
     assert len({folder(*words) for words in lists}) == len(lists)
     assert folder(*lists[0]) == folder(*lists[0])
 
 
-def test_our_own_sweep_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_sweep_is_found_by_its_name_and_shares_out_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    done: list[int] = []
-    monkeypatch.setattr(Work, "do_all", lambda self, members, jobs: done.append(len(members)) or [])
-    assert run("sweep", ["joint_vs_separate"]) == 0
-    assert done == [36]
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    done: list[tuple[int, tuple[str, ...]]] = []
+
+    def note(work: Work, members: Sequence[Member], jobs: int) -> list[Outcome]:
+        done.append((len(members), work.here))
+        return []
+
+    monkeypatch.setattr(Work, "do_all", note)
+    for words in ((), ("dataset=digits", "jobs=2"), ("threads=1", "jobs=3")):
+        assert run("sweep", ["joint_vs_separate", *words]) == 0
+    assert done == [(36, ()), (12, ("threads=3",)), (36, ())]
 
 
 def test_a_member_with_other_words_runs_again(tmp_path: Path, command: tuple[str, ...]) -> None:
@@ -210,7 +226,8 @@ def test_a_member_with_other_words_runs_again(tmp_path: Path, command: tuple[str
     (folder / "go").touch()
     members = members_of(tmp_path, n=[1, 2])
     for also in ((), ("budget=0.5",), ("budget=0.5",)):
-        Work(folder, command, print).do_all(with_words(members, also), 1)
+        changed = [Member(one.name, (*one.words, *also)) for one in members]
+        Work(folder, command, print).do_all(changed, 1)
     assert starts(folder) == {"n_1": 2, "n_2": 2}
 
 
@@ -271,17 +288,22 @@ def test_a_member_left_to_another_process_is_no_outcome(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------- the real commands, with a server
 
+SIZES = {"channels": 4, "layers": 3}
+SHORT = {
+    "dataset.reduced": 60,
+    "search_recipe.epochs": 2,
+    "search_recipe.batch_size": 20,
+    "recipe.epochs": 1,
+    "recipe.batch_size": 20,
+    **{f"{network}.{size}": count for network in ("supernet", "cells") for size, count in SIZES.items()},
+    "controls": "[none]",
+    "device": "cpu",
+    "wandb": "online",
+}
 TINY = {
-    "search": {"value": "policy"},
-    "searcher": {"values": ["random", "shuffled_reward"]},
+    "search": {"values": ["joint", "separate"]},
     "seeds": {"values": ["[0]", "[1]", "[2]"]},
-    "network": {"value": "tiny_cnn"},
-    "dataset.reduced": {"value": 60},
-    "budget": {"value": 0.02},
-    "controls": {"value": "[none]"},
-    "threads": {"value": 1},
-    "device": {"value": "cpu"},
-    "wandb": {"value": "online"},
+    **{name: {"value": value} for name, value in SHORT.items()},
 }
 
 
@@ -318,13 +340,15 @@ def test_agents_and_the_sweep_without_a_server_end_in_the_same_table(tmp_path: P
         assert len(server.runs) == 6
         assert {run["exit_code"] for run in server.runs.values()} == {0}
         assert sorted(run["starts"] for run in server.runs.values()) == [1, 1, 1, 1, 1, 2]
+        configs = [run["config"] for run in server.runs.values()]
+        assert all(config["settings"]["birth"]["commit"] for config in configs)
     compared = subprocess.run(
         [sys.executable, f"{scripts}/compare.py", str(runs)], check=True, capture_output=True, text=True, **where
     ).stdout
     alone = [sys.executable, f"{scripts}/sweep.py", "tiny.yaml", "run=alone", "jobs=2"]
     printed = subprocess.run(alone, check=True, capture_output=True, text=True, **where).stdout
     table, _, _ = compared.partition("\n\n")  # below it stand seconds too
-    assert sum(line.startswith("found (search=policy, searcher=") for line in table.splitlines()) == 2
+    assert sum(line.startswith("found (search=") for line in table.splitlines()) == 2
     assert table in printed
 
 
@@ -343,6 +367,6 @@ def test_jobs_of_hydras_launcher_do_the_members(tmp_path: Path) -> None:
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
-    assert len(list((tmp_path / "alone").glob("searcher_*/member.json"))) == 2
+    assert len(list((tmp_path / "alone").glob("search_*/member.json"))) == 2
     assert "found" in done.stdout
     assert list((tmp_path / "alone" / "launcher").rglob("*_log.out"))

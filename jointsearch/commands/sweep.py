@@ -16,7 +16,7 @@ from jointsearch.report.comparison_formats import to_text
 from jointsearch.report.comparisons import compare_all
 from jointsearch.runs.run_folder import check_writable
 from jointsearch.settings import bounded, check_fields, choice, setting
-from jointsearch.sweeps.members import Member, Sweep, read_sweep, with_words
+from jointsearch.sweeps.members import Member, Sweep, read_sweep
 from jointsearch.sweeps.work import Outcome, Work, finished
 from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import shown_path
@@ -64,11 +64,11 @@ def main(given: Settings) -> None:
     if given.file is None:
         raise InputError("sweep needs a file; give one of yours, or joint_vs_separate")
     shipped = SWEEPS / f"{given.file}.yaml"
-    file = shipped if shipped.is_file() and not Path(given.file).exists() else Path(given.file)
-    sweep = read_sweep(str(file))
+    file = shipped if shipped.is_file() and not Path(given.file).is_file() else Path(given.file)
+    sweep = read_sweep(file, (*_unsent(given, read_sweep(file)), *given.also))
     folder = Path(given.run or f"runs/sweep/{file.stem}")
     check_writable(folder)
-    members = with_words(sweep.members, (*_unsent(given, sweep), *given.also))
+    members = sweep.members
     done = sum(finished(folder / member.name, member) is not None for member in members)
     print(f"{len(members)} commands in {folder}, {done} of them finished")
     print("To continue, or to help from another machine that shares the folder: the same command", flush=True)
@@ -131,11 +131,8 @@ def _report(folder: Path, outcomes: Sequence[Outcome]) -> None:
     if elsewhere:
         print(f"Another process has {len(elsewhere)}: {', '.join(elsewhere)}")
     if failed:
-        print(f"Failed: {', '.join(failed)}")
+        print(f"Failed: {', '.join(failed)}; see console.log in their folders below {folder}, then repeat the command")
     if len(elsewhere) + len(failed) < len(outcomes):
         print(f"\n{to_text(compare_all([folder]))}", end="")
     if failed:
-        raise InputError(
-            f"{len(failed)} of {len(outcomes)} commands failed: {', '.join(failed)}; see console.log in their folders "
-            f"below {folder}, then repeat the command"
-        )
+        raise InputError(f"{len(failed)} of {len(outcomes)} commands failed; see above which, and what to do")

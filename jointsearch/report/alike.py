@@ -4,7 +4,7 @@ Trainings of one method from several runs become one row. A row that owes itself
 search where several are there: `found (search=joint)`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ KINDS = {
     ("Cells", "Policy"): "separate",
 }
 NAMED_BY_PATH = ("folder", "hf")  # data sets that their path tells apart
+RANDOM_CELLS = "@random"  # ends the name of a row
 OR = " / "  # between the searches that share a control
 MOST_NAMED = 3  # settings in the name of a search or of a table
 
@@ -64,10 +65,9 @@ def tables_of(sources: Sequence[Source]) -> list[Alike]:
     frames: dict[Leaves, list[_Entry]] = {}
     for entry in entries:
         frames.setdefault(entry.frame, []).append(entry)
-    frames = {frame: _with_searches(group) for frame, group in frames.items()}
-    names = _names(frames.values())
-    titles = _titles(list(frames))
-    return [_alike(title, group, names) for title, group in zip(titles, frames.values(), strict=True)]
+    groups = [_with_searches(group) for group in frames.values()]
+    named = zip(_titles(list(frames)), groups, _names(groups), strict=True)
+    return [_alike(title, group, names) for title, group, names in named]
 
 
 def check_alike(first: Record, other: Record) -> None:
@@ -128,16 +128,23 @@ def _scores_agree(one: dict[str, Any] | None, other: dict[str, Any] | None) -> b
 
 
 def _with_searches(entries: Sequence[_Entry]) -> list[_Entry]:
-    """Entries of a table, where controls that differ between searches, as random cells of two spaces, name theirs."""
-    drawn: dict[tuple[str, int], list[_Entry]] = {}
+    """Entries of a table; where random cells were drawn from several spaces, those of a run name its search."""
+    spaces: dict[str, set[str | None]] = {}
     for entry in entries:
-        if entry.search is None:
-            drawn.setdefault((entry.training.row, entry.training.seed), []).append(entry)
-    differing = {row for (row, _), several in drawn.items() if not all(_agree(several[0], one) for one in several)}
+        if entry.search is None and entry.source.searches and not entry.source.by_row:
+            spaces.setdefault(entry.training.row, set()).add(_space(entry))
+    several = {row for row, drawn_from in spaces.items() if len(drawn_from) > 1}
     return [
-        replace(one, search=_search(one.source)) if one.search is None and one.training.row in differing else one
+        replace(one, search=_search(one.source)) if one.search is None and one.training.row in several else one
         for one in entries
     ]
+
+
+def _space(entry: _Entry) -> str | None:
+    """The search space that a row's random cells were drawn from: that of the searches of its run."""
+    if not entry.training.row.endswith(RANDOM_CELLS):
+        return None
+    return next((dict(leaves(one.settings)).get("network_options.space") for one in entry.source.searches), None)
 
 
 def _agree(one: _Entry, other: _Entry) -> bool:
@@ -156,43 +163,32 @@ def _tells(name: str) -> bool:
     return name not in OF_NO_METHOD and not name.startswith(OF_DATA)
 
 
-def _names(frames: Iterable[Sequence[_Entry]]) -> dict[tuple[str, Leaves | None], str]:
-    """How rows of one name are called that are there of several searches, by row and search."""
-    frames = list(frames)
-    groups = [{(one.training.row, one.search): one.source for one in entries if one.search} for entries in frames]
+def _names(frames: Sequence[Sequence[_Entry]]) -> list[dict[tuple[str, Leaves | None], str]]:
+    """How rows of one name are called that are there of several searches, by row and search, for each table."""
+    groups = [{(one.training.row, one.search): one for one in entries if one.search} for entries in frames]
     rows = {row for group in groups for row, _ in group if sum(row == other for other, _ in group) > 1}
-    sources = {search: source for group in groups for (row, search), source in group.items() if row in rows}
+    sources = {search: one.source for group in groups for (row, search), one in group.items() if row in rows}
     together = [{search for row, search in group if row in rows} for group in groups]
     for call in (_by_words, _by_kind, _by_settings, _by_place):
         called = call(sources)
         if all(len({called[one] for one in some}) == len(some) for some in together):
             break
-    names: dict[tuple[str, Leaves | None], str] = {}
-    for entries in frames:
-        for row in rows:
-            for shared in _sharing([one for one in entries if one.search and one.training.row == row]):
-                name = f"{row} ({OR.join(sorted(called[search] for search in shared))})"
-                names |= {(row, search): name for search in shared}
-    return names
+    named = []
+    for group in groups:
+        names: dict[tuple[str, Leaves | None], str] = {}
+        for (row, search), entry in group.items():
+            if row in rows:
+                others = [other for (its, other), one in group.items() if its == row and _is_shared(entry, one)]
+                sharing = sorted({called[other] for other in (search, *others)})
+                names[row, search] = f"{row} ({OR.join(sharing)})"
+        named.append(names)
+    return named
 
 
-def _sharing(entries: Sequence[_Entry]) -> list[set[Leaves]]:
-    """The searches of a row, each alone; of a control, those together that drew the same for the seeds they share."""
-    by_search: dict[Leaves, dict[int, _Entry]] = {}
-    for one in entries:
-        if one.search is not None:
-            by_search.setdefault(one.search, {})[one.training.seed] = one
-    groups: list[set[Leaves]] = []
-    for search, mine in by_search.items():
-        same = [group for group in groups if any(_drew_the_same(mine, by_search[other]) for other in group)]
-        groups = [group for group in groups if group not in same] + [{search}.union(*same)]
-    return groups
-
-
-def _drew_the_same(one: dict[int, _Entry], other: dict[int, _Entry]) -> bool:
-    pairs = [(one[seed], other[seed]) for seed in one.keys() & other.keys()]
-    owed = any(entry.source.is_found(entry.training.row, entry.training.settings) for pair in pairs for entry in pair)
-    return bool(pairs) and not owed and all(_agree(*pair) for pair in pairs)
+def _is_shared(one: _Entry, other: _Entry) -> bool:
+    """Whether a row that owes nothing to a search is that of another search as well."""
+    owed = any(entry.source.is_found(entry.training.row, entry.training.settings) for entry in (one, other))
+    return not owed and _space(one) == _space(other)
 
 
 def _kind(source: Source) -> str:

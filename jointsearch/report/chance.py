@@ -28,8 +28,8 @@ class Chance:
     @property
     def words(self) -> str:
         """What is done without a look."""
-        equal = self.largest * self.classes <= self.images + self.classes  # the last class may lack a few
-        return f"guessing among {self.classes} classes" if equal else f"always the largest of {self.classes} classes"
+        equal = self.largest <= math.ceil(self.images / self.classes)
+        return f"{'guessing among' if equal else 'always saying the largest of'} {self.classes} classes"
 
     @property
     def reach(self) -> float:

@@ -18,7 +18,7 @@ class Difference:
     """A policy minus the baseline over the seeds they share, with the 95% interval of the mean."""
 
     mean: float
-    half_width: float | None  # None: one seed says nothing about the spread
+    half_width: float | None  # None: one seed, or equal differences, say nothing about the spread
     seeds: int
     higher_is_better: bool = True
     p_value: float | None = None  # of Student's t, two-sided, corrected or not; None where nothing tells the spread
@@ -29,15 +29,11 @@ class Difference:
         return self.p_value is not None and self.seeds >= FEWEST_SEEDS
 
     @property
-    def few(self) -> str:
-        """What is too little for a verdict, where there is none."""
-        return f"{self.seeds} {'seed' if self.seeds < FEWEST_SEEDS else 'equal difference'}{'s' * (self.seeds > 1)}"
-
-    @property
     def verdict(self) -> str:
         """In words; nothing is claimed that the figures do not carry."""
         if self.p_value is None or not self.is_claim:
-            return f"{self.few}: no claim"
+            equal = "equal difference" if self.seeds >= FEWEST_SEEDS else "seed"
+            return f"{self.seeds} {equal}{'s' * (self.seeds > 1)}: no claim"
         if self.p_value >= SIGNIFICANT:
             return NO_DIFFERENCE
         return "better" if (self.mean > 0) == self.higher_is_better else "worse"
@@ -54,11 +50,11 @@ def paired_difference(
     if count == 1:
         return Difference(mean, None, count, higher_is_better)
     spread = statistics.stdev(differences)
-    spread = spread if spread > SAME else 0.0
+    if spread <= SAME < abs(mean):  # as of scores that count few images
+        return Difference(mean, None, count, higher_is_better)
     error = spread / math.sqrt(count)
     half_width = float(student.ppf(1 - SIGNIFICANT / 2, count - 1)) * error
-    # Equal differences, as of scores that count few images, say nothing of how far others may lie.
-    p_value = 2 * float(student.sf(abs(mean) / error, count - 1)) if spread else (None if abs(mean) > SAME else 1.0)
+    p_value = 2 * float(student.sf(abs(mean) / error, count - 1)) if spread > SAME else 1.0
     return Difference(mean, half_width, count, higher_is_better, p_value)
 
 

@@ -31,9 +31,9 @@ class Costs:
     search: Cost | None  # None: nothing was searched, as far as the run says
 
     @property
-    def seconds(self) -> float:
-        """Of a seed, training and search together, as far as they are known."""
-        return (self.training.seconds or 0.0) + (0.0 if self.search is None else self.search.seconds or 0.0)
+    def seconds(self) -> float | None:
+        """Of a seed, training and search together."""
+        return _sum([self.training, *([] if self.search is None else [self.search])]).seconds
 
 
 def ledger(alike: Alike) -> tuple[Costs, ...]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jointsearch.loops.repeat import SAME_AS
 from jointsearch.report.comparison import Comparison, compare
 from jointsearch.report.contact_sheet import photo_images, write_contact_sheet
 from jointsearch.report.genotype_drawing import write_genotype_drawing
@@ -43,12 +42,11 @@ def put_on_board(board: Board, folder: Path | str, dataset: Any = None) -> None:
 
 def summary_of(run: Run) -> dict[str, Any]:
     """The figures of a run by name: of each row, of the finding beside each control, of the cost; and all trainings."""
-    trained = [part for part in run.trainings if SAME_AS not in (part.result or {})]
     told: dict[str, Any] = {
         "cost/search_seconds": seconds(run.searches),
         "cost/search_forward_equivalents": sum(part.figure("forward_equivalents") or 0 for part in run.searches),
-        "cost/training_seconds": seconds(trained),
-        "cost/training_images": sum(part.figure("images_trained") or 0 for part in trained),
+        "cost/training_seconds": seconds(run.trained),
+        "cost/training_images": sum(part.figure("images_trained") or 0 for part in run.trained),
         TRAININGS: [_told(part) for part in run.trainings],
         SEARCHES: [_told(part) for part in run.searches],
     }

@@ -87,5 +87,5 @@ def _how_to_read(comparison: Comparison) -> str:
 def _cost(run: Run) -> str:
     if not run.searches:
         return ""
-    trained, searched = (duration(seconds(parts)) for parts in (run.trainings, run.searches))
+    trained, searched = (duration(seconds(parts)) for parts in (run.trained, run.searches))
     return f"The trainings took {trained}. The searches before them took {searched} more."

@@ -51,8 +51,8 @@ def cost_section(run: Run, comparison: Comparison | None, chance: Chance | None)
 
 
 def costs_of(run: Run) -> list[Costs]:
-    """The cost of every row whose trainings say how long they took."""
-    [trained] = tables_of(sources_of([run.folder]))
+    """The cost of every row whose trainings and searches say how long they took."""
+    [trained] = tables_of(sources_of([run.folder]))  # one table, as all of a run is compared
     return [one for one in ledger(trained) if one.seconds]
 
 
@@ -86,7 +86,7 @@ def _scatter(
     near: Chance | None,
 ) -> Html:
     height = max(HEIGHT, TOP + BOTTOM + LINE * len(rows))
-    across = _across([costs[row.policy].seconds for row in rows])
+    across = _across([(costs[row.policy].seconds or 0.0) for row in rows])
     values = [value for row in rows for value in row.values.values()]
     values += [row.mean + sign * (row.spread or 0) for row in rows for sign in (-1, 1)]
     values += [near.accuracy] if near is not None else []
@@ -97,7 +97,7 @@ def _scatter(
         y = up.place(near.accuracy)
         drawn.append(tag("line", x1=LEFT, x2=NAMES_AT - 20, y1=y, y2=y, class_="chance"))
         drawn.append(tag("text", "chance", x=LEFT + 4, y=y - 4))
-    places = {row.policy: (across.place(costs[row.policy].seconds), up.place(row.mean)) for row in rows}
+    places = {row.policy: (across.place(costs[row.policy].seconds or 0.0), up.place(row.mean)) for row in rows}
     names = spread_out([places[row.policy][1] for row in rows], TOP, height - BOTTOM)
     for row, at in zip(rows, names, strict=True):
         x, y = places[row.policy]

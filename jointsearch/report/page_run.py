@@ -15,6 +15,7 @@ from jointsearch.data.load import Loaded
 from jointsearch.data.object_datasets import OBJECT_FILES
 from jointsearch.data.object_load import LoadedObjects
 from jointsearch.data.objects import Padded
+from jointsearch.loops.repeat import SAME_AS
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
 from jointsearch.report.metric_facts import ACCURACY, MetricFacts, metric_facts
 from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
@@ -89,6 +90,11 @@ class Run:
     def parts(self) -> tuple[Part, ...]:
         """Searches and trainings."""
         return self.searches + self.trainings
+
+    @property
+    def trained(self) -> tuple[Part, ...]:
+        """The trainings that were carried out; the others have the result of one that is the same."""
+        return tuple(part for part in self.trainings if SAME_AS not in (part.result or {}))
 
     @property
     def steps(self) -> tuple[tuple[Part, ...], ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from jointsearch.report.alike import RANDOM_CELLS
 from jointsearch.report.chance import Chance
 from jointsearch.report.comparison import Comparison, Row
 from jointsearch.report.difference import FEWEST_SEEDS, NO_DIFFERENCE, Difference
@@ -12,7 +13,6 @@ from jointsearch.report.page_run import Run
 from jointsearch.report.trainings_found import FOUND
 
 NONE, MARK = "none", "@"
-RANDOM_CELLS = f"{MARK}random"
 NAMES = {
     NONE: "training without a policy",
     "trivialaugment": "TrivialAugment",
@@ -63,6 +63,7 @@ def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Compari
     """How a row differs from others, in one sentence."""
     parts: list[str] = []
     few: list[str] = []
+    refused: list[Difference] = []
     for other in others:
         against = replace(comparison, baseline=other)
         mine = next(one for one in against.rows if one.policy == row)
@@ -72,6 +73,7 @@ def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Compari
             continue
         if not difference.is_claim:
             few.append(f"{_amount(difference.mean, comparison, signed=True)} to {name}")
+            refused.append(difference)
         elif difference.verdict == NO_DIFFERENCE:
             parts.append(
                 f"no difference to {name} was found ({_amount(difference.mean, comparison, signed=True)}, 95% interval "
@@ -85,7 +87,7 @@ def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Compari
             )
     if not parts and few:
         about = subject.removesuffix(",")
-        return f"No claim about {about}: {_needed(comparison)}. Mean differences: {' and '.join(few)}."
+        return f"No claim about {about}: {_needed(refused)}. Mean differences: {' and '.join(few)}."
     if parts and parts[0].startswith("no difference"):
         parts[0] = f"For {subject.removesuffix(',')}, {parts[0]}"
     return f"{capitalized('; '.join(parts))}." if parts else ""
@@ -103,6 +105,7 @@ def _of_all(comparison: Comparison) -> list[str]:
         if (difference := comparison.difference(row)) is not None:
             kind = difference.verdict if difference.is_claim else "no claim"
             groups[kind].append(f"{_name(row.policy)} ({comparison.paired(difference)})")
+    refused = [one for one in comparison.differences.values() if not one.is_claim]
     base = _name(comparison.baseline)
     said = []
     if groups["better"] or groups["worse"]:
@@ -111,14 +114,14 @@ def _of_all(comparison: Comparison) -> list[str]:
     if groups[NO_DIFFERENCE]:
         said.append(f"No difference to {base} was found for {_few(groups[NO_DIFFERENCE])}.")
     if groups["no claim"]:
-        said.append(f"No claim about {_few(groups['no claim'])}: {_needed(comparison)}.")
+        said.append(f"No claim about {_few(groups['no claim'])}: {_needed(refused)}.")
     told = f"Differences are in {_unit(comparison)}, with their 95% intervals. " if _unit(comparison) else ""
     return [*said[:2], f"{told}{comparison.by_chance.replace('`', '')}".strip()][:3] if said else []
 
 
-def _needed(comparison: Comparison) -> str:
-    """What rows without a claim lack."""
-    some = any(len(row.values) < FEWEST_SEEDS for row in comparison.rows)
+def _needed(refused: Sequence[Difference]) -> str:
+    """What differences lack of which nothing is claimed."""
+    some = any(one.seeds < FEWEST_SEEDS for one in refused)
     return f"{FEWEST_SEEDS} seeds are needed" if some else "the differences are equal for all seeds"
 
 

@@ -20,18 +20,20 @@ def verdict_sentence(comparison: Comparison) -> str:
     """
     if not comparison.rows:
         return NONE_FINISHED
-    findings = [row for row in comparison.rows if _part(row.policy) == FOUND and row.policy != comparison.baseline]
-    if not findings:
-        return _all_rows(comparison)
-    if len(findings) > 1 and not any(len(row.values) >= FEWEST_SEEDS for row in findings):
+    findings = [row for row in comparison.rows if _part(row.policy) == FOUND]
+    ranked = [row for row in findings if len(row.values) >= FEWEST_SEEDS]  # one lucky seed is not the best mean
+    if len(findings) > 1 and not ranked:
         return f"No finding has the {FEWEST_SEEDS} seeds that a verdict takes."
-    best = findings[0]
+    told = [row for row in ranked or findings if row is not comparison.base]
+    if not told:
+        return _all_rows(comparison)
+    best = told[0]
     said = [_said(comparison, best, other) for other in _beside(comparison, best)]
     if not said:
         return comparison.without_baseline
     is_first = said[0].startswith("is ")
-    several = f"Of {len(findings)} findings {best.policy} has the best mean"
-    about = best.policy if len(findings) == 1 else f"{several}. It" if is_first else several
+    several = f"Of {len(ranked)} findings {best.policy} has the best mean"
+    about = best.policy if best not in ranked[:1] or len(ranked) == 1 else f"{several}. It" if is_first else several
     return f"{about}{' ' if is_first else ': '}{'; '.join(said)}."
 
 
@@ -63,8 +65,10 @@ def _said(comparison: Comparison, row: Row, beside: Row) -> str:
     unit = UNITS.get(comparison.metric.unit, "")
     if not difference.is_claim:
         mean = _number(comparison, difference.mean)
+        if difference.seeds >= FEWEST_SEEDS:
+            return f"the difference to {other} is {mean}{unit} for each of {seeds}, so nothing tells its spread"
         few = "is" if difference.seeds == 1 else "are"
-        return f"{difference.few} {few} too few for a verdict on {other} (difference {mean}{unit})"
+        return f"{seeds} {few} too few for a verdict on {other} (difference {mean}{unit})"
     low, high = _ends(difference)
     if difference.verdict == NO_DIFFERENCE:
         return (

@@ -1,6 +1,5 @@
 """The commands of a sweep: the file that `wandb sweep` reads, every combination of its values."""
 
-import hashlib
 import itertools
 import re
 from dataclasses import dataclass
@@ -31,8 +30,11 @@ class Sweep:
     members: tuple[Member, ...]
 
 
-def read_sweep(path: Path | str) -> Sweep:
-    """Read a sweep file of W&B; only `method: grid` needs no server."""
+def read_sweep(path: Path | str, more: tuple[str, ...] = ()) -> Sweep:
+    """Read a sweep file of W&B; only `method: grid` needs no server. `more` words replace values, as dataset=digits.
+
+    A word of a setting that the file does not name goes to every command, and names no folder.
+    """
     path = Path(path)
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -51,7 +53,7 @@ def read_sweep(path: Path | str) -> Sweep:
             "there; use `wandb sweep` and `wandb agent`, or method: grid"
         )
     values = {str(name): _values(str(name), entry, path) for name, entry in _parameters(told, path).items()}
-    return Sweep(Path(str(told["program"])).stem, _members(values))
+    return Sweep(Path(str(told["program"])).stem, _members(values, _replacing(more)))
 
 
 def _parameters(told: dict[str, Any], path: Path) -> dict[Any, Any]:
@@ -72,14 +74,22 @@ def _values(name: str, entry: Any, path: Path) -> list[str]:
     return [str(value) for value in found]  # as W&B writes them into a command
 
 
-def _members(values: dict[str, list[str]]) -> tuple[Member, ...]:
+def _replacing(words: tuple[str, ...]) -> dict[str, str]:
+    wrong = next((word for word in words if "=" not in word), None)
+    if wrong is not None:
+        raise InputError(f"also={wrong} is no setting; {nearest(wrong, ['budget=0.5'])}")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _members(values: dict[str, list[str]], more: dict[str, str]) -> tuple[Member, ...]:
     """Every combination; the first parameter changes slowest."""
+    values = {name: [more[name]] if name in more else several for name, several in values.items()}
     varied = [name for name, several in values.items() if len(several) > 1]
     found = []
     for chosen in itertools.product(*values.values()):
         words = dict(zip(values, chosen, strict=True))
         name = folder_name([f"{key}={words[key]}" for key in varied or words])
-        found.append(Member(name, tuple(f"{key}={value}" for key, value in words.items())))
+        found.append(Member(name, tuple(f"{key}={value}" for key, value in {**words, **more}.items())))
     names = [member.name for member in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"two members of the sweep would share the folder {twice}; name each value once")
@@ -87,24 +97,5 @@ def _members(values: dict[str, list[str]]) -> tuple[Member, ...]:
 
 
 def folder_name(words: list[str]) -> str:
-    """Words as the name of a folder that needs no quotes: preset_joint-seeds_0 of preset=joint and seeds=[0].
-
-    Where more is lost than brackets and quotes, a hash of the words follows: no two lists of words share a folder.
-    """
-    whole = "-".join(words).replace("=", "_")
-    name = re.sub(r"[^\w.@-]+", "", whole)
-    if len(name) <= LONGEST_NAME and not re.search(r"[^\w.@\[\]'\"-]", whole):
-        return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
-
-
-def with_words(members: tuple[Member, ...], more: tuple[str, ...]) -> tuple[Member, ...]:
-    """Members with more words each, which replace theirs of the same name."""
-    wrong = next((word for word in more if "=" not in word), None)
-    if wrong is not None:
-        raise InputError(f"also={wrong} is no setting; {nearest(wrong, ['budget=0.5'])}")
-    given = {word.partition("=")[0] for word in more}
-    return tuple(
-        Member(one.name, (*(word for word in one.words if word.partition("=")[0] not in given), *more))
-        for one in members
-    )
+    """Words as the name of a folder that needs no quotes: preset_joint-seeds_0 of preset=joint and seeds=[0]."""
+    return re.sub(r"[^\w.@-]+", "", "-".join(words).replace("=", "_"))[:LONGEST_NAME]
