@@ -5,6 +5,7 @@ as it stands, and behind it what makes it short: few images, one epoch, small ne
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from jointsearch.compose import CONFIGS
 from search_spaces.controls import named_policy
 from tests.object_files import IMAGES, coco_document, photo, write_coco, write_voc
 from tests.test_data_hf import write as write_parquet
-from tests.test_docs import PAGES, PLUGIN, commands, commands_of_methods, python_blocks, words_of
+from tests.test_docs import PAGES, PLUGIN, REPOSITORY, TEXTS, commands, commands_of_methods, python_blocks, words_of
 from tests.test_models import file_of
 from tests.test_my_photos import draw_photos
 from tests.wandb_loopback import Loopback
@@ -109,7 +110,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named_policy("trivialaugment").save(folder / "policy.json")
     [plugin] = [block for page in PAGES for block in python_blocks(page) if PLUGIN in block]
     (folder / "my_parts.py").write_text(plugin)
-    write_sweep(folder)
+    write_sweeps(folder)
     words = ["search=policy", "searcher=differentiable", "dataset=folder", f"dataset.path={folder}/photos"]
     words = shortened("joint_search", [*words, "dataset.image_size=32", f"run={folder}/runs/photos"])
     assert run("joint_search", words) == 0
@@ -130,15 +131,23 @@ def write_cifar(folder: Path) -> None:
         (folder / f"{name}.txt").write_text("\n".join(f"class_{label}" for label in range(count)))
 
 
-def write_sweep(folder: Path) -> None:
-    """The sweep of this project on digits with one seed, short."""
+def write_sweeps(folder: Path) -> None:
+    """The sweep of this project, found by its name and by its path, and that of the page about sweeps; both short."""
     name = Path("configs", "sweep", "joint_vs_separate.yaml")
-    sweep = yaml.safe_load((CONFIGS / name.relative_to("configs")).read_text())
-    short = [*TRAINING, *SIZES, *SEARCH, "dataset.reduced=60"]
-    values = {"dataset": "digits", "seeds": "[0]", **dict(word.split("=") for word in short)}
-    sweep["parameters"] |= {name: {"value": yaml.safe_load(value)} for name, value in values.items()}
     (folder / "jointsearch" / name.parent).mkdir(parents=True)
-    (folder / "jointsearch" / name).write_text(yaml.safe_dump(sweep, sort_keys=False))
+    ours = (CONFIGS / name.relative_to("configs")).read_text()
+    for file in ("joint_vs_separate", f"jointsearch/{name}"):
+        write_sweep(folder / file, ours, *TRAINING, *SIZES, *SEARCH, "dataset=digits")
+    [yours] = re.findall(r"```yaml\n(.*?)```", TEXTS[REPOSITORY / "docs" / "sweeps.md"], re.DOTALL)
+    write_sweep(folder / "sweep.yaml", yours, "budget=0.02", "network=tiny_cnn", "threads=1", "device=cpu")
+
+
+def write_sweep(path: Path, text: str, *words: str) -> None:
+    """A sweep of few images and one seed, with more words."""
+    sweep = yaml.safe_load(text)
+    values = dict(word.split("=") for word in (*words, "seeds='[0]'", "dataset.reduced=60"))
+    sweep["parameters"] |= {name: {"value": yaml.safe_load(value)} for name, value in values.items()}
+    path.write_text(yaml.safe_dump(sweep, sort_keys=False))
 
 
 @pytest.fixture
