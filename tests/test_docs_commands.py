@@ -31,7 +31,8 @@ from tests.wandb_loopback import Loopback
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-ELSEWHERE = ("launcher=submitit_slurm",)  # test_sweeps.py starts the jobs of this launcher without SLURM
+# Carried out by tests with a stand-in: jobs of the launcher without SLURM in test_sweeps.py, test_wandb_runs.py.
+ELSEWHERE = ("launcher=submitit_slurm", "wandb:ENTITY")
 PUT_IN = {"RUN": "runs/photos", "FOLDER": "runs/photos", "PHOTOS": "photos"}  # what a reader writes for a word
 
 # What makes a command short, one after the other; what a command refuses is left out.
