@@ -65,6 +65,7 @@ def test_relax_finds_the_same_where_it_sees_differences() -> None:
         assert outcome.poison < 0.5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_joint_search_by_relax_ranks_what_holds_the_planted_op_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
