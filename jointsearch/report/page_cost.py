@@ -15,7 +15,7 @@ from jointsearch.report.page_run import Run
 from jointsearch.report.trainings_found import sources_of
 
 # Lengths in units of the drawing, about a pixel. Names stand in a column of their own, so that none overlap.
-WIDTH, HEIGHT, LEFT, NAMES_AT, TOP, BOTTOM, LINE = 410, 250, 44, 258, 22, 40, 15
+WIDTH, HEIGHT, LEFT, NAMES_AT, TOP, BOTTOM, LINE = 430, 250, 44, 258, 22, 40, 15
 LONGEST = 22  # letters of a name
 SPANS = 8  # from the cheapest row to the dearest: from there on the axis is logarithmic
 
