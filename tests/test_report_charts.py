@@ -171,7 +171,8 @@ def test_a_wide_span_of_costs_is_logarithmic_and_chance_is_drawn_where_it_is_nea
             write(tmp_path / row / f"seed{seed}" / "predictions.json", right_predictions([75] * 10))
     page = Page(write_report(tmp_path))
     assert "seconds of search and training, logarithmic" in page.text
-    assert ["chance, guessing among 10 classes", "10.00", "", "", "", ""] in page.rows
+    assert ["chance", "10.00", "", "", "", ""] in page.rows
+    assert "Row chance is what guessing among 10 classes gives." in page.text
     assert "The dashed line is chance: 10.0 % by guessing among 10 classes." in page.text
     assert [given for name, given in page.elements if given.get("class") == "chance"]
 

@@ -23,11 +23,13 @@ def comparison_section(run: Run, comparison: Comparison | None, problem: str, ch
         return [tag("p", "Nothing in this folder was trained with what was found, so nothing says what it is worth.")]
     if comparison is None:
         return [tag("p", f"Not compared: {problem}.", class_="note")]
-    parts = [_table(run, comparison, chance)] if comparison.rows else [tag("p", NONE_FINISHED)]
+    near = chance if chance is not None and chance.is_near([row.mean for row in comparison.rows] or [100.0]) else None
+    parts = [_table(run, comparison, near)] if comparison.rows else [tag("p", NONE_FINISHED)]
     if comparison.unfinished:
         parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))
     noted = " ".join((*comparison.lacking, *comparison.notes))
-    said = [_rows(run, comparison), _equal_budget(run), _how_to_read(comparison), noted, _cost(run)]
+    by_chance = "" if near is None else f"Row chance is what {near.words} gives."
+    said = [_rows(run, comparison), by_chance, _equal_budget(run), _how_to_read(comparison), noted, _cost(run)]
     return [*parts, *(tag("p", one, class_="faint") for one in said if one)]
 
 
@@ -47,9 +49,8 @@ def _table(run: Run, comparison: Comparison, chance: Chance | None) -> Html:
         return row.policy, comparison.score(row), len(row.values), paired, verdict, strip
 
     lines = [line(row) for row in comparison.rows]
-    if chance is not None and chance.is_near([row.mean for row in comparison.rows]):
-        guessing = f"{chance.accuracy:.{comparison.decimals}f}"
-        lines.append((f"chance, {chance.words}", guessing, "", "", "", ""))
+    if chance is not None:
+        lines.append(("chance", f"{chance.accuracy:.{comparison.decimals}f}", "", "", "", ""))
     return table(head, lines, words=(0, 4, 5))
 
 
