@@ -169,7 +169,8 @@ def workplace(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def carry_out(command: str) -> None:
     """Carry out a command of a page; it ends well."""
     module, words = words_of(command)
-    words = shortened(module, [put_in(word) for word in words if word != "--help"])
+    asks = command.endswith("--help")  # and is carried out as it stands; words_of adds it to every command
+    words = words if asks else shortened(module, [put_in(word) for word in words if word != "--help"])
     if "wandb=online" in words:
         with Loopback() as server:
             typed_words = [sys.executable, "-m", "jointsearch", "search", *words]
