@@ -11,7 +11,7 @@ import torch
 
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
 from search_spaces.errors import InputError, nearest
-from search_spaces.plain_json import shown, shown_path
+from search_spaces.plain_json import located, shown, shown_path
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
@@ -29,6 +29,7 @@ POLICY_NAMES = (
     "trivialaugment",
     "autoaugment",
     *AUTOAUGMENT,
+    "trivialaugment-xDRAWS",
 )
 
 # RandAugment has 14 ops: the identity and these 13, which are DADA's fifteen without Invert and Cutout.
@@ -44,7 +45,13 @@ RANDOM_SUB_POLICIES = 25
 
 
 def named_policy(name: str, ops: tuple[str, ...] | None = None, seed: int = 0) -> Policy:
-    """A control by its name (POLICY_NAMES). `ops` replaces its op list; `seed` is used by a `random` without one."""
+    """A control by its name (POLICY_NAMES). `ops` replaces its op list; `seed` is used by a `random` without one.
+
+    trivialaugment-x2 draws twice for every image, and so does any other name with -x2 behind it.
+    """
+    if (match := re.fullmatch(r"(.+)-x([0-9]{1,2})", name)) and not re.search(r"-x[0-9]+$", match[1]):
+        once = named_policy(match[1], ops, seed)
+        return located(f"policy {shown(name)}", Policy, once.sub_policies, name, int(match[2]))
     if match := re.fullmatch(r"random(?:-s([0-9]{1,9}))?", name):
         return random_policy(DADA_OPS if ops is None else ops, int(match[1]) if match[1] else seed)
     if match := re.fullmatch(r"randaugment(?:-n([0-9]{1,3})-m([0-9]{1,3}))?", name):

@@ -109,7 +109,7 @@ class Genotype:
 
 def genotype_from_data(data: Any, where: str) -> Genotype:
     """A genotype from parsed JSON; errors name the field."""
-    check_header(data, FORMAT, VERSION, {"normal", "reduction"}, where, "DARTS's form is read from a .txt file")
+    check_header(data, FORMAT, (VERSION,), {"normal", "reduction"}, where, "DARTS's form is read from a .txt file")
     normal, reduction = (_nodes_from_data(data.get(kind), f"{where}: {kind}") for kind in ("normal", "reduction"))
     return located(where, Genotype, normal, reduction, data.get("name", "genotype"))
 

@@ -114,16 +114,17 @@ def shown_path(path: Path | str) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def check_header(data: Any, wanted: str, version: int, keys: set[str], where: str, remedy: str) -> None:
+def check_header(data: Any, wanted: str, versions: tuple[int, ...], keys: set[str], where: str, remedy: str) -> None:
     """Refuse parsed JSON of another format or version; `remedy` ends the error about another format."""
     if not isinstance(data, dict):
         raise InputError(f"{where} holds {shown(data)}; wanted an object with the key format: {wanted!r}")
     if data.get("format") != wanted:
         raise InputError(f"{where}: format is {shown(data.get('format'))}; wanted {wanted!r}. {remedy}")
     found = data.get("version")
-    if isinstance(found, bool) or found != version:
+    if isinstance(found, bool) or found not in versions:
+        known = " and ".join(map(str, versions))
         raise InputError(
-            f"{where}: version is {shown(found)}; this code reads version {version}, update jointsearch or save again"
+            f"{where}: version is {shown(found)}; this code reads version {known}, update jointsearch or save again"
         )
     check_keys(data, keys | {"format", "version", "name"}, where)
 

@@ -25,27 +25,36 @@ from search_spaces.plain_json import (
 )
 
 FORMAT = "jointsearch-policy"
-VERSION = 1
-MAX_STAGES = 16
+VERSIONS = (1, 2)  # 2 has magnitudes drawn from a range, and several draws for an image
+MAX_STAGES = 16  # of an image, over all its draws
+Magnitude = float | tuple[float, float]
 CONVERTED = "Policies published elsewhere are converted by python scripts/show_policy.py policy=FILE save=policy.json"
 
 
 @dataclass(frozen=True)
 class OpChoice:
-    """One op of a sub-policy with its probability and magnitude. Ops without an amount have magnitude None."""
+    """One op of a sub-policy with its probability and magnitude. Ops without an amount have magnitude None.
+
+    A magnitude is a number, or a range (low, high) from which every image draws its own.
+    """
 
     op: str
     probability: float = 1.0
-    magnitude: float | None = None
+    magnitude: Magnitude | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.op, str) or self.op not in OPS:
             raise InputError(f"op is {shown(self.op)}, which is not a known op; {nearest(self.op, OPS)}")
         _check_share("probability", self.probability)
         if OPS[self.op].has_magnitude:
-            _check_share("magnitude", self.magnitude)
+            _check_magnitude(self.magnitude)
         elif self.magnitude is not None:
             raise InputError(f"{self.op} has no amount but magnitude is {shown(self.magnitude)}; leave magnitude out")
+
+    @property
+    def magnitudes(self) -> tuple[float, float]:
+        """The least and the greatest magnitude; 0 where there is none."""
+        return self.magnitude if isinstance(self.magnitude, tuple) else (self.magnitude or 0.0,) * 2
 
 
 @dataclass(frozen=True)
@@ -66,20 +75,27 @@ class SubPolicy:
 
 @dataclass(frozen=True)
 class PolicyTables:
-    """A policy as tensors: N sub-policies, K stages, missing stages padded with op -1."""
+    """A policy as tensors: N sub-policies, K stages of one draw, missing stages padded with op -1."""
 
     cumulative: Tensor  # (N,) running share of the weights
     op: Tensor  # (N, K) place in OPS
     probability: Tensor  # (N, K)
-    magnitude: Tensor  # (N, K)
+    magnitude: Tensor  # (N, K) the least one
+    span: Tensor  # (N, K) from the least to the greatest
+
+    @cached_property
+    def has_ranges(self) -> bool:
+        """Whether a magnitude is drawn for every image."""
+        return bool((self.span > 0).any())
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Sub-policies and their weights; every image draws one of them."""
+    """Sub-policies and their weights; every image draws one of them, or several that act one after the other."""
 
     sub_policies: tuple[SubPolicy, ...]
     name: str = field(default="policy", compare=False)
+    draws: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.sub_policies, tuple) or not all(isinstance(s, SubPolicy) for s in self.sub_policies):
@@ -90,6 +106,13 @@ class Policy:
         if not 0 < total < math.inf:
             raise InputError(f"the weights of all sub_policies add up to {total}; wanted a finite number above 0")
         check_name(self.name)
+        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
+            raise InputError(f"draws is {shown(self.draws)}; wanted a whole number, 1 or more")
+        if self.draws * max(1, self.stages) > MAX_STAGES:
+            raise InputError(
+                f"{self.draws} draws of up to {self.stages} ops are more than the {MAX_STAGES} that an image may have; "
+                "lower draws"
+            )
 
     @property
     def stages(self) -> int:
@@ -102,22 +125,30 @@ class Policy:
         place = {name: index for index, name in enumerate(OPS)}
         size = (len(self.sub_policies), self.stages)
         op = torch.full(size, -1, dtype=torch.long)
-        probability, magnitude = torch.zeros(size), torch.zeros(size)
+        probability, magnitude, span = (torch.zeros(size) for _ in range(3))
         for n, sub_policy in enumerate(self.sub_policies):
             for k, choice in enumerate(sub_policy.ops):
                 op[n, k] = place[choice.op]
                 probability[n, k] = choice.probability
-                magnitude[n, k] = choice.magnitude or 0.0
+                low, high = choice.magnitudes
+                magnitude[n, k], span[n, k] = low, high - low
         weights = torch.tensor([sub_policy.weight for sub_policy in self.sub_policies], dtype=torch.float64)
-        return PolicyTables((weights / weights.sum()).cumsum(0), op, probability, magnitude)
+        return PolicyTables((weights / weights.sum()).cumsum(0), op, probability, magnitude, span)
+
+    @property
+    def version(self) -> int:
+        """The oldest version of the format that can hold it, so that older readers take what they understand."""
+        several = self.draws > 1 or any(isinstance(c.magnitude, tuple) for s in self.sub_policies for c in s.ops)
+        return VERSIONS[several]
 
     def to_json(self) -> str:
         """The policy as JSON text. `ops` states the range of each magnitude, so that other code can use the file."""
         used = {choice.op for sub_policy in self.sub_policies for choice in sub_policy.ops}
         rows = [json.dumps(_sub_policy_data(sub_policy)) for sub_policy in self.sub_policies]
         scales = [f"    {json.dumps(name)}: {json.dumps(op_scale(name))}" for name in OPS if name in used]
+        drawn = f'  "draws": {self.draws},\n' if self.version > 1 else ""
         return (
-            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "name": {json.dumps(self.name)},\n'
+            f'{{\n  "format": "{FORMAT}",\n  "version": {self.version},\n  "name": {json.dumps(self.name)},\n{drawn}'
             + '  "ops": {\n'
             + ",\n".join(scales)
             + '\n  },\n  "sub_policies": [\n    '
@@ -150,13 +181,18 @@ def op_scale(name: str) -> dict[str, Any]:
 
 def policy_from_data(data: Any, where: str) -> Policy:
     """A policy from parsed JSON; errors name the field."""
-    check_header(data, FORMAT, VERSION, {"ops", "sub_policies"}, where, CONVERTED)
+    check_header(data, FORMAT, VERSIONS, {"ops", "sub_policies", "draws"}, where, CONVERTED)
+    if data["version"] == 1 and "draws" in data:
+        raise InputError(f"{where}: draws stands in a file of version 1, which has none; write version 2")
     _check_scales(data.get("ops", {}), f"{where}: ops")
     rows = data.get("sub_policies")
     if not isinstance(rows, list):
         raise InputError(f"{where}: sub_policies is {shown(rows)}; wanted a list of sub-policies")
     sub_policies = tuple(_sub_policy(row, f"{where}: sub_policies[{n}]") for n, row in enumerate(rows))
-    return located(where, Policy, sub_policies, data.get("name", "policy"))
+    policy = located(where, Policy, sub_policies, data.get("name", "policy"), data.get("draws", 1))
+    if policy.version > data["version"]:
+        raise InputError(f"{where}: a magnitude is a range, and its version is 1; write version 2")
+    return policy
 
 
 def _sub_policy_data(sub_policy: SubPolicy) -> dict[str, Any]:
@@ -180,7 +216,9 @@ def _sub_policy(row: Any, where: str) -> SubPolicy:
         check_keys(entry, {"op", "probability", "magnitude"}, here)
         if "op" not in entry or "probability" not in entry:
             raise InputError(f"{here} has the keys {sorted(entry)}; give at least op and probability")
-        choices.append(located(here, OpChoice, entry["op"], entry["probability"], entry.get("magnitude")))
+        magnitude = entry.get("magnitude")
+        magnitude = tuple(magnitude) if isinstance(magnitude, list) else magnitude
+        choices.append(located(here, OpChoice, entry["op"], entry["probability"], magnitude))
     return located(where, SubPolicy, tuple(choices), row.get("weight", 1.0))
 
 
@@ -200,6 +238,18 @@ def _check_scales(scales: Any, where: str) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_magnitude(value: Any) -> None:
+    if not isinstance(value, tuple):
+        return _check_share("magnitude", value)
+    if len(value) != 2:
+        raise InputError(f"magnitude is {shown(list(value))}; wanted a number, or a range as [0.0, 1.0]")
+    for end in value:
+        _check_share("an end of the range of magnitude", end)
+    if value[0] >= value[1]:
+        raise InputError(f"magnitude is {shown(list(value))}; wanted a range that rises, or one number")
+    return None
 
 
 def _check_share(field_name: str, value: Any) -> None:

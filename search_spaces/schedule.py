@@ -8,9 +8,9 @@ from typing import Any
 
 from search_spaces.errors import InputError
 from search_spaces.plain_json import check_header, check_keys, check_name, located, read_json, shown, shown_path
-from search_spaces.policy import CONVERTED, VERSION, Policy, policy_from_data
+from search_spaces.policy import CONVERTED, Policy, policy_from_data
 
-SCHEDULE_FORMAT = "jointsearch-schedule"
+SCHEDULE_FORMAT, VERSION = "jointsearch-schedule", 1  # its policies name their own versions
 SCHEDULE_BYTES = 4_000_000  # a policy of 25 sub-policies for each of 900 epochs
 
 
@@ -65,7 +65,7 @@ def load_policy_or_schedule(path: Path | str) -> Policy | PolicySchedule:
 
 def schedule_from_data(data: Any, where: str) -> PolicySchedule:
     """A schedule from parsed JSON; errors name the field."""
-    check_header(data, SCHEDULE_FORMAT, VERSION, {"spans"}, where, CONVERTED)
+    check_header(data, SCHEDULE_FORMAT, (VERSION,), {"spans"}, where, CONVERTED)
     rows = data.get("spans")
     if not isinstance(rows, list):
         raise InputError(f"{where}: spans is {shown(rows)}; wanted a list of spans")

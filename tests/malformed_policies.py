@@ -42,7 +42,7 @@ MALFORMED = {
     "no format": (file_with(format=...), "format is None"),
     "other format": (file_with(format="timm"), "scripts/show_policy.py policy=FILE save=policy.json"),
     "no version": (file_with(version=...), "version is None"),
-    "later version": (file_with(version=2), "this code reads version 1, update"),
+    "later version": (file_with(version=3), "this code reads version 1 and 2, update"),
     "version true": (file_with(version=True), "version is True"),
     "unknown key": (file_with(sub_policy=[]), "did you mean sub_policies"),
     "name a number": (file_with(name=3), "name is 3"),

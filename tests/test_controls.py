@@ -16,7 +16,7 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
 
 # Every pattern of POLICY_NAMES with its capitals filled in.
-NAMES = [name.replace("SEED", "7").replace("N", "3").replace("M", "12") for name in POLICY_NAMES]
+NAMES = [name.replace("SEED", "7").replace("DRAWS", "2").replace("N", "3").replace("M", "12") for name in POLICY_NAMES]
 PUBLISHED = dict(zip(AUTOAUGMENT, ("CIFAR10", "SVHN", "IMAGENET"), strict=True))
 
 

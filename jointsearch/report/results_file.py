@@ -63,7 +63,7 @@ def read_results(path: Path | str) -> tuple[Record, ...]:
     where = f"results file {shown_path(path)}"
     first, *lines = read_text(path, "results", RESULTS_BYTES).removesuffix("\n").split("\n")
     header = parse_json(first, f"{where}, line 1,")
-    check_header(header, FORMAT, VERSION, {*SHARED}, f"{where}, line 1", REMEDY)
+    check_header(header, FORMAT, (VERSION,), {*SHARED}, f"{where}, line 1", REMEDY)
     common = {key: _object(header, key, f"{where}, line 1") for key in SHARED}
     records = [_record(line, common, f"{where}, line {number}") for number, line in enumerate(lines, start=2)]
     check_once(records)

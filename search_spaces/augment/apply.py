@@ -10,8 +10,9 @@ from search_spaces.augment.geometry import warp
 from search_spaces.augment.op import AugOp, exactly_at_zero, partner_from, sign_from
 from search_spaces.augment.table import op_tables
 from search_spaces.errors import InputError
-from search_spaces.policy import Policy
+from search_spaces.policy import Policy, PolicyTables
 
+OF_STAGES = ("op", "magnitude", "sign", "position", "partner")  # fields of a draw that have a column for each stage
 CHUNK_ELEMENTS = 2**20  # 4 MB of float32
 
 
@@ -19,7 +20,7 @@ CHUNK_ELEMENTS = 2**20  # 4 MB of float32
 class PolicyDraw:
     """The random draw of B images at K stages. It can be stored, shared and applied again."""
 
-    sub_policy: Tensor  # (B,) which sub-policy was drawn
+    sub_policy: Tensor  # (B,) which sub-policy was drawn; (B, D) where a policy draws D times
     op: Tensor  # (B, K) place in OPS, -1 for nothing; stays on the CPU, so that grouping never waits for a GPU
     magnitude: Tensor  # (B, K)
     sign: Tensor  # (B, K)
@@ -37,15 +38,29 @@ class PolicyDraw:
 
 
 def draw_policy(policy: Policy, batch: int, noise: torch.Generator) -> PolicyDraw:
-    """Draw a sub-policy, its acting ops and all their randomness for every image."""
-    tables = policy.tables
+    """Draw a sub-policy, its acting ops and all their randomness for every image, as often as the policy says."""
+    tables, draws = policy.tables, policy.draws
     stages = tables.op.shape[1]
-    uniform = torch.rand(1 + 5 * stages, batch, generator=noise, device=noise.device).cpu()
+    numbers = 1 + (6 if tables.has_ranges else 5) * stages  # of a draw
+    uniform = torch.rand(draws * numbers, batch, generator=noise, device=noise.device).cpu()
+    found = [_drawn(tables, one) for one in uniform.view(draws, numbers, batch)]
+    if draws == 1:
+        return found[0]
+    joined = {name: torch.cat([getattr(one, name) for one in found], 1) for name in OF_STAGES}
+    return PolicyDraw(torch.stack([one.sub_policy for one in found], 1), **joined)
+
+
+def _drawn(tables: PolicyTables, uniform: Tensor) -> PolicyDraw:
+    """One draw for every image by (R, B) uniform numbers."""
+    stages = tables.op.shape[1]
     sub_policy = torch.searchsorted(tables.cumulative, uniform[0].double(), right=True)
     sub_policy = sub_policy.clamp_(max=len(tables.cumulative) - 1)  # the last share may round to just below 1
     acts = tables.probability[sub_policy] > uniform[1 : 1 + stages].T  # (B, K)
     op = torch.where(acts, tables.op[sub_policy], -1)
-    return draw_of(sub_policy, op, tables.magnitude[sub_policy], uniform[1 + stages :])
+    magnitude = tables.magnitude[sub_policy]
+    if tables.has_ranges:
+        magnitude = magnitude + tables.span[sub_policy] * uniform[1 + 5 * stages :].T
+    return draw_of(sub_policy, op, magnitude, uniform[1 + stages : 1 + 5 * stages])
 
 
 def draw_of(sub_policy: Tensor, op: Tensor, magnitude: Tensor, uniform: Tensor) -> PolicyDraw:
