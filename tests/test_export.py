@@ -364,6 +364,34 @@ def test_a_magnitude_too_small_for_any_pixel_changes_nothing(op: str, target: st
     assert torch.allclose(TARGETS[target].drawn(exported.value, images[0], 2), images[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("draws", [2, 3])
+def test_several_draws_act_one_after_the_other(draws: int, target: str, images: Tensor) -> None:
+    exported = TARGETS[target].export(Policy((SubPolicy((OpChoice("Invert"),)),), draws=draws))
+    changed = TARGETS[target].drawn(exported.value, images[0], 2)
+    wanted = images[0] if draws == 2 else 1 - images[0]
+    assert torch.allclose(changed, wanted.expand_as(changed), rtol=0, atol=1.1 / 255)
+
+
+def test_draws_of_an_image_are_made_anew(target: str, images: Tensor) -> None:
+    policy = Policy((SubPolicy((OpChoice("Invert"),)), SubPolicy()), draws=2)
+    changed = TARGETS[target].drawn(TARGETS[target].export(policy).value, images[0], 200)
+    share = (changed - images[0]).abs().amax((1, 2, 3)).gt(0.1).float().mean()
+    assert abs(float(share) - 0.5) < 0.13  # one of two draws; 3.6 standard deviations
+
+
+def test_a_range_of_magnitudes_is_spread_over_its_levels_and_said_to_be(target: str) -> None:
+    exported = TARGETS[target].export(Policy((SubPolicy((OpChoice("Solarize", 1.0, (0.5, 1.0)),)),)))
+    assert any("Solarize" in line and "one of 31 levels" in line for line in exported.approximations)
+    ramp = torch.arange(256).float().div(255).view(1, 16, 16).expand(3, -1, -1)
+    changed = TARGETS[target].drawn(exported.value, ramp, 300)
+    # The lowest level that is inverted runs from 128, at magnitude .5, to 0.
+    inverted = (changed - ramp).abs().mul(255).round().gt(0)[:, 0].flatten(1)
+    lowest = torch.where(inverted.any(1), inverted.float().argmax(1), 256)
+    assert len(lowest.unique()) >= 25
+    assert lowest.max() <= 128
+    assert abs(float(lowest.float().mean()) - 64) < 9  # 4 standard deviations
+
+
 def test_a_policy_that_does_nothing_changes_nothing(target: str, images: Tensor) -> None:
     exported = TARGETS[target].export(named_policy("none"))
     assert exported.approximations == ()

@@ -82,7 +82,7 @@ def _timm_policy(policy: Policy) -> AutoAugment:
     # The same ops and probabilities; timm counts levels 0 to 10.
     return AutoAugment(
         [
-            [AugmentOp(TIMM_NAMES.get(c.op, c.op), c.probability, 10 * (c.magnitude or 0.0)) for c in sub_policy.ops]
+            [AugmentOp(TIMM_NAMES.get(c.op, c.op), c.probability, 10 * c.magnitudes[0]) for c in sub_policy.ops]
             for sub_policy in policy.sub_policies
         ]
     )

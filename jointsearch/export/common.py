@@ -9,10 +9,12 @@ from typing import Generic, TypeVar
 from search_spaces.augment.quantized import TIE
 from search_spaces.augment.table import OPS
 from search_spaces.errors import InputError
+from search_spaces.levels import LEVELS, with_levels
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 T = TypeVar("T")
 
+LEVELLED = f"a range of magnitudes is one of {LEVELS + 1} levels, or of fewer where a sub-policy has several ranges"
 LEFT_OUT = "left out, because it mixes in another image of a batch"
 OF_USER = "left out, because the other library has no such op"
 
@@ -48,14 +50,17 @@ def drawable(
 ) -> tuple[SubPolicy, ...]:
     """The sub-policies of positive weight, each with its ops that can act, need one image only and are known there.
 
-    `known` are the ops that the other library has; None: any op can be wrapped.
+    `known` are the ops that the other library has; None: any op can be wrapped. A range of magnitudes becomes levels.
     """
+    for choice in (choice for row in policy.sub_policies if row.weight > 0 for choice in row.ops):
+        if isinstance(choice.magnitude, tuple):
+            differences.note(choice.op, LEVELLED)
 
     def fits(op: str) -> bool:
         return OPS[op].uses != "partner" and (known is None or op in known)
 
     found = []
-    for sub_policy in (one for one in policy.sub_policies if one.weight > 0):
+    for sub_policy in (one for one in with_levels(policy).sub_policies if one.weight > 0):
         ops = [choice for choice in sub_policy.ops if choice.probability > 0 and not _is_idle(choice)]
         for choice in ops:
             if not fits(choice.op):
@@ -68,7 +73,7 @@ def drawable(
 def amounts(choice: OpChoice) -> tuple[float, ...]:
     """The equally likely amounts of an op, positive direction first; empty for an op without an amount."""
     op = OPS[choice.op]
-    if choice.magnitude is None or op.identity is None or op.strongest is None:
+    if not isinstance(choice.magnitude, float | int) or op.identity is None or op.strongest is None:
         return ()
     step = choice.magnitude * (op.strongest - op.identity)
     steps = (step, -step) if op.signed else (step,)

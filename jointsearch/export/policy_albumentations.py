@@ -60,7 +60,7 @@ def albumentations_policy(policy: Policy, leave_out: bool = False) -> Exported[A
     total = math.fsum(row.weight for row in rows)
     branches = [_branch(library, row, row.weight / total, differences) for row in rows]
     lines = (*differences.lines(), SEEDED) if any(row.ops for row in rows) else ()
-    return Exported(library.Compose([library.OneOf(branches, p=1.0)]), lines)
+    return Exported(library.Compose([library.OneOf(branches, p=1.0) for _ in range(policy.draws)]), lines)
 
 
 def albumentations_json(policy: Policy, leave_out: bool = False) -> Exported[str]:

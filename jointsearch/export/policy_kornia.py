@@ -79,8 +79,9 @@ class KorniaOperations(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, sub_policies: list[PolicySequential], weights: list[float]) -> None:
+    def __init__(self, sub_policies: list[PolicySequential], weights: list[float], draws: int = 1) -> None:
         super().__init__()
+        self.draws = draws
         self.sub_policies = nn.ModuleList(sub_policies)
         total = math.fsum(weights)
         shares = torch.tensor([weight / total for weight in weights], dtype=torch.float64)
@@ -88,6 +89,11 @@ class KorniaOperations(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment (B, C, H, W) images in [0, 1]; draws from torch's global generator, as all of kornia does."""
+        for _ in range(self.draws):
+            images = self._once(images)
+        return images
+
+    def _once(self, images: Tensor) -> Tensor:
         drawn = torch.multinomial(self.weights, len(images), replacement=True)  # (B,)
         changed = images.clone()
         for n in drawn.unique().tolist():
@@ -102,7 +108,7 @@ def kornia_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[Kor
     differences = Differences()
     rows = drawable(policy, differences, leave_out, THEIR_OPS)
     sub_policies = [PolicySequential(*(_operation(choice) for choice in row.ops)) for row in rows]
-    return Exported(KorniaOperations(sub_policies, [row.weight for row in rows]), differences.lines())
+    return Exported(KorniaOperations(sub_policies, [row.weight for row in rows], policy.draws), differences.lines())
 
 
 def _operation(choice: OpChoice) -> OperationBase:

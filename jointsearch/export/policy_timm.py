@@ -49,7 +49,7 @@ class OurOp:
         if random.random() >= self.choice.probability:
             return image
         noise = draw_op_noise(1, torch.Generator().manual_seed(random.getrandbits(32)))
-        magnitude = torch.tensor([self.choice.magnitude or 0.0])
+        magnitude = torch.tensor(self.choice.magnitudes[:1])
         changed = OPS[self.choice.op](tv.pil_to_tensor(image)[None] / 255, magnitude, noise)[0]
         return tv.to_pil_image(changed.mul(255).round().byte())
 
@@ -66,7 +66,21 @@ def timm_auto_augment(policy: Policy, leave_out: bool = False) -> Exported[AutoA
     for row, count in zip(rows, repeats, strict=True):
         entries += [[_their_op(choice, differences) for choice in row.ops]] * count
     lines = differences.lines() if is_exact else (*differences.lines(), f"all sub-policies: {WEIGHTS}")
-    return Exported(AutoAugment(entries), lines)
+    return Exported(AutoAugment(entries) if policy.draws == 1 else SeveralDraws(entries, policy.draws), lines)
+
+
+class SeveralDraws(AutoAugment):
+    """timm's AutoAugment, several times for each image."""
+
+    def __init__(self, entries: list[list[AugmentOp | OurOp]], draws: int) -> None:
+        super().__init__(entries)
+        self.draws = draws
+
+    def __call__(self, img: PIL.Image.Image) -> PIL.Image.Image:
+        """Change an image."""
+        for _ in range(self.draws):
+            img = super().__call__(img)
+        return img
 
 
 def _their_op(choice: OpChoice, differences: Differences) -> AugmentOp | OurOp:
@@ -87,7 +101,7 @@ def _level(choice: OpChoice) -> float:
         return (posterize_bits(amounts(choice)[0]) - 4 + 0.5) / 4 * 10
     if choice.op == "Solarize":
         return (solarize_level(amounts(choice)[0]) + 0.5) / 256 * 10
-    return 10 * (choice.magnitude or 0.0)
+    return 10 * choice.magnitudes[0]
 
 
 def _repeats(weights: list[float]) -> tuple[list[int], bool]:

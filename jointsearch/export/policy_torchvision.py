@@ -22,12 +22,13 @@ def torchvision_policy(policy: Policy, leave_out: bool = False) -> Exported[str]
     template = importlib.resources.files("jointsearch.export").joinpath("torchvision_template.py").read_text("utf-8")
     before, _, rest = template.partition(TABLE_START)
     start, _, after = rest.partition(TABLE_END)
-    declaration = start.splitlines()[1]
+    declaration = start.splitlines()[2]
     head = [f"# Differences from the original policy:\n{_comments(lines)}" if lines else ""]
     table = [
         *head,
         TABLE_START,
         f"NAME = {_quoted(policy.name)}\n",
+        f"DRAWS = {policy.draws}\n",
         f"{declaration}\n",
         *map(_row, rows),
         "]\n",

@@ -5,8 +5,9 @@
     augmented = PolicyTransform()(image)
 
 It takes one image with 1 or 3 channels: a PIL image, or a tensor (C, H, W) of uint8 or of floating point in [0, 1].
-Each call draws one sub-policy, from torch's global generator or from `generator=`. The result is of the same kind as
-the input: a PIL image, or a plain tensor of the same type. Place it before normalization. Ops do not round in between.
+Each call draws DRAWS sub-policies, from torch's global generator or from `generator=`. The result is of the same kind
+as the input: a PIL image, or a plain tensor of the same type. Place it before normalization. Ops do not round in
+between.
 """
 
 import math
@@ -23,6 +24,7 @@ from torchvision.transforms.v2 import functional as F
 # threshold in [0, 1] (solarize), bits (posterize), factor, 1 for no change (contrast, color, brightness, sharpness).
 # fmt: off
 NAME = "policy"
+DRAWS = 1
 SUB_POLICIES: list[tuple[float, list[tuple[str, float, list[float]]]]] = [
     (1.0, []),
 ]
@@ -43,16 +45,17 @@ class PolicyTransform(torch.nn.Module):
 
 
 def draw_ops(generator: torch.Generator | None = None) -> list[tuple[str, Amount]]:
-    """Draw a sub-policy; return its ops that act, with their amounts."""
-    _, ops = SUB_POLICIES[int(torch.multinomial(WEIGHTS, 1, generator=generator))]
+    """Draw DRAWS sub-policies; return their ops that act, with their amounts."""
     drawn: list[tuple[str, Amount]] = []
-    for op, probability, amounts in ops:
-        acts, which, x, y = torch.rand(4, generator=generator).tolist()
-        amount: Amount = amounts[int(which * len(amounts))] if amounts else None
-        if op == "Cutout":
-            amount = (amounts[0], x, y)
-        if acts < probability:
-            drawn.append((op, amount))
+    for _ in range(DRAWS):
+        _, ops = SUB_POLICIES[int(torch.multinomial(WEIGHTS, 1, generator=generator))]
+        for op, probability, amounts in ops:
+            acts, which, x, y = torch.rand(4, generator=generator).tolist()
+            amount: Amount = amounts[int(which * len(amounts))] if amounts else None
+            if op == "Cutout":
+                amount = (amounts[0], x, y)
+            if acts < probability:
+                drawn.append((op, amount))
     return drawn
 
 

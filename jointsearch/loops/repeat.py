@@ -32,7 +32,7 @@ def same_policy(one: Policy | PolicySchedule | None, other: Policy | PolicySched
         )
     if not (isinstance(one, Policy) and isinstance(other, Policy)):
         return one is other is None
-    if [entry.ops for entry in one.sub_policies] != [entry.ops for entry in other.sub_policies]:
+    if one.draws != other.draws or [row.ops for row in one.sub_policies] != [row.ops for row in other.sub_policies]:
         return False
     return bool(torch.allclose(one.tables.cumulative, other.tables.cumulative, rtol=0, atol=ROUNDING))
 

@@ -83,11 +83,18 @@ def heaviest(policy: Policy, rows: int) -> list[int]:
 
 def amount_text(choice: OpChoice) -> str:
     """What an op does at its magnitude, in its own unit; both directions where one is drawn for every image."""
-    op = OPS[choice.op]
-    if op.identity is None or op.strongest is None or choice.magnitude is None:
+    if choice.magnitude is None:
+        return ""
+    least, greatest = (_amount_at(choice.op, magnitude) for magnitude in choice.magnitudes)
+    return least if least == greatest else f"{least} to {greatest}"
+
+
+def _amount_at(name: str, magnitude: float) -> str:
+    op = OPS[name]
+    if op.identity is None or op.strongest is None:
         return ""
     scale, form = UNITS.get(op.unit, (1, "{:.3g} " + op.unit))
-    step = choice.magnitude * (op.strongest - op.identity)
+    step = magnitude * (op.strongest - op.identity)
     if not op.signed:
         return form.format(scale * (op.identity + step))
     if op.identity == 0:
@@ -195,6 +202,8 @@ def _write_title(axes: "Axes", policy: Policy, rows: int) -> None:
     text = (
         "1 sub-policy" if count == 1 else f"{count} sub-policies, " + ("weighted" if weighted else "all equally likely")
     )
+    if policy.draws > 1:
+        text += f", {policy.draws} drawn for each image"
     if rows < count:
         chosen = (
             f"the {rows} heaviest of {count}, evenly spaced among equals"

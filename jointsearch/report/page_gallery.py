@@ -117,7 +117,8 @@ def _sheet(policy: Policy, images: Tensor) -> Iterator[Html]:
     rows = diverse(policy, ROWS)
     total = sum(sub_policy.weight for sub_policy in policy.sub_policies)
     count = len(policy.sub_policies)
-    said = f"{count} sub-policies" + (
+    drawn = f", {policy.draws} drawn for each image, one after the other" if policy.draws > 1 else ""
+    said = f"{count} sub-policies{drawn}" + (
         f"; here {len(rows)} of the likeliest, at most {MOST_ALIKE} that begin with one op" if count > len(rows) else ""
     )
     yield tag("p", said, class_="faint")

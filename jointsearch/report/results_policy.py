@@ -12,6 +12,7 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
 
 LEVEL_RANGE = re.compile(r"(\d{1,4})\.\.(\d{1,4})/(\d{1,4})")
+RANGE = re.compile(r"(\d[\d.e-]*)\.\.\.(\d[\d.e-]*)")
 SUB_POLICY_FORM = '[weight, [op, probability, magnitude], ...], as in [0.5, ["Rotate", 1.0, 0.3]]'
 
 
@@ -19,21 +20,21 @@ def pack_policy(policy: Policy | PolicySchedule) -> Any:
     """Plain data of a policy: the name of a control, {"name", "sub_policies"}, or {"name", "spans"} of a schedule.
 
     Neighbors that differ only in the magnitude of their one op share a row: its magnitude is a list, or "0..30/30" for
-    the levels 0/30, 1/30, ... 30/30. The 344 sub-policies of TrivialAugment's form take 14 rows.
+    the levels 0/30, 1/30, ... 30/30. A range of magnitudes is "0.0...1.0". Several draws stand beside sub_policies.
     """
     if isinstance(policy, PolicySchedule):
         return {"name": policy.name, "spans": [[start, pack_policy(span)] for start, span in policy.spans]}
     if is_control(policy.name) and named_policy(policy.name) == policy:
         return policy.name
     rows = [_pack_group(list(group)) for _, group in itertools.groupby(_numbered(policy), key=lambda pair: pair[0])]
-    return {"name": policy.name, "sub_policies": rows}
+    return {"name": policy.name, "sub_policies": rows} | ({"draws": policy.draws} if policy.draws > 1 else {})
 
 
 def unpack_policy(data: Any, where: str) -> Policy | PolicySchedule:
     """The policy that `pack_policy` wrote; InputError starts with `where`."""
     if isinstance(data, str):
         return located(where, named_policy, data)
-    check_keys(data, {"name", "sub_policies", "spans"}, where)
+    check_keys(data, {"name", "sub_policies", "spans", "draws"}, where)
     name = data.get("name", "policy")
     if "spans" in data:
         spans = _rows(data["spans"], f"{where}: spans")
@@ -43,7 +44,7 @@ def unpack_policy(data: Any, where: str) -> Policy | PolicySchedule:
         return located(where, PolicySchedule, unpacked, name)
     rows = enumerate(_rows(data.get("sub_policies"), f"{where}: sub_policies"))
     sub_policies = [one for n, row in rows for one in _unpack_row(row, f"{where}: sub_policies[{n}]")]
-    return located(where, Policy, tuple(sub_policies), name)
+    return located(where, Policy, tuple(sub_policies), name, data.get("draws", 1))
 
 
 def _numbered(policy: Policy) -> list[tuple[Any, SubPolicy]]:
@@ -51,7 +52,7 @@ def _numbered(policy: Policy) -> list[tuple[Any, SubPolicy]]:
     keyed: list[tuple[Any, SubPolicy]] = []
     for n, sub_policy in enumerate(policy.sub_policies):
         first = sub_policy.ops[0] if len(sub_policy.ops) == 1 else None
-        alone = first is None or first.magnitude is None
+        alone = first is None or not isinstance(first.magnitude, float | int)
         keyed.append((n if first is None or alone else (first.op, first.probability, sub_policy.weight), sub_policy))
     return keyed
 
@@ -62,10 +63,14 @@ def _pack_group(group: Sequence[tuple[Any, SubPolicy]]) -> list[Any]:
     for choice in first.ops:
         entry: list[Any] = [choice.op, choice.probability]
         if choice.magnitude is not None:
-            magnitudes = [sub_policy.ops[0].magnitude or 0.0 for _, sub_policy in group]
-            entry.append(_pack_magnitudes(magnitudes) if len(group) > 1 else choice.magnitude)
+            magnitudes = [sub_policy.ops[0].magnitudes[0] for _, sub_policy in group]
+            entry.append(_pack_magnitudes(magnitudes) if len(group) > 1 else _pack_magnitude(choice))
         row.append(entry)
     return row
+
+
+def _pack_magnitude(choice: OpChoice) -> Any:
+    return "...".join(map(repr, choice.magnitude)) if isinstance(choice.magnitude, tuple) else choice.magnitude
 
 
 def _pack_magnitudes(magnitudes: list[float]) -> str | list[float]:
@@ -81,16 +86,21 @@ def _unpack_row(row: Any, where: str) -> list[SubPolicy]:
         raise InputError(f"{where} is {shown(row)}; give each op its probability, and its magnitude if it has one")
     several = _magnitudes(row[1][2], where) if len(row) == 2 and len(row[1]) == 3 else None
     if several is None:
-        choices = tuple(located(where, OpChoice, *entry) for entry in row[1:])
+        choices = tuple(located(where, OpChoice, *entry[:2], *map(_magnitude, entry[2:])) for entry in row[1:])
         return [located(where, SubPolicy, choices, row[0])]
     op, probability, _ = row[1]
     each = [located(where, OpChoice, op, probability, magnitude) for magnitude in several]
     return [located(where, SubPolicy, (choice,), row[0]) for choice in each]
 
 
+def _magnitude(value: Any) -> Any:
+    found = RANGE.fullmatch(value) if isinstance(value, str) else None
+    return (float(found[1]), float(found[2])) if found else value
+
+
 def _magnitudes(value: Any, where: str) -> list[Any] | None:
     # None: a single magnitude.
-    if isinstance(value, str):
+    if isinstance(value, str) and not RANGE.fullmatch(value):
         found = LEVEL_RANGE.fullmatch(value)
         first, last, levels = (int(digits) for digits in found.groups()) if found else (1, 0, 1)
         if first > last or last > levels:

@@ -8,6 +8,7 @@ from jointsearch.soft.stages import FASTER_AA_OPS
 from search_spaces.augment.table import OPS, check_op_names
 from search_spaces.controls import resolve_policy
 from search_spaces.errors import InputError
+from search_spaces.levels import with_levels
 from search_spaces.policy import MAX_STAGES, OpChoice, Policy, SubPolicy
 from search_spaces.spaces import DADA_OPS, PAIRINGS, pairs
 
@@ -123,11 +124,16 @@ class Stages:
 
 
 def one_policy(start: str, ops: tuple[str, ...] | None) -> Policy:
-    """A control or a policy file, but no schedule."""
+    """A control or a policy file, but no schedule; ranges of magnitudes as levels, of which a search can choose."""
     policy = resolve_policy(start, ops)
     if not isinstance(policy, Policy):
         raise InputError(f"policy_space.start={start} is a schedule; a search starts from one policy, name one")
-    return policy
+    if policy.draws > 1:
+        raise InputError(
+            f"policy_space.start={start} draws {policy.draws} times for an image, and a search learns from one draw; "
+            "name a policy that draws once"
+        )
+    return with_levels(policy)
 
 
 def check_top(space: PolicySpace, changed: bool) -> None:

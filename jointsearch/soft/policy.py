@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from jointsearch.estimators.draw import PolicyLogits
 from search_spaces.augment.apply import PolicyDraw, draw_of
 from search_spaces.augment.table import OPS, op_tables
+from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 # The noise of a draw stays inside (1e-6, 1 - 1e-6), so that an op of logit 20 always acts and one of -20 never.
@@ -39,6 +40,11 @@ class SoftPolicy(nn.Module):
         steepness: float = 1.0,
     ) -> None:
         super().__init__()
+        if start.tables.has_ranges or start.draws > 1:
+            raise InputError(
+                "a policy with ranges of magnitudes or several draws has no numbers that gradients could move; take "
+                "search_spaces.levels.with_levels(policy) of a policy with one draw"
+            )
         # A sub-policy of weight 0 is not in the space: log 0 cannot be trained, and the hard policy must not hold it.
         start = Policy(tuple(one for one in start.sub_policies if one.weight), name=start.name)
         tables = start.tables
