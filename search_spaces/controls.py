@@ -132,18 +132,14 @@ def randaugment(count: int, level: int, ops: tuple[str, ...] = RANDAUGMENT_OPS) 
 
 
 def trivialaugment(ops: tuple[str, ...] = RANDAUGMENT_OPS) -> Policy:
-    """One op, drawn uniformly from `ops` and the identity, at a level drawn uniformly from 0, 1, ..., 30 of 30.
+    """One op, drawn uniformly from `ops` and the identity, at a magnitude drawn uniformly from 0 to 1.
 
-    The ranges are those of OPS: the paper's "RA" ranges, not its "Wide" ranges (shear .99, rotation 135 degrees).
+    The paper draws one of 31 levels. The ranges are those of OPS: the paper's "RA" ranges, not its "Wide" ranges (shear
+    .99, rotation 135 degrees).
     """
     ops = check_op_names(ops, "ops of trivialaugment")
-    sub_policies = [SubPolicy((), LEVELS + 1.0)]
-    for op in ops:
-        if OPS[op].has_magnitude:
-            sub_policies += [SubPolicy((_choice(op, 1.0, level / LEVELS),)) for level in range(LEVELS + 1)]
-        else:
-            sub_policies.append(SubPolicy((OpChoice(op),), LEVELS + 1.0))
-    return Policy(tuple(sub_policies), name="trivialaugment")
+    drawn = [OpChoice(op, 1.0, (0.0, 1.0) if OPS[op].has_magnitude else None) for op in ops]
+    return Policy((SubPolicy(), *(SubPolicy((choice,)) for choice in drawn)), name="trivialaugment")
 
 
 def _looks_like_path(text: str) -> bool:

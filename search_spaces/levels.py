@@ -6,7 +6,7 @@ from itertools import groupby, product
 
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-LEVELS = 30  # steps of TrivialAugment from nothing to the strongest: 31 levels
+LEVELS = 30  # steps from nothing to the strongest, as in RandAugment and TrivialAugment: 31 levels
 MOST_ROWS = 64  # that a sub-policy with several ranges becomes
 
 
@@ -47,11 +47,18 @@ def _choices(choice: OpChoice, count: int) -> list[OpChoice]:
 
 
 def with_ranges(policy: Policy) -> Policy:
-    """The policy with all 31 levels of an op, where they stand together and are equally likely, as one range."""
+    """The policy with all 31 levels of an op, where they stand together and are equally likely, as one range.
+
+    What `with_levels` made of single ranges becomes what it was.
+    """
+    groups = [list(group) for _, group in groupby(policy.sub_policies, key=_of_level)]
+    if not any(map(_is_whole, groups)):
+        return policy
     rows: list[SubPolicy] = []
-    for _, group in groupby(policy.sub_policies, key=_of_level):
-        found = list(group)
-        rows += [_as_range(found)] if _is_whole(found) else found
+    for found in groups:
+        # A range weighs what one of its levels did, and the others a 31st: their shares stay.
+        others = [replace(row, weight=row.weight / (LEVELS + 1)) for row in found]
+        rows += [_as_range(found)] if _is_whole(found) else others
     return replace(policy, sub_policies=tuple(rows))
 
 
@@ -67,4 +74,4 @@ def _is_whole(rows: Sequence[SubPolicy]) -> bool:
 
 
 def _as_range(rows: Sequence[SubPolicy]) -> SubPolicy:
-    return SubPolicy((replace(rows[0].ops[0], magnitude=(0.0, 1.0)),), rows[0].weight * len(rows))
+    return SubPolicy((replace(rows[0].ops[0], magnitude=(0.0, 1.0)),), rows[0].weight)

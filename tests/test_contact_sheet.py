@@ -137,11 +137,16 @@ def test_a_big_policy_shows_its_heaviest_sub_policies(weights: tuple[int, ...], 
 
 def test_a_sheet_says_how_many_sub_policies_it_leaves_out(levels: Tensor) -> None:
     found = texts(named_policy("trivialaugment"), levels[:1], rows=3)
-    assert "344 sub-policies, weighted: the 3 heaviest of 344, evenly spaced among equals" in found
+    assert "14 sub-policies, all equally likely: 3 of 14, evenly spaced" in found
+    amounts = {"up to ±30.0 degrees", "from level 256 to 0", "8 bits to 4 bits", "up to x 0.10 or 1.90"}
+    whole = set(texts(named_policy("trivialaugment"), levels[:1], rows=14))
+    assert amounts <= whole
+    twice = texts(named_policy("trivialaugment-x2"), levels[:1], rows=3)
+    assert "14 sub-policies, all equally likely, 2 drawn for each image: 3 of 14, evenly spaced" in twice
     assert "25 sub-policies, all equally likely: 8 of 25, evenly spaced" in texts(
         named_policy("autoaugment"), levels[:1], rows=8
     )
-    assert {"AutoContrast", "Equalize", "nothing"} <= set(found)
+    assert {"AutoContrast", "Equalize", "nothing"} <= whole
 
 
 def test_the_photos_are_eight_colorful_squares() -> None:

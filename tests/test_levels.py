@@ -52,8 +52,11 @@ def test_a_policy_of_numbers_stays_what_it_is() -> None:
 
 def test_all_levels_of_an_op_become_its_range_and_some_of_them_do_not() -> None:
     whole = tuple(SubPolicy((OpChoice("Rotate", 1.0, level / LEVELS),), 0.5) for level in range(LEVELS + 1))
-    found = with_ranges(Policy((SubPolicy(), *whole, SubPolicy((OpChoice("Invert"),)))))
-    assert found.sub_policies[1] == SubPolicy((OpChoice("Rotate", 1.0, (0.0, 1.0)),), 15.5)
-    assert len(found.sub_policies) == 3
+    levels = Policy((SubPolicy(), *whole, SubPolicy((OpChoice("Invert"),))))
+    found = with_ranges(levels)
+    assert found.sub_policies[1].ops == (OpChoice("Rotate", 1.0, (0.0, 1.0)),)
+    assert torch.allclose(shares(found), torch.tensor([1.0, 15.5, 1.0], dtype=torch.float64) / 17.5)
+    for name in ("trivialaugment", "trivialaugment-x2"):
+        assert with_ranges(with_levels(named_policy(name))) == named_policy(name)
     for some in (whole[1:], (*whole[:-1], replace(whole[-1], weight=1.0)), (*whole[:5], SubPolicy(), *whole[5:])):
         assert with_ranges(Policy(some)) == Policy(some)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from scipy.stats import chi2, kstest
 from torch import Tensor
 
+from jointsearch.report.results_policy import pack_policy, unpack_policy
 from search_spaces.augment.apply import apply_draw, apply_policy, draw_policy
 from search_spaces.augment.table import OPS
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
+from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
 RANGED = OpChoice("Rotate", 0.7, (0.2, 0.6))
 FIXED = OpChoice("Brightness", 1.0, 0.4)
@@ -90,6 +93,15 @@ def test_it_is_read_back_as_it_was_written(policy: Policy) -> None:
     assert (told["version"], told["draws"]) == (2, policy.draws)
     assert Policy.from_json(policy.to_json()) == policy
     assert Policy.from_json(policy.to_json()) != several(policy.draws + 1, policy)
+
+
+def test_a_schedule_and_a_file_of_results_hold_them_too(tmp_path: Path) -> None:
+    schedule = PolicySchedule(((0, POLICY), (5, several(2))))
+    schedule.save(tmp_path / "schedule.json")
+    assert load_policy_or_schedule(tmp_path / "schedule.json") == schedule
+    for one in (schedule, POLICY, several(3), several(2, named_policy("autoaugment"))):
+        assert unpack_policy(json.loads(json.dumps(pack_policy(one))), "results") == one
+    assert pack_policy(named_policy("trivialaugment-x2")) == "trivialaugment-x2"
 
 
 def test_what_the_first_version_can_say_is_written_in_it() -> None:

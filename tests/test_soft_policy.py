@@ -15,6 +15,7 @@ from search_spaces.augment.apply import PolicyDraw, apply_draw, draw_policy
 from search_spaces.augment.table import DADA_OPS, OPS
 from search_spaces.controls import named_policy, random_policy
 from search_spaces.errors import InputError
+from search_spaces.levels import with_levels
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
 from search_spaces.spaces import PAIRINGS, pairs
@@ -42,7 +43,12 @@ def test_a_single_op_makes_no_pair_of_different_ops() -> None:
 
 
 def test_a_search_may_start_from_any_policy_but_no_schedule(tmp_path) -> None:
-    assert Start().policy() == named_policy("trivialaugment")
+    assert Start().policy() == with_levels(named_policy("trivialaugment"))
+    with pytest.raises(InputError, match="start=autoaugment-x2 draws 2 times for an image"):
+        Start("autoaugment-x2").policy()
+    for wrong in (named_policy("trivialaugment"), named_policy("autoaugment-x2")):
+        with pytest.raises(InputError, match="has no numbers that gradients could move"):
+            SoftPolicy(wrong)
     random_policy(DADA_OPS, 3).save(tmp_path / "mine.json")
     assert Start(str(tmp_path / "mine.json")).policy() == random_policy(DADA_OPS, 3)
     PolicySchedule(((0, pairs()), (1, named_policy("none")))).save(tmp_path / "schedule.json")
@@ -52,7 +58,7 @@ def test_a_search_may_start_from_any_policy_but_no_schedule(tmp_path) -> None:
 
 STARTS = {
     "pairs": pairs(),
-    "trivialaugment": named_policy("trivialaugment"),
+    "trivialaugment": with_levels(named_policy("trivialaugment")),
     "random": random_policy(DADA_OPS, 0),
     "autoaugment": named_policy("autoaugment"),
     "weighted": Policy(

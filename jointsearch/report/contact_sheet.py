@@ -86,7 +86,11 @@ def amount_text(choice: OpChoice) -> str:
     if choice.magnitude is None:
         return ""
     least, greatest = (_amount_at(choice.op, magnitude) for magnitude in choice.magnitudes)
-    return least if least == greatest else f"{least} to {greatest}"
+    if least == greatest:
+        return least
+    if OPS[choice.op].signed and choice.magnitudes[0] == 0:
+        return f"up to {greatest}"
+    return f"{least} to {greatest.removeprefix('from level ')}"
 
 
 def _amount_at(name: str, magnitude: float) -> str:

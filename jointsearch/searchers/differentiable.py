@@ -29,6 +29,7 @@ from jointsearch.through_step.record import StepRecord, record_step
 from jointsearch.through_step.sides import Sides, losses_on_both_sides
 from jointsearch.through_step.validation import validation_gradient
 from search_spaces.errors import InputError
+from search_spaces.levels import with_levels, with_ranges
 from search_spaces.policy import Policy
 
 Gradient = Mapping[str, Tensor]
@@ -244,7 +245,8 @@ class DifferentiableSearcher:
             genotype = self.cells.genotype()
         if self.cells is not None and self.last_validation is not None:
             facts["hessian_largest"] = self.sharpness(self.cells, self.last_validation)
-        return Found(soft.start if self.policy is None else self.policy.policy(), genotype, facts)
+        policy = soft.start if self.policy is None else self.policy.policy()
+        return Found(with_ranges(policy), genotype, facts)
 
     def sharpness(self, cells: CellLearner, validation: tuple[Tensor, Tensor]) -> float:
         """The sharpness of the validation loss in the architecture; the search continues as if unwatched."""
@@ -283,5 +285,5 @@ class CellsOnly:
         """Begin a search of cells."""
         if context.cells is None:
             raise InputError("CellsOnly searches cells, and this network has none to choose; use search=architecture")
-        soft = SoftPolicy(self.policy, learn_probability=False, learn_magnitude=False)
+        soft = SoftPolicy(with_levels(self.policy), learn_probability=False, learn_magnitude=False)
         return DifferentiableSearcher(context, DrawnPolicy(soft, ReinforceSettings(), context.standard, context.noise))

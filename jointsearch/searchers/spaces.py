@@ -61,7 +61,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Start:
-    """A policy whose sub-policies are the choices: TrivialAugment's are single ops at one of 31 levels."""
+    """A policy whose sub-policies are the choices: of TrivialAugment single ops, their ranges as 31 levels."""
 
     start: str = setting("trivialaugment", help="a control, as randaugment-n2-m9, or a policy file")
     ops: tuple[str, ...] | None = setting(None, help="ops to choose from; null for those of the start")

@@ -24,6 +24,7 @@ from jointsearch.searchers.table_entries import check_size, table_entries, table
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from jointsearch.soft.policy import SoftPolicy
 from search_spaces.errors import InputError
+from search_spaces.levels import with_ranges
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 FEWEST = 2  # measurements: a single one has no standard error, and is no evidence
@@ -225,7 +226,7 @@ class TableSearcher:
             "sub_policy_shares": shares.tolist(),
             "table": self.table(shares),
         }
-        return Found(policy, facts=facts)
+        return Found(with_ranges(policy), facts=facts)
 
     def table(self, shares: Tensor) -> list[dict[str, Any]]:
         """The rows as plain data, largest gain first."""
