@@ -108,3 +108,36 @@ OF_RESULTS = (
         "tests/test_comparison_formats.py",
     ),
 )
+
+APPLY, DRAWS = "search_spaces/augment/apply.py", "tests/test_policy_draws.py"
+
+OF_DRAWS = (
+    (
+        "all draws of an image are the same",
+        APPLY,
+        "found = [_drawn(tables, one) for one in uniform.view(draws, numbers, batch)]",
+        "found = [_drawn(tables, uniform.view(draws, numbers, batch)[0]) for _ in range(draws)]",
+        DRAWS,
+    ),
+    (
+        "a range of magnitudes begins at nothing",
+        APPLY,
+        "magnitude = magnitude + tables.span[sub_policy]",
+        "magnitude = (magnitude + tables.span[sub_policy])",
+        DRAWS,
+    ),
+    (
+        "a range of magnitudes is drawn by the numbers of its places",
+        APPLY,
+        "uniform[1 + 5 * stages :].T",
+        "uniform[1 + 4 * stages : 1 + 5 * stages].T",
+        DRAWS,
+    ),
+    (
+        "levels leave out the strongest",
+        "search_spaces/levels.py",
+        "(place / (count - 1))",
+        "(place / count)",
+        "tests/test_levels.py",
+    ),
+)

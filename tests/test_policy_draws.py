@@ -40,6 +40,10 @@ def test_a_range_is_drawn_uniformly_for_every_image_and_a_number_stays() -> None
     magnitude = drawn.magnitude[first].double()
     assert kstest(((magnitude[:, 0] - 0.2) / 0.4).numpy(), "uniform").pvalue > 1e-4
     assert torch.equal(magnitude[:, 1], torch.full_like(magnitude[:, 1], FIXED.magnitudes[0]).float().double())
+    away = (drawn.partner[:, 0] - torch.arange(20_000)) % 20_000  # how far the partner stands
+    others = [drawn.sign[first, 0], *drawn.position[first, 0].T, away[first]]
+    for other in others:  # the coefficient of 10,000 pairs has a standard deviation of .01
+        assert abs(float(torch.corrcoef(torch.stack([magnitude[:, 0], other.double()]))[0, 1])) < 0.05
     acts = drawn.op[first, 0] >= 0  # the range says nothing of whether an op acts, and in which direction
     for one in (acts, drawn.sign[first, 0] > 0):
         assert kstest(((magnitude[one, 0] - 0.2) / 0.4).numpy(), "uniform").pvalue > 1e-4
