@@ -55,13 +55,13 @@ def test_every_combination_is_a_member_named_by_what_varies(tmp_path: Path) -> N
 
 def test_words_for_all_replace_those_of_the_file(tmp_path: Path) -> None:
     path = write_sweep(tmp_path / "s.yaml")
-    members, changed = read_sweep(path).members, read_sweep(path, ("dataset=shapes", "budget=0.5")).members
+    members, changed = read_sweep(path).members, read_sweep(path).replaced("dataset=shapes", "budget=0.5").members
     assert changed[0].words == ("preset=joint", "dataset=shapes", "seeds=[0]", "budget=0.5")
     assert [one.name for one in changed] == [one.name for one in members]
 
 
 def test_what_words_make_equal_is_one_member(tmp_path: Path) -> None:
-    members = read_sweep(write_sweep(tmp_path / "s.yaml"), ("preset=joint",)).members
+    members = read_sweep(write_sweep(tmp_path / "s.yaml")).replaced("preset=joint").members
     assert [(one.name, one.words[0]) for one in members] == [("seeds_0", "preset=joint"), ("seeds_1", "preset=joint")]
 
 

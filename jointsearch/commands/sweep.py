@@ -65,7 +65,8 @@ def main(given: Settings) -> None:
         raise InputError("sweep needs a file; give one of yours, or joint_vs_separate")
     shipped = SWEEPS / f"{given.file}.yaml"
     file = shipped if shipped.is_file() and not Path(given.file).is_file() else Path(given.file)
-    sweep = read_sweep(file, (*_unsent(given, read_sweep(file)), *given.also))
+    sweep = read_sweep(file)
+    sweep = sweep.replaced(*_unsent(given, sweep), *given.also)
     folder = Path(given.run or f"runs/sweep/{file.stem}")
     check_writable(folder)
     members = sweep.members

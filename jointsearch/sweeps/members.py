@@ -2,7 +2,8 @@
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,24 @@ class Member:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file."""
+    """A sweep file, and words that replace or join its own."""
 
     program: str  # the file name of the script without its ending
-    members: tuple[Member, ...]
+    values: dict[str, list[str]]  # of each parameter, in the order of the file
+    more: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Every combination."""
+        return _members(self.values, self.more)
+
+    def replaced(self, *words: str) -> "Sweep":
+        """With words that replace its values, as dataset=digits; others go to every command, and name no folder."""
+        return replace(self, more=self.more | _replacing(words))
 
 
-def read_sweep(path: Path | str, more: tuple[str, ...] = ()) -> Sweep:
-    """Read a sweep file of W&B; only `method: grid` needs no server. `more` words replace values, as dataset=digits.
-
-    A word of a setting that the file does not name goes to every command, and names no folder.
-    """
+def read_sweep(path: Path | str) -> Sweep:
+    """Read a sweep file of W&B; only `method: grid` needs no server."""
     path = Path(path)
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -53,7 +61,9 @@ def read_sweep(path: Path | str, more: tuple[str, ...] = ()) -> Sweep:
             "there; use `wandb sweep` and `wandb agent`, or method: grid"
         )
     values = {str(name): _values(str(name), entry, path) for name, entry in _parameters(told, path).items()}
-    return Sweep(Path(str(told["program"])).stem, _members(values, _replacing(more)))
+    sweep = Sweep(Path(str(told["program"])).stem, values)
+    _ = sweep.members  # is refused here where two would share a folder
+    return sweep
 
 
 def _parameters(told: dict[str, Any], path: Path) -> dict[Any, Any]:
