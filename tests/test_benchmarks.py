@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jointsearch.benchmarks import search_step
-from jointsearch.benchmarks.augmentation import compare_libraries, photographs, share_of_step
+from jointsearch.benchmarks.augmentation import compare_libraries, compare_policies, photographs, share_of_step
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.timing import time_in_turn
 from jointsearch.commands.benchmark import GRADIENTS, stage_of
@@ -37,6 +37,12 @@ def test_every_library_is_timed_on_one_thread_and_the_threads_come_back() -> Non
     assert len(timings) == 7
     assert all(seconds > 0 for seconds in timings.values())
     assert torch.get_num_threads() == before
+
+
+def test_two_draws_are_timed_beside_two_ops_of_randaugment() -> None:
+    timings = compare_policies(size=16, batch=4, rounds=1, block_seconds=0.0)
+    assert {"randaugment-n2-m15", "trivialaugment-x2"} < set(timings)
+    assert all(seconds > 0 for seconds in timings.values())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

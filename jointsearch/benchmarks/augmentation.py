@@ -1,6 +1,7 @@
 """How fast the augmentation front-end is: beside other libraries, and as a share of a training step."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from search_spaces.augment.apply import apply_policy
 from search_spaces.controls import named_policy
 from search_spaces.policy import Policy
 
+COMPARED = ("randaugment-n2-m15", "trivialaugment", "trivialaugment-x2", "autoaugment", "autoaugment-x2")
 STANDARD = Standard(crop_padding=4, flip=True, cutout=16)
 TIMM_NAMES = {"Posterize": "PosterizeOriginal", "TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}
 
@@ -53,6 +55,19 @@ def compare_libraries(size: int, batch: int, rounds: int = 7, block_seconds: flo
         "torchvision v2 AutoAugment, one draw for the batch": lambda: torchvision_policy(images),
         "kornia AutoAugment, one draw for the batch": _kornia_call(floats),
     }
+    return _on_one_thread(calls, rounds, block_seconds)
+
+
+def compare_policies(size: int, batch: int, rounds: int = 7, block_seconds: float = 0.3) -> dict[str, float]:
+    """Seconds per batch of the front-end under some controls, one thread, all in one run."""
+    images, noise = photographs(batch, size), torch.Generator().manual_seed(0)
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(apply_policy, named_policy(name), images, noise) for name in COMPARED
+    }
+    return _on_one_thread(calls, rounds, block_seconds)
+
+
+def _on_one_thread(calls: dict[str, Callable[[], object]], rounds: int, block_seconds: float) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 
 from jointsearch.benchmarks.agreement import SETUP, magnitudes_agreement, rewards_agreement, trained_steps
-from jointsearch.benchmarks.augmentation import compare_libraries, share_of_step
+from jointsearch.benchmarks.augmentation import compare_libraries, compare_policies, share_of_step
 from jointsearch.benchmarks.ops import ops_table
 from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
 from jointsearch.benchmarks.search_step import step_costs
@@ -149,6 +149,7 @@ def main(settings: Settings) -> None:
         case _:
             for size, batch in ((32, 128), (224, 64)):
                 print_libraries(size, batch, settings.rounds)
+                print_policies(size, batch, settings.rounds)
             print_share(settings, device)
 
 
@@ -160,6 +161,17 @@ def print_libraries(size: int, batch: int, rounds: int) -> None:
     print("| | images/s | jointsearch is |\n|---|---|---|")
     for name, seconds in timings.items():
         print(f"| {name} | {batch / seconds:,.0f} | {seconds / ours:.2f} times as fast |")
+    print(flush=True)
+
+
+def print_policies(size: int, batch: int, rounds: int) -> None:
+    """What draws and ops cost."""
+    timings = compare_policies(size, batch, rounds)
+    first, base = next(iter(timings.items()))
+    print(f"Our front-end at {size}x{size}, batch {batch}, uint8, one thread:\n")
+    print(f"| policy | images/s | time / {first} |\n|---|---|---|")
+    for name, seconds in timings.items():
+        print(f"| {name} | {batch / seconds:,.0f} | {seconds / base:.2f} |")
     print(flush=True)
 
 
