@@ -11,6 +11,7 @@ import torch
 
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
 from search_spaces.errors import InputError, nearest
+from search_spaces.levels import LEVELS
 from search_spaces.plain_json import located, shown, shown_path
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
@@ -38,7 +39,6 @@ RANDAUGMENT_DEFAULT = (2, 9)
 MAX_RANDAUGMENT_OPS = 3
 # All sequences of 3 out of 15 ops and the identity make a file of 0.8 MB; readers refuse files above 1 MB.
 MAX_SEQUENCES = 4096
-LEVELS = 30
 
 # As many sub-policies as a search of DADA returns: 25 pairs of different ops, all equally likely.
 RANDOM_SUB_POLICIES = 25

@@ -1,5 +1,6 @@
 """Ranges of magnitudes as levels, for what takes single numbers, and levels that fill a range as that range."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, product
@@ -23,20 +24,17 @@ def levels_of(low: float, high: float, count: int) -> list[float]:
     return [low + (high - low) * (place / (count - 1)) for place in range(count)]
 
 
-def fewest_levels(ranges: int) -> int:
-    """How many levels each of so many ranges has, so that their combinations stay few."""
-    count = LEVELS + 1
-    while count**ranges > MOST_ROWS and ranges > 1:
-        count -= 1
-    return max(2, count)
+def levels_each(ranges: int) -> int:
+    """How many levels each of so many ranges gets, so that their combinations stay few."""
+    return LEVELS + 1 if ranges < 2 else max(2, math.floor(MOST_ROWS ** (1 / ranges) + 1e-9))
 
 
 def _levelled(sub_policy: SubPolicy) -> Iterator[SubPolicy]:
     ranges = sum(isinstance(choice.magnitude, tuple) for choice in sub_policy.ops)
-    count = fewest_levels(ranges)
+    count = levels_each(ranges)
     choices = [_choices(choice, count) for choice in sub_policy.ops]
     for ops in product(*choices):
-        # Whole numbers stay whole: a row of one range weighs as much as before at each of its levels, others 31 times.
+        # Each level of a single range weighs what the range did, and a row without a range 31 times as much.
         yield SubPolicy(ops, sub_policy.weight * (LEVELS + 1) / count**ranges)
 
 

@@ -141,3 +141,69 @@ OF_DRAWS = (
         "tests/test_levels.py",
     ),
 )
+
+OF_REVIEWS = (
+    (
+        "words of a machine make another member of a sweep",
+        WORK,
+        '"words": list(member.words), "exit_code"',
+        '"words": [*member.words, *self.here], "exit_code"',
+        f"{WORK_TESTS}::test_words_of_this_machine_do_not_make_another_member",
+    ),
+    (
+        "commands of an agent share a folder",
+        "jointsearch/commands/folders.py",
+        "repr(words).encode()",
+        "b''",
+        f"{WORK_TESTS}::test_no_two_commands_share_the_folder_that_an_agent_gives_them",
+    ),
+    (
+        "chance is that of equal classes",
+        "jointsearch/report/chance.py",
+        "int(told.confusion().sum(1).max())",
+        "len(told.labels) // len(told.classes)",
+        "tests/test_report_verdict.py",
+    ),
+    (
+        "a budget scales milestones that no schedule reads",
+        "jointsearch/loops/recipe.py",
+        'if schedule in READ_BY["decay_milestones"]:',
+        "if True:",
+        "tests/test_timm_recipe.py",
+    ),
+    (
+        "a training that two rows share costs twice",
+        "jointsearch/report/page_run.py",
+        "if SAME_AS not in (part.result or {})",
+        "",
+        BOARD_TESTS,
+    ),
+    (
+        "a row of random cells is one, whatever the search space",
+        "jointsearch/report/alike.py",
+        "if len(drawn_from) > 1}",
+        "if len(drawn_from) > 9}",
+        "tests/test_comparisons.py",
+    ),
+    (
+        "one lucky seed is the best finding",
+        "jointsearch/report/verdict.py",
+        "if len(row.values) >= FEWEST_SEEDS]",
+        "]",
+        "tests/test_comparisons.py",
+    ),
+    (
+        "equal differences are a verdict",
+        DIFFERENCE,
+        "if spread <= SAME < abs(mean):",
+        "if False:",
+        DIFFERENCE_TESTS,
+    ),
+    (
+        "the searches of a W&B run are lost",
+        "jointsearch/report/trainings_found.py",
+        "return Source(run.place, trainings, searches,",
+        "return Source(run.place, trainings, (),",
+        "tests/test_wandb_runs.py",
+    ),
+)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from search_spaces.controls import LEVELS, named_policy
-from search_spaces.levels import with_levels, with_ranges
+from search_spaces.controls import named_policy
+from search_spaces.levels import LEVELS, with_levels, with_ranges
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 RANGED = Policy(

@@ -15,9 +15,8 @@ from tests.report_bench import (
     SEEDS,
     Page,
     edit,
-    right_predictions,
-    write,
     write_metrics,
+    write_predictions,
     write_run,
     write_training,
 )
@@ -168,7 +167,7 @@ def test_a_wide_span_of_costs_is_logarithmic_and_chance_is_drawn_where_it_is_nea
     for row in ("found", "none"):
         for seed in SEEDS:
             edit(tmp_path / row / f"seed{seed}" / "result.json", test_accuracy_last=11.0 + seed)
-            write(tmp_path / row / f"seed{seed}" / "predictions.json", right_predictions([75] * 10))
+            write_predictions(tmp_path / row / f"seed{seed}", [75] * 10)
     page = Page(write_report(tmp_path))
     assert "seconds of search and training, logarithmic" in page.text
     assert ["chance", "10.00", "", "", "", ""] in page.rows

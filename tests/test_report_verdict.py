@@ -12,9 +12,8 @@ from jointsearch.report.page_run import Part, read_run
 from tests.report_bench import (
     Page,
     edit,
-    right_predictions,
-    write,
     write_metrics,
+    write_predictions,
     write_run,
     write_search,
     write_training,
@@ -118,7 +117,7 @@ def test_accuracies_that_guessing_reaches_tell_no_policies_apart(tmp_path: Path)
     # Of 750 test images and 10 equal classes, two standard errors above 10 % are 12.19 %.
     run = run_of(tmp_path, none=(12.1, 12.2, 12.1), found=(10, 11, 12))
     assert "chance" not in verdicts(run)[0]  # nobody knows the classes
-    write(run / "none" / "seed0" / "predictions.json", right_predictions([75] * 10))
+    write_predictions(run / "none" / "seed0", [75] * 10)
     assert verdicts(run)[0] == (
         "No row is above chance: the best mean accuracy is 12.1 %, and guessing among 10 classes gives 10.0 %, so "
         "these trainings cannot tell policies apart."
@@ -126,7 +125,7 @@ def test_accuracies_that_guessing_reaches_tell_no_policies_apart(tmp_path: Path)
     edit(run / "none" / "seed2" / "result.json", test_accuracy_last=12.6)
     assert "chance" not in verdicts(run)[0]
     # Where one class has 120 of 750 images, a network that says it always reaches 16 %.
-    write(run / "none" / "seed0" / "predictions.json", right_predictions([120, *[70] * 9]))
+    write_predictions(run / "none" / "seed0", [120, *[70] * 9])
     assert "and always saying the largest of 10 classes gives 16.0 %" in verdicts(run)[0]
 
 

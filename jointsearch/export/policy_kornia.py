@@ -79,7 +79,7 @@ class KorniaOperations(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, sub_policies: list[PolicySequential], weights: list[float], draws: int = 1) -> None:
+    def __init__(self, sub_policies: list[PolicySequential], weights: list[float], draws: int) -> None:
         super().__init__()
         self.draws = draws
         self.sub_policies = nn.ModuleList(sub_policies)

@@ -128,7 +128,7 @@ def _scores_agree(one: dict[str, Any] | None, other: dict[str, Any] | None) -> b
 
 
 def _with_searches(entries: Sequence[_Entry]) -> list[_Entry]:
-    """Entries of a table; where random cells were drawn from several spaces, those of a run name its search."""
+    """Adds the search to each row of random cells, where a table has random cells of several search spaces."""
     spaces: dict[str, set[str | None]] = {}
     for entry in entries:
         if entry.search is None and entry.source.searches and not entry.source.by_row:

@@ -14,7 +14,7 @@ NEAR = 3  # times chance: an accuracy below that is shown beside it
 
 @dataclass(frozen=True)
 class Chance:
-    """Saying the largest class of some test images always; where classes are equal, guessing is as good."""
+    """The accuracy of a network that always says the largest class of the test images; of equal ones, of guessing."""
 
     classes: int
     images: int

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.controls import LEVELS, is_control, named_policy
+from search_spaces.controls import is_control, named_policy
 from search_spaces.errors import InputError
+from search_spaces.levels import LEVELS
 from search_spaces.plain_json import check_keys, located, shown
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule

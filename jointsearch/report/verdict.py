@@ -32,8 +32,9 @@ def verdict_sentence(comparison: Comparison) -> str:
     if not said:
         return comparison.without_baseline
     is_first = said[0].startswith("is ")
-    several = f"Of {len(ranked)} findings {best.policy} has the best mean"
-    about = best.policy if best not in ranked[:1] or len(ranked) == 1 else f"{several}. It" if is_first else several
+    about = best.policy
+    if len(ranked) > 1 and best is ranked[0]:
+        about = f"Of {len(ranked)} findings {best.policy} has the best mean{'. It' if is_first else ''}"
     return f"{about}{' ' if is_first else ': '}{'; '.join(said)}."
 
 
