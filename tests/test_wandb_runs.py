@@ -88,6 +88,7 @@ def test_runs_of_a_project_or_of_a_group_are_read_from_a_server(server: list[tup
         "found (search=joint)": pytest.approx(53.0),
         "none": pytest.approx(51.0),
     }
+    assert {one.place for one in table.alike.trainings} >= {"wandb:me/mine/joint, none/seed0"}  # as errors name it
     costs = {one.row: one.search for one in table.costs}
     assert [one and one.seconds for one in costs.values()] == [30.0, 30.0, None]  # of found twice, and of none
     compare_all(["wandb:me/mine/night"])

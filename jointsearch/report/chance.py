@@ -39,7 +39,7 @@ class Chance:
 
     def is_near(self, values: Sequence[float]) -> bool:
         """Whether one of some accuracies is so low that chance belongs beside it."""
-        return min(values) < NEAR * self.accuracy
+        return any(value < NEAR * self.accuracy for value in values)
 
     def holds(self, comparison: Comparison) -> bool:
         """Whether no row is above what chance may reach."""

@@ -23,7 +23,7 @@ def comparison_section(run: Run, comparison: Comparison | None, problem: str, ch
         return [tag("p", "Nothing in this folder was trained with what was found, so nothing says what it is worth.")]
     if comparison is None:
         return [tag("p", f"Not compared: {problem}.", class_="note")]
-    near = chance if chance is not None and chance.is_near([row.mean for row in comparison.rows] or [100.0]) else None
+    near = chance if chance is not None and chance.is_near([row.mean for row in comparison.rows]) else None
     parts = [_table(run, comparison, near)] if comparison.rows else [tag("p", NONE_FINISHED)]
     if comparison.unfinished:
         parts.append(tag("p", f"Not finished, left out: {', '.join(comparison.unfinished)}.", class_="note"))

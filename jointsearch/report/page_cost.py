@@ -41,24 +41,25 @@ def cost_section(run: Run, comparison: Comparison | None, chance: Chance | None)
     """The drawing and how to read it; nothing where no row is finished."""
     if comparison is None or not comparison.rows:
         return []
-    costs = {one.row: one for one in costs_of(run)}
-    if not costs:
+    costs = costs_of(run)
+    seconds = {one.row: one.seconds for one in costs if one.seconds is not None}
+    if not seconds:
         return []
-    rows = [row for row in comparison.rows if row.policy in costs]
+    rows = [row for row in comparison.rows if row.policy in seconds]
     near = chance if chance is not None and chance.is_near([row.mean for row in rows]) else None
-    drawn = _scatter(rows, costs, comparison, policy_colors(run), near)
+    drawn = _scatter(rows, seconds, comparison, policy_colors(run), near)
     return [tag("figure", drawn, class_="cost"), tag("p", _how_to_read(run, costs, near), class_="faint")]
 
 
 def costs_of(run: Run) -> list[Costs]:
-    """The cost of every row whose trainings and searches say how long they took."""
+    """The cost of every row that has a finished training."""
     [trained] = tables_of(sources_of([run.folder]))  # one table, as all of a run is compared
-    return [one for one in ledger(trained) if one.seconds]
+    return list(ledger(trained))
 
 
-def _how_to_read(run: Run, costs: Mapping[str, Costs], near: Chance | None) -> str:
+def _how_to_read(run: Run, costs: Sequence[Costs], near: Chance | None) -> str:
     said = "A row stands at the mean of its seeds: the stroke is their standard deviation, small dots are the seeds. "
-    if any(cost.search is not None for cost in costs.values()):
+    if any(cost.search is not None for cost in costs):
         said += (
             "The cost of a row is its training and the search that it needed, for one seed: rows with what was found "
             "include the search. "
@@ -80,13 +81,13 @@ def _how_to_read(run: Run, costs: Mapping[str, Costs], near: Chance | None) -> s
 
 def _scatter(
     rows: Sequence[Row],
-    costs: Mapping[str, Costs],
+    seconds: Mapping[str, float],
     comparison: Comparison,
     colors: Mapping[str, int],
     near: Chance | None,
 ) -> Html:
     height = max(HEIGHT, TOP + BOTTOM + LINE * len(rows))
-    across = _across([(costs[row.policy].seconds or 0.0) for row in rows])
+    across = _across([seconds[row.policy] for row in rows])
     values = [value for row in rows for value in row.values.values()]
     values += [row.mean + sign * (row.spread or 0) for row in rows for sign in (-1, 1)]
     values += [near.accuracy] if near is not None else []
@@ -97,7 +98,7 @@ def _scatter(
         y = up.place(near.accuracy)
         drawn.append(tag("line", x1=LEFT, x2=NAMES_AT - 20, y1=y, y2=y, class_="chance"))
         drawn.append(tag("text", "chance", x=LEFT + 4, y=y - 4))
-    places = {row.policy: (across.place(costs[row.policy].seconds or 0.0), up.place(row.mean)) for row in rows}
+    places = {row.policy: (across.place(seconds[row.policy]), up.place(row.mean)) for row in rows}
     names = spread_out([places[row.policy][1] for row in rows], TOP, height - BOTTOM)
     for row, at in zip(rows, names, strict=True):
         x, y = places[row.policy]

@@ -136,21 +136,14 @@ def _of_results(path: Path) -> Source:
 
 
 def _of_board(run: BoardRun) -> Source:
-    trainings, searches = (
-        tuple(
-            Record(
-                row=str(one["row"]),
-                seed=int(number(one, "seed", run.place)),
-                settings=one["settings"],
-                birth=run.birth,
-                result=one["result"],
-                place=f"{run.place}, {one['row']}/seed{one['seed']}",
-            )
-            for one in told
-        )
-        for told in (run.trainings, run.searches)
-    )
+    trainings, searches = (tuple(_told(run, one) for one in told) for told in (run.trainings, run.searches))
     return Source(run.place, trainings, searches, tuple(WORDS.findall(str(run.birth.get("command", "")))))
+
+
+def _told(run: BoardRun, one: dict[str, Any]) -> Record:
+    row, seed = str(one["row"]), int(number(one, "seed", run.place))
+    place = f"{run.place}, {row}/seed{seed}"
+    return Record(row, seed, one["settings"], run.birth, one["result"], place=place)
 
 
 def number(data: Any, key: str, place: str) -> Any:
