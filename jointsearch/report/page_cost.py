@@ -42,7 +42,9 @@ def cost_section(run: Run, comparison: Comparison | None, chance: Chance | None)
     if comparison is None or not comparison.rows:
         return []
     costs = costs_of(run)
-    seconds = {one.row: one.seconds for one in costs if one.seconds is not None}
+    seconds = {
+        one.row: one.seconds for one in costs if one.seconds
+    }  # 0 after rounding has no place on a logarithmic axis
     if not seconds:
         return []
     rows = [row for row in comparison.rows if row.policy in seconds]
