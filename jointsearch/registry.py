@@ -14,6 +14,7 @@ from typing import Protocol
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.object_datasets import ObjectSettings
 from jointsearch.estimators.draw import EstimatorSettings
+from jointsearch.jobs import PopulationSettings
 from jointsearch.protocols import SearcherSettings
 from jointsearch.search_kinds import SearchKind
 from jointsearch.settings import lacks, register
@@ -40,7 +41,7 @@ INTERFACES: dict[str, tuple[type, ...]] = {
     "estimator": (EstimatorSettings,),
     "policy_space": (PolicySpace,),
     "search": (SearchKind,),
-    "searcher": (SearcherSettings,),
+    "searcher": (SearcherSettings, PopulationSettings),
 }
 
 

@@ -9,34 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import torch
-from torch import nn
-
-from jointsearch.data.standard import Standard
+from jointsearch.jobs import PopulationSettings
 from jointsearch.loops.grid import CELLS, SEED, CellsSettings
-from jointsearch.loops.plan import NewStepSearcher
 from jointsearch.loops.recipe import SearchRecipe
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.protocols import About, Context, SearcherSettings, StepSearcher, TrainStep
-from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
-from jointsearch.searchers.cell_learner import ArchitectureSettings, CellLearner
+from jointsearch.protocols import SearcherSettings
+from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import CellsOnly, Differentiable
 from jointsearch.searchers.spaces import one_policy
 from jointsearch.searchers.table import Trials
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
-from jointsearch.soft.network import SuperNet
+from jointsearch.stages import FOUND, Stage, WholeTrainings, about
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 
-FOLDER = f"search-seed{SEED}"
-FOUND, FOUND_CELLS = f"{FOLDER}/{POLICY_FILE}", f"{FOLDER}/{GENOTYPE_FILE}"
 POLICY_FOLDER = "policy"  # of the first of two searches
 POLICY_RECIPE = SearchRecipe(epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
 
-# Steps of these follow the gradient; others divide it by its own size, or take its sign.
-PROPORTIONAL = ("sgd", "nesterov", "momentum", "sgdw", "nesterovw", "momentumw")
 VARIANTS: dict[str, dict[str, Any]] = {
     "darts": {},
     "pc_darts": {"channel_share": 4},
@@ -64,82 +55,6 @@ class SupernetSettings:
         return {"space": self.space, "channels": self.channels, "layers": self.layers, **VARIANTS[self.variant]}
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One search, made with every seed."""
-
-    outcome: str  # in words, as in "Policy and cells"
-    settings: dict[str, Any]  # as plain data
-    searcher: Callable[[Path | None, int], SearcherSettings]  # from the run folder, once there is one, and the seed
-    recipe: SearchRecipe
-    network: NetworkSettings
-    network_options: dict[str, Any]
-    architecture: ArchitectureSettings | None = None  # None: no cells are searched
-    folder: str = ""  # below that of the run
-    epochs_from: str = "search_recipe.epochs"  # the setting that holds its epochs
-    images: int | None = None  # of the training images, so many at most; None: all
-
-    @property
-    def about(self) -> About:
-        """What there is to know of its searcher."""
-        return about(self.searcher(None, 0))
-
-    def new_searcher(self, folder: Path | None, seed: int, standard: Standard) -> NewStepSearcher:
-        """Builds the searcher of a seed from a network, its training step and a generator."""
-        settings = self.searcher(folder, seed)
-
-        def start(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> StepSearcher:
-            cells = None
-            if self.architecture is not None and isinstance(network, SuperNet):
-                cells = CellLearner(self.architecture, network)
-            return settings.start(Context(network, train_step, standard, noise, self.recipe.epochs, seed, cells))
-
-        return start
-
-    def start_policy(self, folder: Path | None, seed: int) -> Policy | None:
-        """The policy that a search starts from, where it says so."""
-        settings = self.searcher(folder, seed)
-        space = getattr(settings, "policy_space", None)
-        fixed = getattr(settings, "policy", None)
-        return space.policy() if space is not None else fixed if isinstance(fixed, Policy) else None
-
-    def check_epochs(self, steps: int) -> None:
-        """Refuse epochs of so many steps that are too few for this search."""
-        check = getattr(self.searcher(None, 0), "check", lambda *_: None)
-        check(self.recipe.epochs, steps, self.epochs_from)
-
-    def check(self, select_epoch: str, seed: int) -> None:
-        """Refuse what cannot be learned with this recipe, or on a network or from a policy that nobody knows."""
-        self.network.check()
-        self.start_policy(None, seed)
-        searcher, epochs = self.searcher(None, 0), self.recipe.epochs
-        learners = {"searcher": searcher, "architecture": self.architecture}
-        begins = {name: getattr(learner, "from_epoch", 0) for name, learner in learners.items()}
-        for name, begin in begins.items():
-            if begin >= epochs:
-                raise InputError(
-                    f"{name}.from_epoch is {begin} of {epochs} epochs: nothing would be learned; lower it, or raise "
-                    f"{self.epochs_from} or budget"
-                )
-        through_cells = self.architecture is not None and self.architecture.order == "second"
-        if self.recipe.optimizer not in PROPORTIONAL and (self.about.rewards_are_steps or through_cells):
-            raise InputError(
-                f"search_recipe.optimizer={self.recipe.optimizer} does not step along the gradient, and the reward of "
-                "an image is what such a step does to the validation loss; use search_recipe.optimizer=sgd or momentum "
-                "(recipe may have any)"
-            )
-        if select_epoch == "best" and self.about.complete_at_end:
-            raise InputError(
-                "select_epoch=best could select an epoch before the last measurement, and the estimates of "
-                "searcher=trials and table improve with every one; use select_epoch=last"
-            )
-
-
-def about(searcher: SearcherSettings) -> About:
-    """What there is to know of a searcher; one that says nothing searches a policy."""
-    return getattr(searcher, "about", About())
-
-
 class SearchKind(Protocol):
     """What is searched, with all settings of it."""
 
@@ -147,7 +62,7 @@ class SearchKind(Protocol):
     def retrained(self) -> NetworkSettings:
         """The network that is trained afterwards."""
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> "tuple[Stage | WholeTrainings, ...]":
         """The searches, one after the other."""
 
 
@@ -190,16 +105,45 @@ class Joint:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """A search of a policy whose finding another search judges."""
+
+    name: str
+    search: Any  # PolicyOnly
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def has_population(searcher: object) -> bool:
+    """Whether a searcher asks for whole trainings."""
+    return hasattr(searcher, "population")
+
+
+@dataclass(frozen=True)
 class PolicyOnly:
     """A policy alone, for one network."""
 
-    searcher: SearcherSettings = group(Trials, help="trials, differentiable, faster_aa, first_order, table, random")
+    searcher: SearcherSettings | PopulationSettings = group(
+        Trials, help="race, trials, differentiable, faster_aa, first_order, table, random"
+    )
     network: NetworkSettings = group(NetworkSettings, help="one of ours or any of timm's, as resnet18")
     search_recipe: SearchRecipe = group(lambda: POLICY_RECIPE, help="how the weights are trained during the search")
+    proposals: tuple[Proposal, ...] = setting(
+        (), help="searches whose findings searcher=race judges: searchers and presets, as [trials, dada2020_relax]"
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_network(self.network.name)
+        if self.proposals and not has_population(self.searcher):
+            raise InputError(
+                f"proposals are judged by whole trainings, and {type(self.searcher).__name__} makes none; use "
+                "searcher=race, or leave proposals out"
+            )
+        names = [one.name for one in self.proposals]
+        if len(set(names)) < len(names):
+            raise InputError(f"proposals is {names}, with one of them twice; name each once")
         unusual = {name for name, value in vars(self.search_recipe).items() if value != vars(POLICY_RECIPE)[name]}
         if about(self.searcher).own_optimizer and (unread := unusual - {"epochs", "batch_size"}):
             raise InputError(f"search_recipe.{min(unread)} is not read by {type(self.searcher).__name__}; leave it out")
@@ -209,9 +153,19 @@ class PolicyOnly:
         """The network that is trained afterwards."""
         return self.network
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One search."""
-        return (policy_stage(self.searcher, self.network, self.search_recipe),)
+    def stages(self) -> tuple[Stage | WholeTrainings, ...]:
+        """One search, after those whose findings it judges."""
+        searcher: Any = self.searcher
+        if not has_population(searcher):
+            return (policy_stage(searcher, self.network, self.search_recipe),)
+        plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | as_plain(searcher)}
+        folders, before = {}, []
+        for proposal in self.proposals:
+            [stage] = replace(proposal.search, network=self.network).stages()
+            folders[proposal.name] = f"proposal-{proposal.name}"
+            before.append(replace(stage, folder=folders[proposal.name]))
+            plain[f"proposal {proposal.name}"] = stage.settings | {"recipe": as_plain(stage.recipe)}
+        return (*before, WholeTrainings(plain, searcher, self.network, folders))
 
 
 @dataclass(frozen=True)

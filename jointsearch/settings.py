@@ -226,10 +226,9 @@ def _check_class(settings: Any, hint: Any, where: str, problems: list[str]) -> N
     if classes and not isinstance(settings, tuple(classes)):
         wanted = " or ".join(cls.__name__.lower() for cls in classes)
         problems.append(f"{where}={name.lower()} does not fit here; use {where}={wanted}")
-    elif not classes and (
-        missing := [part for kind in kinds for part in lacks(settings, kind) if kind is not type(None)]
-    ):
-        problems.append(f"{where}={name} does not fit here, because it has no {', '.join(missing)}; use another class")
+    elif not classes and all(lacking := [lacks(settings, kind) for kind in kinds if kind is not type(None)]):
+        missing = ", ".join(lacking[0])
+        problems.append(f"{where}={name} does not fit here, because it has no {missing}; use another class")
 
 
 def _meant(value: Any, metadata: Mapping[str, Any], hint: Any) -> Any:
@@ -248,6 +247,8 @@ def _convert(value: Any, hint: Any, metadata: Mapping[str, Any], where: str, pro
     if sequence is not None and isinstance(value, list | tuple):
         inner = typing.get_args(sequence)[0]
         return tuple(_convert(entry, inner, metadata, f"{where}[{n}]", problems) for n, entry in enumerate(value))
+    if is_settings(value) and type(value) in kinds:
+        return value
     matched = _scalar(value, kinds)
     if matched is None:
         listed = f", as in {where}=[{value}]" if sequence is not None and not isinstance(value, dict) else ""

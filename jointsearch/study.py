@@ -18,10 +18,9 @@ from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device, cpu_threads
 from jointsearch.distributed import first_before_others, from_first, processes
 from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, folder_name, plain_dataset, run_grid
-from jointsearch.loops.plan import Plan, check_identity, try_plan
 from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import OF_CELLS, SMALL, Recipe
-from jointsearch.loops.search import SELECT, search
+from jointsearch.loops.search import SELECT
 from jointsearch.loops.start import normalized_as_weights, start_notes
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.report.comparison import Comparison, compare, write_summary
@@ -30,9 +29,10 @@ from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.report.searches import describe_searches
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
-from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE, check_writable, write_json
-from jointsearch.search_kinds import FOLDER, FOUND, FOUND_CELLS, Joint, SearchKind, Stage
+from jointsearch.runs.run_folder import check_writable, write_json
+from jointsearch.search_kinds import Joint, SearchKind
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
+from jointsearch.stages import FOUND, FOUND_CELLS, Stage, WholeTrainings
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
@@ -113,17 +113,14 @@ class Prepared:
     study: Study
     folder: Path
     loaded: Loaded
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage | WholeTrainings, ...]
     options: dict[str, Any]  # of every plan: device, save_seconds, show_progress, task, board
     seconds: dict[str, float] = field(default_factory=dict)  # expected, of all searches of a stage and of all trainings
 
     def plan_lines(self) -> list[str]:
         """What will be done, and how long it may take on this device."""
         study, count = self.study, len(self.study.seeds)
-        lines = [
-            f"Plan: {count} searches ({stage.outcome.lower()}) of {stage.recipe.epochs} epochs, network {stage.network}"
-            for stage in self.stages
-        ]
+        lines = [f"Plan: {count} {stage.what(self)}" for stage in self.stages]
         if study.retrain:
             rows, epochs = count * (1 + len(study.controls)), study.recipe.epochs
             lines.append(f"Plan: {rows} trainings of {epochs} epochs, network {study.search.retrained}")
@@ -139,22 +136,6 @@ class Prepared:
         splits = self.loaded.splits(study.seeds[0])
         networks = dict.fromkeys([*(stage.network for stage in self.stages), study.search.retrained])
         return lines + [note for one in networks for note in start_notes(study.dataset, one, splits)]
-
-    def plan(self, stage: Stage, seed: int, folder: Path | None) -> Plan:
-        """One search."""
-        study = self.study
-        return Plan(
-            folder=self.folder / stage.folder / FOLDER.replace(SEED, str(seed)),
-            policy=stage.start_policy(folder, seed),
-            network=stage.network,
-            network_options=stage.network_options,
-            recipe=stage.recipe.whole(),
-            standard=study.dataset.standard,
-            seed=seed,
-            dataset=plain_dataset(study.dataset),
-            search=stage.settings | {"select_epoch": study.select_epoch},
-            **self.options,
-        )
 
 
 @dataclass(frozen=True)
@@ -209,17 +190,9 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
         seconds = check_grid(grid, folder, loaded, **options)
         prepared.seconds["trainings"] = seconds * (1 + len(study.controls)) / len(grid.policies)
     for stage in stages:
-        splits = loaded.search_splits(seed, stage.images)
-        steps = stage.recipe.whole().check_steps(len(splits.train))
-        stage.check_epochs(steps)
-        plan = prepared.plan(stage, seed, None)
-        step = try_plan(plan, splits, stage.new_searcher(None, seed, study.dataset.standard))
-        prepared.seconds[stage.outcome] = step * steps * stage.recipe.epochs * len(study.seeds)
+        prepared.seconds[stage.outcome] = prepared.seconds.get(stage.outcome, 0.0) + stage.seconds(prepared)
     for other in study.seeds:
-        for stage in stages[:1]:  # a second one starts from what the first one finds
-            plan = prepared.plan(stage, other, None)
-            if (plan.folder / SETTINGS_FILE).is_file():
-                check_identity(plan, loaded.search_splits(other, stage.images))
+        stages[0].check_begun(prepared, other)  # a second one starts from what the first one finds
     return prepared
 
 
@@ -280,17 +253,11 @@ def _write_study(prepared: Prepared) -> None:
     write_json(prepared.folder / STUDY_FILE, prepared.study.of_trainings())
 
 
-def _searches(prepared: Prepared, stage: Stage) -> list[dict[str, Any]]:
+def _searches(prepared: Prepared, stage: Stage | WholeTrainings) -> list[dict[str, Any]]:
     """Search with every seed, and write what was found beside the searches."""
-    study, results = prepared.study, []
-    seeds = dict.fromkeys(study.seeds)
+    seeds = prepared.study.seeds
     course = Course(f"search of {stage.outcome.lower()}", len(seeds))
-    for seed in seeds:
-        plan = prepared.plan(stage, seed, prepared.folder)
-        plan = replace(plan, place=course.next((plan.folder / RESULT_FILE).is_file()))
-        splits = prepared.loaded.search_splits(seed, stage.images)
-        new_searcher = stage.new_searcher(prepared.folder, seed, study.dataset.standard)
-        results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})
+    results = [{"seed": seed, **stage.run(prepared, seed, course)} for seed in seeds]
     from_first(lambda: write_json(prepared.folder / stage.folder / "searches.json", results))
     return results
 

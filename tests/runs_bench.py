@@ -59,7 +59,7 @@ def run_searches(
     results = []
     for stage in prepared.stages:
         for seed in study.seeds:
-            plan = prepared.plan(stage, seed, prepared.folder)
+            plan = stage.plan(prepared, seed, prepared.folder)
             plan = plan if recipe is None else replace(plan, recipe=recipe)
             new_searcher = watch(stage.new_searcher(prepared.folder, seed, study.dataset.standard))
             splits = prepared.loaded.search_splits(seed, stage.images)

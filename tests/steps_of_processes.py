@@ -58,7 +58,7 @@ def main() -> None:
     study = Study(dataset=SHAPES, search=JOINT, seeds=(0,), retrain=False)
     [stage] = JOINT.stages()
     prepared = Prepared(study, Path(), Loaded(SHAPES), (stage,), {})
-    measure("joint search", prepared.plan(stage, 0, None), splits, stage.new_searcher(None, 0, SHAPES.standard))
+    measure("joint search", stage.plan(prepared, 0, None), splits, stage.new_searcher(None, 0, SHAPES.standard))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # What the modules of a folder may import of ours and of other people's; a folder that is not named may import anything.
-FOUNDATION = {"search_spaces", "jointsearch.settings", "jointsearch.protocols", "jointsearch.data"}
+FOUNDATION = {"search_spaces"} | {f"jointsearch.{name}" for name in ("settings", "protocols", "jobs", "data")}
 MAY_IMPORT_OF_OURS: dict[str, set[str]] = {
     "search_spaces": {"search_spaces"},
     "jointsearch.estimators": {"jointsearch.estimators", "jointsearch.settings", "search_spaces.errors"},

@@ -12,15 +12,17 @@ from torch.nn.functional import cross_entropy
 
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.estimators.reinforce import ReinforceSettings
+from jointsearch.loops.grid import SEED
 from jointsearch.networks.supernet import supernet
 from jointsearch.protocols import Context, SearcherSettings
-from jointsearch.search_kinds import FOUND, POLICY_FOLDER, SEED, CellsAlone, OneAfterTheOther
+from jointsearch.search_kinds import POLICY_FOLDER, CellsAlone, OneAfterTheOther
 from jointsearch.searchers import differentiable
 from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings, CellLearner
 from jointsearch.searchers.differentiable import CellsOnly, Differentiable, DifferentiableSearcher
 from jointsearch.searchers.rewards import Rewards, Stabilize
 from jointsearch.searchers.spaces import Start, one_policy
 from jointsearch.soft.network import SuperNet
+from jointsearch.stages import FOUND
 from jointsearch.through_step.hessian import largest_eigenvalue
 from jointsearch.through_step.record import record_step
 from jointsearch.through_step.sides import losses_on_both_sides

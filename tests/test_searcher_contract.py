@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from jointsearch.compose import CONFIGS, compose_study
+from jointsearch.compose import class_of, compose_study, groups
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.loops.recipe import Recipe
@@ -18,12 +18,13 @@ from jointsearch.networks.create import create_network
 from jointsearch.protocols import PLAIN_STEP, Found, Moment, StepReport, StepSearcher
 from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.plain_state import decode_state, encode_state
-from jointsearch.search_kinds import Stage
+from jointsearch.search_kinds import has_population
+from jointsearch.stages import Stage
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from tests.kills import same
 
-SEARCHERS = sorted(path.stem for path in (CONFIGS / "searcher").glob("*.yaml"))
+SEARCHERS = [name for name in groups()["searcher"] if not has_population(class_of("searcher", name))]
 FREE = ("random",)  # they do not train
 STANDARD = Standard(crop_padding=1, mean=(0.3,), std=(0.38,))
 WORDS = {"trials": ["searcher.trial_steps=2"], "table": ["searcher.levels=1", "searcher.every=1"]}

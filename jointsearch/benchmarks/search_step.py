@@ -20,8 +20,8 @@ from jointsearch.loops.trainer import StepOf, Trainer
 from jointsearch.networks.create import create_network
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import PLAIN_STEP, Moment, SearcherSettings
-from jointsearch.search_kinds import Stage
 from jointsearch.searchers.differentiable import DifferentiableSearcher
+from jointsearch.stages import Stage
 from search_spaces.cells.skeleton import Skeleton
 
 CLASSES = 10

@@ -19,8 +19,8 @@ from jointsearch.device import choose_device
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import SearcherSettings
 from jointsearch.runs.provenance import birth_certificate
-from jointsearch.search_kinds import Stage
 from jointsearch.settings import bounded, choice, setting
+from jointsearch.stages import Stage
 from search_spaces.errors import InputError
 
 SUBJECT = "task"
@@ -271,8 +271,11 @@ def print_shapes(settings: Settings) -> None:
 
 
 def stage_of(words: list[str]) -> Stage:
-    """The search that joint_search.py would make of these words."""
-    return compose_study(*words).search.stages()[0]
+    """The search inside one training that joint_search.py would make of these words."""
+    stage = compose_study(*words).search.stages()[0]
+    if not isinstance(stage, Stage):
+        raise InputError(f"{' '.join(words)} searches by whole trainings, which have no search step; name another")
+    return stage
 
 
 def searcher_of(words: list[str]) -> SearcherSettings:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jointsearch.loops.grid import SEED
 from jointsearch.runs.run_folder import POLICY_FILE
-from jointsearch.search_kinds import FOUND
+from jointsearch.stages import FOUND
 from search_spaces.errors import InputError
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import typing
 from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
 from typing import Any
 
 from jointsearch.commands.help import choices_of
@@ -81,7 +82,9 @@ def _add(cls: type, classes: dict[str, Any]) -> None:
     for item in fields(cls):
         default = None if item.default_factory is MISSING else item.default_factory()
         kinds: list[Any] = [type(default)] if is_dataclass(default) else []
-        kinds += [kind for kind in typing.get_args(hints[item.name]) or (hints[item.name],) if is_dataclass(kind)]
+        hint = hints[item.name]
+        possible = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        kinds += [kind for kind in possible if is_dataclass(kind)]
         about[item.name] = (item.metadata.get("help", ""), name_of(kinds[0]) if kinds else None)
         for kind in kinds:
             _add(kind, classes)

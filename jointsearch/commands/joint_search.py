@@ -9,8 +9,8 @@ from jointsearch.commands.typed import keep_words
 from jointsearch.compose import Composed, study_of
 from jointsearch.distributed import from_first
 from jointsearch.loops.grid import SEED
-from jointsearch.search_kinds import FOUND, FOUND_CELLS
 from jointsearch.settings import bounded, build, group, setting
+from jointsearch.stages import FOUND, FOUND_CELLS
 from jointsearch.study import Prepared, Study, StudyResult, prepare, run_study
 
 SUBJECT = None

@@ -38,8 +38,8 @@ from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable
-from jointsearch.search_kinds import FOUND, FOUND_CELLS
 from jointsearch.settings import as_plain, bounded, build, choice, group, setting
+from jointsearch.stages import FOUND, FOUND_CELLS
 from jointsearch.study import LONG_SECONDS, STUDY_FILE
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError

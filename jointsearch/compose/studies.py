@@ -7,6 +7,7 @@ from typing import Any
 
 from jointsearch.compose.budget import with_budget
 from jointsearch.compose.files import names_of, readers
+from jointsearch.compose.proposals import proposals_of
 from jointsearch.compose.words import Composed, compose_words
 from jointsearch.registry import CONFIGS
 from jointsearch.settings import TARGET, build, is_settings, meant, names_within, target_class
@@ -61,6 +62,8 @@ def nested(composed: Composed) -> dict[str, Any]:
     of_command = ("run", "budget", "plugins")
     config = {name: value for name, value in composed.values.items() if value != {} and name not in of_command}
     kinds = [_class(config["search"])]
+    if "proposals" in names_of(kinds[0]) and "proposals" in config:
+        config["proposals"] = proposals_of(config["proposals"], lambda composed: build(Study, nested(composed)).search)
     if "searcher" in names_of(kinds[0]) and config.get("searcher") is not None:
         kinds.append(_class(config["searcher"]))
         config["searcher"] = _with(config["searcher"], config)

@@ -6,7 +6,7 @@ from torch import Tensor
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.files import shown
 from jointsearch.data.sets import AnySet, DataSplits, FoundSplits, ImageSet
-from jointsearch.data.splits import search_halves, stratified_split
+from jointsearch.data.splits import search_halves, stratified_folds, stratified_split
 from search_spaces.errors import InputError
 
 # Where a set has no test split of its own, its test images are the same for every seed, so that figures of
@@ -49,6 +49,21 @@ class Loaded:
             train = train.subset(*stratified_split(train.labels, (min(images, len(train)),), seed))
         if self.found.validation is None:
             train, validation = search_halves(train, seed)
+        _check_every_class_is_trained(train, self.found.train, self.settings)
+        return DataSplits(train, validation, splits.test.subset(splits.test.labels[:0]))
+
+    def fold_splits(self, seed: int, fold: int, folds: int) -> DataSplits:
+        """What a whole training of a search trains on, what judges it, and no test images at all.
+
+        The training images are divided into folds; one of them judges, the others train. Validation images that a data
+        set brings along judge in their place, and all training images train.
+        """
+        splits = self.splits(seed)
+        train, validation = splits.train, splits.validation
+        if self.found.validation is None:
+            parts = stratified_folds(train.labels, folds, seed)
+            others = torch.cat([part for place, part in enumerate(parts) if place != fold]).sort().values
+            train, validation = train.subset(others), train.subset(parts[fold])
         _check_every_class_is_trained(train, self.found.train, self.settings)
         return DataSplits(train, validation, splits.test.subset(splits.test.labels[:0]))
 

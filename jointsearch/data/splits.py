@@ -61,6 +61,14 @@ def search_halves(image_set: AnySet, seed: int) -> tuple[AnySet, AnySet]:
     return image_set.subset(train), image_set.subset(validation)
 
 
+def stratified_folds(labels: Tensor, count: int, seed: int) -> tuple[Tensor, ...]:
+    """Disjoint parts of all images, as equal as can be, each with the class shares of the whole."""
+    if len(labels) < count:
+        raise InputError(f"{len(labels)} training images cannot be divided into {count} folds; lower searcher.folds")
+    sizes = [len(labels) // count + (place < len(labels) % count) for place in range(count)]
+    return stratified_split(labels, sizes, seed)
+
+
 def _class_counts(available: Tensor, size: int) -> list[int]:
     """How many images each class gives to a part of this size: shares rounded down, then the largest remainders."""
     total = max(int(available.sum()), 1)

@@ -22,7 +22,7 @@ from jointsearch.loops.retrain import plain_steps, retrain
 from jointsearch.loops.start import normalized_as_weights
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, check_writable
+from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, check_writable, file_name
 from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -238,4 +238,4 @@ def folder_name(policy: str) -> str:
     found = f"{SEED}/{POLICY_FILE}"  # what a search of each seed found
     parts = ("found" if part.endswith(found) else part for part in split_row(policy) if part is not None)
     stems = (os.path.basename(part).removesuffix(".json") for part in parts)
-    return re.sub(r"[^A-Za-z0-9._@-]+", "_", "@".join(stems))[:100] or "policy"
+    return file_name("@".join(stems)) or "policy"

@@ -60,6 +60,11 @@ class Part:
         return self.setting("search", "searcher") is not None
 
     @property
+    def folds(self) -> int:
+        """Of a search by whole trainings, the folds of the training images; 0 for any other."""
+        return int(self.setting("search", "searcher", "folds") or 0)
+
+    @property
     def selected(self) -> dict[str, Any]:
         """The record of the epoch whose policy and cells are the outcome; where none is named, the last."""
         named = (self.result or {}).get("selected_epoch") if "search" in self.settings else None
@@ -155,7 +160,9 @@ def number(value: Any) -> float | None:
 def training_images(part: Part, dataset: Any = None) -> Tensor:
     """Some of the images (M, C, H, W) that trained the weights of a part; InputError if they are not found again."""
     loaded = load_data(part, dataset)
-    if "search" in part.settings:
+    if part.folds:
+        train = loaded.fold_splits(part.seed, 0, part.folds).train
+    elif "search" in part.settings:
         train = loaded.search_splits(part.seed, part.setting("search", "images")).train
     else:
         train = loaded.splits(part.seed).train

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.movement import RULE, agreement, kept_and_dropped
 from jointsearch.report.page_html import DASH, Html, amount, duration, facts, percent, table, tag
+from jointsearch.report.page_race import race_tables
 from jointsearch.report.page_run import Part, Run, number, seconds
+from jointsearch.runs.run_folder import RESULT_FILE
 
 SELECTED = {
     "last": "of the last epoch",
@@ -37,7 +39,11 @@ GAINED = (
 def searches_section(run: Run) -> list[Html]:
     """Every step of the search: facts, a line for each seed, and what they found."""
     metric = run.metric
-    parts = [part for step in run.steps for part in (facts(_facts(step, run)), _by_seed(step, metric), *_outcome(step))]
+    parts = [
+        part
+        for step in run.steps
+        for part in (facts(_facts(step, run)), _by_seed(step, metric), *race_tables(step, metric), *_outcome(step))
+    ]
     selected = [part.selected for part in run.searches]
     said = [text for name, text in EXPLAINED.items() if name in COSTS or any(name in record for record in selected)]
     gained = any(term.startswith("ops that") for step in run.steps for term, _ in kept_and_dropped(step))
@@ -48,6 +54,9 @@ def searches_section(run: Run) -> list[Html]:
 
 def progress(part: Part) -> str:
     """How far something is that is not finished."""
+    if part.folds:
+        done = len(list(part.folder.glob(f"jobs/*/*/{RESULT_FILE}")))
+        return f"{done} of {part.setting('search', 'searcher', 'trainings')} trainings"
     done = part.epochs[-1]["epoch"] if part.epochs else 0
     return f"{done:g} of {part.setting('recipe', 'epochs')} epochs"
 
@@ -78,16 +87,21 @@ def _facts(step: Sequence[Part], run: Run) -> list[tuple[str, object]]:
     whole = f"cost of all {done} seeds" if done > 1 else "cost of the search"
     cost = whole if done == len(step) else f"cost of the {done} finished of {len(step)} seeds"
     passes = sum(one.figure("forward_equivalents") or 0 for one in step)
+    jobs = sum(one.figure("jobs") or 0 for one in step)
+    whole_trainings = [f"{jobs:,.0f} whole trainings"] if jobs else []
+    images = (
+        f"{train} images train the weights, {validation} others validate; no test image is read"
+        if not part.folds
+        else f"each training is judged on one of {part.folds} folds of the training images, and trained on the others "
+        f"({train} and {validation} images); no test image is read"
+    )
     return [
         ("searched", part.outcome),
         ("method", ", ".join(ways)),
-        (
-            "data",
-            f"{run.data_name}: {train} images train the weights, {validation} others validate; no test image is read",
-        ),
+        ("data", f"{run.data_name}: {images}"),
         ("network", ", ".join([str(part.setting("network")), *measures])),
         ("selected", f"{part.outcome} {selected} (select_epoch={rule})" if selected else ""),
-        (cost, f"{duration(seconds(step))}, {passes:,.0f} forward-equivalents"),
+        (cost, ", ".join([*whole_trainings, duration(seconds(step)), f"{passes:,.0f} forward-equivalents"])),
     ]
 
 
@@ -114,4 +128,6 @@ def _by_seed(parts: Sequence[Part], metric: MetricFacts) -> Html:
 def _selected(part: Part) -> str:
     if part.result is None:
         return f"not finished, {progress(part)}"
+    if part.folds:
+        return DASH
     return f"{amount(part.figure('selected_epoch'))} of {amount(part.figure('epochs'))}"

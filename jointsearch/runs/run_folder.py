@@ -84,6 +84,11 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"run folder {folder} cannot be used ({there} {why}); choose a writable folder")
 
 
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9._@-]+", "_", text)[:100]
+
+
 def _remove_temporary_files(folder: Path) -> None:
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name) and (path.is_symlink() or path.is_file()):

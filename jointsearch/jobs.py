@@ -1,0 +1,90 @@
+"""Searches by whole trainings: the jobs that such a search asks for, and what it is told of each.
+
+    while jobs := searcher.ask():        # all of them are told before it is asked again
+        for job in jobs:
+            searcher.tell(job, carried_out(job))
+    searcher.found()
+
+A search is a function of its settings, its seed and what it was told, in the order of its jobs. So it has no state to
+save: told the same results again, it asks for the same jobs again, whoever carried them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from jointsearch.protocols import Found
+from search_spaces.genotype import Genotype
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, whole or in part, that a search asks for."""
+
+    name: str  # of what is tried, as an arm of a race
+    policy: Policy | PolicySchedule
+    genotype: Genotype | None = None
+    fold: int = 0  # of the training images: it judges, the others train
+    seed: int = 0
+    until_epoch: int | None = None  # None: to the end
+    start: int | None = None  # the number of the job whose training it continues; None begins anew
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job measured, and what it cost."""
+
+    score: float  # the main score on the images that judge
+    seconds: float
+    forward_equivalents: int
+    scores: dict[str, float] = field(default_factory=dict)  # all of them, by name
+
+
+class PopulationSearcher(Protocol):
+    """A search by whole trainings."""
+
+    def ask(self) -> Sequence[Job]:
+        """The next jobs, which may be done in any order and at the same time; none ends the search."""
+
+    def tell(self, job: Job, result: JobResult) -> None:
+        """Take in the result of a job. The jobs of an `ask` come in their order."""
+
+    def found(self) -> Found:
+        """What the search would return now."""
+
+
+@dataclass(frozen=True)
+class PopulationContext:
+    """What a search by whole trainings has to know before it asks."""
+
+    seed: int
+    epochs: int  # of a whole training
+    higher_is_better: bool = True
+    proposals: dict[str, Found] = field(default_factory=dict)  # what other searches found, by name
+
+
+class PopulationSettings(Protocol):
+    """Settings of a search by whole trainings: a frozen dataclass that can start one."""
+
+    folds: int
+
+    @property
+    def trainings(self) -> float:
+        """How many whole trainings it asks for, at most: what it costs."""
+
+    def population(self, context: PopulationContext) -> PopulationSearcher:
+        """Begin a search."""
+
+
+def plain_result(result: JobResult) -> dict[str, Any]:
+    """A result as plain data."""
+    return {
+        "score": result.score,
+        "seconds": result.seconds,
+        "forward_equivalents": result.forward_equivalents,
+        "scores": dict(result.scores),
+    }

@@ -1,0 +1,52 @@
+"""What a race of whole trainings believes of its arms, and when each left."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jointsearch.report.metric_facts import MetricFacts
+from jointsearch.report.page_html import DASH, Html, table, tag
+from jointsearch.report.page_run import Part
+
+HOW = (
+    "A mean is shrunken: the model takes off what a few noisy trainings owe to luck. The interval holds 95 of 100 true "
+    "differences if the model is right. What is returned is the best arm if it is surely better than the control, else "
+    "the control."
+)
+
+
+def race_tables(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
+    """The arms of every seed, best first; nothing for other searches."""
+    raced = [part for part in parts if "arms" in (part.result or {})]
+    found: list[Html] = []
+    for part in raced:
+        found += [tag("p", race_verdict(part.result or {}, part.seed)), _arms(part, metric)]
+    return [*found, tag("p", HOW, class_="faint")] if found else []
+
+
+def race_verdict(result: dict[str, Any], seed: int) -> str:
+    """In a sentence: who won, and by how much."""
+    leader, control = result["leader"], result["control"]
+    measured = (
+        f"{leader} leads {control} by {result['leader_minus_control']:+.2f} ± {result['leader_interval']:.2f}, "
+        f"{result['noise']:.2f} being the noise of a training"
+    )
+    if result["chosen"] == control:
+        why = f"{control} leads itself" if leader == control else f"{measured}: not surely better"
+        return f"Seed {seed}: {control}, the control, is returned after {result['trainings']} trainings ({why})."
+    return f"Seed {seed}: {result['chosen']} is returned after {result['trainings']} trainings. {measured}."
+
+
+def _arms(part: Part, metric: MetricFacts) -> Html:
+    result = part.result or {}
+    rows = [
+        (
+            row["arm"],
+            str(row["trainings"]),
+            f"{row['score']:.2f}",
+            f"{row['minus_control']:+.2f} ± {row['interval']:.2f}",
+            DASH if row["left_after"] is None else f"after {row['left_after']}",
+        )
+        for row in result["arms"]
+    ]
+    heads = ["arm", "trainings", f"mean {metric.words} as measured", f"minus {result['control']}, shrunken", "left"]
+    return table(heads, rows)

@@ -1,0 +1,170 @@
+"""Searches by whole trainings: shared, killed and joined late, they find what one process finds."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jointsearch import compose_study, run_study
+from jointsearch.data.load import Loaded
+from jointsearch.loops.population import JOBS
+from jointsearch.loops.progress import Course
+from jointsearch.loops.recipe import Recipe
+from jointsearch.runs.job_board import JobBoard
+from jointsearch.search_kinds import PolicyOnly, Proposal
+from jointsearch.searchers.race import Race
+from jointsearch.searchers.random import RandomSearch
+from jointsearch.stages import FOUND, WholeTrainings
+from jointsearch.study import Prepared, Study
+from search_spaces.errors import InputError
+from search_spaces.policy import Policy
+from tests.forked import forkserver
+from tests.runs_bench import DIGITS, SEARCH
+
+RACE = Race(trainings=14, folds=3, at_once=3, untuned=("none", "trivialaugment"))
+STUDY = Study(
+    dataset=DIGITS,
+    search=PolicyOnly(searcher=RACE, network="tiny_cnn"),  # type: ignore[arg-type]
+    recipe=Recipe(epochs=2, batch_size=50, precision="float32"),
+    seeds=(3,),
+    retrain=False,
+    device="cpu",
+)
+
+
+def race(folder: str) -> dict[str, Any]:
+    """The race of a study, as every process of it makes it."""
+    torch.set_num_threads(1)
+    options = {"device": torch.device("cpu"), "save_seconds": 0.05}
+    prepared = Prepared(STUDY, Path(folder), Loaded(STUDY.dataset), STUDY.search.stages(), options)
+    [stage] = prepared.stages
+    assert isinstance(stage, WholeTrainings)
+    return stage.run(prepared, 3, Course("search", 1))
+
+
+def started(folder: Path) -> BaseProcess:
+    process = forkserver().Process(target=race, args=(str(folder),))
+    process.start()
+    return process
+
+
+def told(folder: Path) -> dict[int, dict[str, Any]]:
+    """What every job measured, without how long it took."""
+    results = JobBoard(folder / SEARCH / JOBS).results()
+    return {job: {key: value for key, value in facts.items() if key != "seconds"} for job, facts in results.items()}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    result = json.loads((folder / SEARCH / "result.json").read_text())
+    return {key: value for key, value in result.items() if key != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The race of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    race(str(folder))
+    return folder
+
+
+def test_a_race_of_trainings_writes_what_it_found_and_what_it_cost(alone: Path) -> None:
+    result = outcome(alone)
+    assert result["jobs"] == result["trainings"] == 14
+    assert result["forward_equivalents"] == sum(facts["forward_equivalents"] for facts in told(alone).values())
+    policy = Policy.load(alone / FOUND.replace("{seed}", "3"))
+    assert policy.name == result["chosen"]
+    lines = [json.loads(line) for line in (alone / SEARCH / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 15))
+    assert not list((alone / SEARCH / JOBS).glob("*/*/checkpoints")), "nobody continues from a finished job"
+    assert race(str(alone))["chosen"] == result["chosen"], "a finished race is read"
+
+
+@pytest.mark.slow
+def test_two_processes_killed_anywhere_and_one_that_joins_late_find_what_one_finds(alone: Path, tmp_path: Path) -> None:
+    choose, kills = random.Random(0), 0
+    workers = [started(tmp_path), started(tmp_path)]
+    finished = tmp_path / SEARCH / "result.json"
+    while kills < 10 and not finished.is_file():
+        time.sleep(choose.uniform(0.05, 0.4))
+        place = choose.randrange(2)
+        os.kill(workers[place].pid or 0, signal.SIGKILL)
+        workers[place].join()
+        workers[place] = started(tmp_path)
+        kills += 1
+    workers.append(started(tmp_path))
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    assert kills == 10, "the race ended before it was disturbed enough"
+    assert told(tmp_path) == told(alone)
+    assert outcome(tmp_path) == outcome(alone)
+    assert (tmp_path / SEARCH / "policy.json").read_bytes() == (alone / SEARCH / "policy.json").read_bytes()
+    trials = JobBoard(tmp_path / SEARCH / JOBS).study.get_trials(deepcopy=False)
+    done = Counter(trial.user_attrs["job"] for trial in trials if trial.state.name == "COMPLETE")
+    assert done == dict.fromkeys(range(14), 1)
+
+
+def test_folds_are_disjoint_cover_all_training_images_and_leave_test_images_alone() -> None:
+    loaded = Loaded(DIGITS)
+    whole, parts = loaded.splits(3), [loaded.fold_splits(3, fold, 5) for fold in range(5)]
+    images = [{image.numpy().tobytes() for image in part.validation.images} for part in parts]
+    assert sum(map(len, images)) == len(set().union(*images))
+    assert set().union(*images) == {image.numpy().tobytes() for image in whole.train.images}
+    for part, judging in zip(parts, images, strict=True):
+        assert len(part.train) + len(part.validation) == len(whole.train)
+        assert not judging & {image.numpy().tobytes() for image in part.train.images}
+        assert len(part.test) == 0
+        counts = torch.bincount(part.validation.labels)
+        assert int(counts.max() - counts.min()) <= 4, "classes are judged about equally often"
+
+
+def test_what_other_searches_found_takes_part(tmp_path: Path) -> None:
+    proposal = Proposal("dice", PolicyOnly(searcher=RandomSearch(), network="tiny_cnn"))  # type: ignore[arg-type]
+    kind = PolicyOnly(searcher=Race(trainings=4, folds=2, untuned=("trivialaugment",)), proposals=(proposal,))
+    study = Study(
+        dataset=DIGITS,
+        search=PolicyOnly(kind.searcher, "tiny_cnn", proposals=kind.proposals),  # type: ignore[arg-type]
+        recipe=STUDY.recipe,
+        controls=(),
+        seeds=(3,),
+        device="cpu",
+    )
+    result = run_study(study, tmp_path)
+    assert "dice" in {row["arm"] for row in result.searches[-1]["arms"]}
+    found = Policy.load(tmp_path / "proposal-dice" / SEARCH / "policy.json")
+    jobs = tmp_path / SEARCH / JOBS / "dice"
+    assert Policy.load(next(jobs.glob("*/policy.json"))) == found
+    page = result.report.read_text()
+    assert "minus trivialaugment, shrunken" in page
+    assert "4 whole trainings" in page
+
+
+def test_names_of_proposals_are_searchers_and_presets() -> None:
+    study = compose_study("search=policy", "searcher=race", "proposals=[trials,dada2020_relax]")
+    kind: Any = study.search
+    assert [proposal.name for proposal in kind.proposals] == ["trials", "dada2020_relax"]
+    assert kind.proposals[1].search.searcher.published == "paper"
+    assert [stage.folder for stage in kind.stages()] == ["proposal-trials", "proposal-dada2020_relax", ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["searcher=race", "proposals=[trails]"], "did you mean trials"),
+        (["searcher=race", "proposals=[darts2019_first]"], "no search of a policy"),
+        (["searcher=race", "proposals=[race]"], "no search of a policy"),
+        (["searcher=race", "proposals=[trials,trials]"], "twice"),
+        (["searcher=trials", "proposals=[differentiable]"], "searcher=race"),
+    ],
+)
+def test_wrong_proposals_are_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        compose_study("search=policy", *words)
