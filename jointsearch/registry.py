@@ -22,6 +22,8 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.plain_json import shown_path
 from search_spaces.policy import Policy
 
+PLUGIN_MODULE = "jointsearch_plugin_"  # begins the names of modules that were read from plugins
+
 CONFIGS = Path(__file__).resolve().parent / "configs"
 SWEEPS = CONFIGS / "sweep"  # files for `wandb sweep`, and no group of choices
 
@@ -97,7 +99,7 @@ def load_plugin(path: str) -> None:
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
         raise InputError(f"plugin {shown_path(file)} is not a Python file; give the path of one, as in plugins=[my.py]")
-    name = f"jointsearch_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{PLUGIN_MODULE}{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     content = file.read_bytes()
     before = sys.modules.get(name)
     if before is not None and vars(before).get("__content__") == content:

@@ -158,7 +158,8 @@ class PolicyOnly:
         searcher: Any = self.searcher
         if not has_population(searcher):
             return (policy_stage(searcher, self.network, self.search_recipe),)
-        plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | as_plain(searcher)}
+        deciding = {name: value for name, value in as_plain(searcher).items() if name != "storage"}
+        plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | deciding}
         folders, before = {}, []
         for proposal in self.proposals:
             [stage] = replace(proposal.search, network=self.network).stages()

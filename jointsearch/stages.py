@@ -95,11 +95,15 @@ class Stage:
         fixed = getattr(settings, "policy", None)
         return space.policy() if space is not None else fixed if isinstance(fixed, Policy) else None
 
+    def folder_of(self, seed: int) -> Path:
+        """The folder of the search of a seed, below that of the run."""
+        return Path(self.folder, FOLDER.replace(SEED, str(seed)))
+
     def plan(self, prepared: Prepared, seed: int, folder: Path | None) -> Plan:
         """The search of a seed; `folder` holds what searches before it found, and is None before there is any."""
         dataset = prepared.study.dataset
         return Plan(
-            folder=prepared.folder / self.folder / FOLDER.replace(SEED, str(seed)),
+            folder=prepared.folder / self.folder_of(seed),
             policy=self.start_policy(folder, seed),
             network=self.network,
             network_options=self.network_options,
@@ -192,11 +196,15 @@ class WholeTrainings:
         """Refuse a network that nobody knows."""
         self.network.check()
 
+    def folder_of(self, seed: int) -> Path:
+        """The folder of the search of a seed, below that of the run."""
+        return Path(self.folder, FOLDER.replace(SEED, str(seed)))
+
     def plan(self, prepared: Prepared, seed: int) -> Plan:
         """The search of a seed."""
         study = prepared.study
         return Plan(
-            folder=prepared.folder / self.folder / FOLDER.replace(SEED, str(seed)),
+            folder=prepared.folder / self.folder_of(seed),
             network=self.network,
             recipe=study.recipe,
             standard=study.dataset.standard,
@@ -239,6 +247,7 @@ class WholeTrainings:
             proposals={name: found_in(prepared.folder / folder, seed) for name, folder in self.proposals.items()},
             splits=lambda fold: prepared.loaded.fold_splits(seed, fold, folds),
             options=lambda job: {},
+            storage=getattr(self.searcher, "storage", None),
         )
         return population.run()
 

@@ -9,6 +9,7 @@ result.policy, result.comparison, result.report
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jointsearch.loops.grid import CELLS, SEED, Grid, check_grid, check_seeds, f
 from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import OF_CELLS, SMALL, Recipe
 from jointsearch.loops.search import SELECT
+from jointsearch.loops.shared import in_turn
 from jointsearch.loops.start import normalized_as_weights, start_notes
 from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.report.comparison import Comparison, compare, write_summary
@@ -33,11 +35,13 @@ from jointsearch.runs.run_folder import check_writable, write_json
 from jointsearch.search_kinds import Joint, SearchKind
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
 from jointsearch.stages import FOUND, FOUND_CELLS, Stage, WholeTrainings
+from jointsearch.workers import device_of, helpers, threads_of
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 
+Results = list[dict[str, Any]]
 CONTROLS = ("none", "trivialaugment")
 LONG_SECONDS = 3600.0
 BY_SEARCH = Recipe()  # stands for that which suits the search, where none is given
@@ -56,7 +60,8 @@ class Study:
     select_epoch: str = choice(SELECT[0], *SELECT, help="whose finding is kept; best has the best validation score")
     retrain: bool = setting(True, help="train with what was found; false ends after the search")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
-    threads: int | None = bounded(None, 1, 1024, help="CPU threads; null leaves torch's choice")
+    jobs: int = bounded(1, 1, 1024, help="processes that share the searches and trainings; any more may join by run=")
+    threads: int | None = bounded(None, 1, 1024, help="CPU threads of each; null leaves torch's choice")
     wandb: WandbSettings = group(Disabled, help="disabled, offline, online: also send figures to Weights & Biases")
     tensorboard: bool = setting(False, help="also write event files for TensorBoard into the run folder")
     save_seconds: float = bounded(60.0, 0.0, 86_400.0, help="seconds between two checkpoints, at most")
@@ -177,6 +182,8 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
         "device": choose_device(study.device),
         "save_seconds": study.save_seconds,
     }
+    if study.jobs > 1 and processes() > 1:
+        raise InputError(f"jobs={study.jobs} starts processes, and so did torchrun; use one of the two")
     seed, stages = study.seeds[0], study.search.stages()
     for stage in stages:
         stage.check(study.select_epoch, seed)
@@ -213,11 +220,21 @@ def run_study(
         study = prepare(study, folder, show_progress, task)
     elif folder is not None and Path(folder) != study.folder:
         raise InputError(f"the study was prepared for {study.folder}, and folder is {folder}; leave folder out")
-    of, to = study.study, study.folder
-    with cpu_threads(of.threads), Board.of(of.wandb, of.tensorboard, to, config_of(of)) as board:
-        result = _carried_out(replace(study, options=study.options | {"board": board}), say)
+    of, to, device = study.study, study.folder, study.options["device"]
+    threads, others = threads_of(of.jobs, of.threads), of.jobs - 1
+    with cpu_threads(threads), Board.of(of.wandb, of.tensorboard, to, config_of(of)) as board:
+        with helpers(others, partial(_take_part, of, to, study.loaded, study.options)):
+            done = replace(study, options=study.options | {"board": board, "device": device_of(device, 0)})
+            result = _carried_out(done, say)
         put_on_board(board, to, study.loaded)
         return result
+
+
+def _take_part(study: Study, folder: Path, loaded: Loaded, options: dict[str, Any], place: int) -> None:
+    """As one of several processes on this machine, do what no other one has begun, and nothing else."""
+    options = options | {"show_progress": False, "device": device_of(options["device"], place)}
+    with cpu_threads(threads_of(study.jobs, study.threads)):
+        _made(Prepared(study, folder, loaded, study.search.stages(), options))
 
 
 def config_of(study: Study) -> dict[str, Any]:
@@ -226,16 +243,10 @@ def config_of(study: Study) -> dict[str, Any]:
 
 
 def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
-    study, results = prepared.study, []
+    study, folder, comparison = prepared.study, prepared.folder, None
     from_first(lambda: _write_study(prepared))
-    for stage in prepared.stages:
-        found = _searches(prepared, stage)
-        say(f"\n{describe_searches(found)}")
-        results += found
-    folder, comparison = prepared.folder, None
+    results = _made(prepared, lambda found: say(f"\n{describe_searches(found)}"))
     if study.retrain:
-        grid = study.grid((str(folder / FOUND), *study.controls), str(folder / FOUND_CELLS))
-        run_grid(grid, folder, loaded=prepared.loaded, **prepared.options)
         say(f"\n{from_first(lambda: write_summary(folder))}")
         comparison = compare([folder])
     return StudyResult(
@@ -248,6 +259,19 @@ def _carried_out(prepared: Prepared, say: Callable[[str], None]) -> StudyResult:
     )
 
 
+def _made(prepared: Prepared, tell: Callable[[Results], None] = lambda found: None) -> Results:
+    """The results of all searches, each stage of which is told; the trainings with what they found are made, too."""
+    study, folder, results = prepared.study, prepared.folder, []
+    for stage in prepared.stages:
+        found = _searches(prepared, stage)
+        tell(found)
+        results += found
+    if study.retrain:
+        grid = study.grid((str(folder / FOUND), *study.controls), str(folder / FOUND_CELLS))
+        run_grid(grid, folder, loaded=prepared.loaded, **prepared.options)
+    return results
+
+
 def _write_study(prepared: Prepared) -> None:
     prepared.folder.mkdir(parents=True, exist_ok=True)
     write_json(prepared.folder / STUDY_FILE, prepared.study.of_trainings())
@@ -255,9 +279,10 @@ def _write_study(prepared: Prepared) -> None:
 
 def _searches(prepared: Prepared, stage: Stage | WholeTrainings) -> list[dict[str, Any]]:
     """Search with every seed, and write what was found beside the searches."""
-    seeds = prepared.study.seeds
+    seeds = dict.fromkeys(prepared.study.seeds)
     course = Course(f"search of {stage.outcome.lower()}", len(seeds))
-    results = [{"seed": seed, **stage.run(prepared, seed, course)} for seed in seeds]
+    works = [(prepared.folder / stage.folder_of(seed), partial(stage.run, prepared, seed, course)) for seed in seeds]
+    results = [{"seed": seed, **result} for seed, result in zip(seeds, in_turn(works), strict=True)]
     from_first(lambda: write_json(prepared.folder / stage.folder / "searches.json", results))
     return results
 

@@ -3,7 +3,7 @@
 import multiprocessing
 from multiprocessing.context import ForkServerContext
 
-import optuna.storages  # noqa: F401
+import optuna.storages
 import optuna.storages.journal  # noqa: F401
 import pytest  # noqa: F401  imported for the fork server, like all below
 import sklearn.datasets  # noqa: F401

@@ -29,7 +29,7 @@ def test_the_preset_has_the_numbers_of_the_paper(preset: str, estimator: Estimat
     assert isinstance(search, PolicyOnly)
     assert search.searcher == Differentiable(
         learning_rate=5e-3,
-        policy_space=Pairs(None, "unordered", magnitude=0.5, top=25),
+        policy_space=Pairs(None, "unordered", top=25),
         estimator=estimator,
         published="paper",
         rewards=Rewards(statistics="live"),

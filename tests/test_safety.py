@@ -179,7 +179,8 @@ def test_a_plugin_is_carried_out_only_where_words_of_a_command_line_are_read() -
         or (isinstance(node, ast.alias) and node.name == "load_plugin")
         or (isinstance(node, ast.Name) and node.id == "load_plugin")
     }
-    assert callers == {"jointsearch/compose/words.py"}
+    # A helper process is told by its parent which ones that has carried out.
+    assert callers == {"jointsearch/compose/words.py", "jointsearch/workers.py"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from jointsearch.compose.files import names_of, readers
 from jointsearch.compose.proposals import proposals_of
 from jointsearch.compose.words import Composed, compose_words
 from jointsearch.registry import CONFIGS
+from jointsearch.search_kinds import has_population
 from jointsearch.settings import TARGET, build, is_settings, meant, names_within, target_class
 from jointsearch.study import Study
 from search_spaces.errors import InputError
@@ -39,7 +40,9 @@ def study_of(composed: Composed) -> Study:
         study = build(Study, nested(composed))
     except InputError as error:
         raise InputError(as_typed(str(error))) from None
-    of_trainings = sorted(name for name in composed.typed if name.partition(".")[0] in ("recipe", "controls"))
+    by_trainings = has_population(getattr(study.search, "searcher", None))  # the recipe is that of its jobs, too
+    unread = ("controls",) if by_trainings else ("recipe", "controls")
+    of_trainings = sorted(name for name in composed.typed if name.partition(".")[0] in unread)
     if of_trainings and not study.retrain:
         raise InputError(
             f"{', '.join(of_trainings)} {'is' if len(of_trainings) == 1 else 'are'} for trainings, and retrain=false "

@@ -1,5 +1,7 @@
 """From the settings of a data set to its three splits."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -66,6 +68,23 @@ class Loaded:
             train, validation = train.subset(others), train.subset(parts[fold])
         _check_every_class_is_trained(train, self.found.train, self.settings)
         return DataSplits(train, validation, splits.test.subset(splits.test.labels[:0]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: what was decoded as one tensor of each source, which the processes share."""
+        kept = {}
+        for name in ("train", "validation", "test"):
+            source = getattr(getattr(self.found, name), "source", None)
+            if decoded := self._decoded.get(id(source)):
+                kept[name] = (list(decoded), torch.stack(list(decoded.values())))
+        return {"settings": self.settings, "found": self.found, "decoded": kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.settings, self.found = state["settings"], state["found"]
+        self._splits = {}
+        self._decoded = {
+            id(getattr(self.found, name).source): dict(zip(rows, images, strict=True))
+            for name, (rows, images) in state["decoded"].items()
+        }
 
     def _in_memory(self, part: AnySet) -> ImageSet:
         return part if isinstance(part, ImageSet) else part.in_memory(self._decoded.setdefault(id(part.source), {}))

@@ -5,8 +5,9 @@ On a network of cells a row may name a genotype of its own: policy@genotype, as 
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +20,11 @@ from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import SMALL, Recipe
 from jointsearch.loops.repeat import repeat, twin
 from jointsearch.loops.retrain import plain_steps, retrain
+from jointsearch.loops.shared import Work, in_turn
 from jointsearch.loops.start import normalized_as_weights
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
-from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, check_writable, file_name
+from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, InUse, check_writable, file_name
 from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
@@ -193,25 +195,29 @@ def run_grid(
         check_writable(Path(folder))
         loaded = first_before_others(lambda: Loaded(grid.dataset))
         checked(check_grid(grid, folder, loaded, **options))
-    results = []
-    seeds, policies = dict.fromkeys(grid.seeds), dict.fromkeys(grid.policies)
+    seeds, policies = dict.fromkeys(grid.seeds), list(dict.fromkeys(grid.policies))
     course = Course("training", len(seeds) * len(policies))
+    works: list[Work[dict[str, Any]]] = []
     for seed in seeds:
-        made: list[Plan] = []
-        for policy in policies:
-            plan = grid.plan(policy, seed, Path(folder), options)
-            splits = loaded.splits(seed)
-            other = twin(plan, splits, made)
-            wait_for_all()  # it looks into the folder, which the first process now writes into
-            plan = replace(plan, place=course.next(other is not None or (plan.folder / RESULT_FILE).is_file()))
-            result = retrain(plan, splits) if other is None else _repeated(plan, splits, other)
-            made += [plan] if other is None else []
-            results.append({"policy": policy, "seed": seed, **result})
-    return results
+        for place in range(len(policies)):
+            row = partial(grid.plan, seed=seed, folder=Path(folder), options=options)
+            folder_of_row = row(policies[place]).folder
+            works.append((folder_of_row, partial(_one, row, policies[: place + 1], seed, loaded, course)))
+    return in_turn(works)
 
 
-def _repeated(plan: Plan, splits: DataSplits, other: Plan) -> dict[str, Any]:
-    return from_first(lambda: repeat(plan, splits, other))
+def _one(
+    plan_of: Callable[[str], Plan], rows: Sequence[str], seed: int, loaded: LoadedData, course: Course
+) -> dict[str, Any]:
+    """The result of the last of some rows; one that has the very policy of a row before it takes over its result."""
+    plan, splits = plan_of(rows[-1]), loaded.splits(seed)
+    other = twin(plan, splits, [plan_of(row) for row in rows[:-1]])
+    wait_for_all()  # it looks into the folder, which the first process now writes into
+    if other is not None and not (other.folder / RESULT_FILE).is_file():
+        raise InUse(f"{other.folder} is not finished, and {plan.folder} would be the same; wait for it")
+    plan = replace(plan, place=course.next(other is not None or (plan.folder / RESULT_FILE).is_file()))
+    result = retrain(plan, splits) if other is None else from_first(lambda: repeat(plan, splits, other))
+    return {"policy": rows[-1], "seed": seed, **result}
 
 
 def plain_dataset(dataset: Any) -> dict[str, Any]:

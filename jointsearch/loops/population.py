@@ -19,6 +19,7 @@ from jointsearch.loops.journal import Journal, carry_out
 from jointsearch.loops.plan import Plan, check_identity, write_identity
 from jointsearch.loops.progress import Course
 from jointsearch.loops.retrain import plain_steps
+from jointsearch.loops.shared import POLL_SECONDS
 from jointsearch.loops.training import Training
 from jointsearch.protocols import Found, Scores, State
 from jointsearch.runs.boards import NO_BOARD
@@ -37,7 +38,6 @@ from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
 
 JOBS = "jobs"  # the folder of all jobs of a search
-POLL_SECONDS = 0.5  # between two looks for what other processes have finished
 
 
 class NothingKept:

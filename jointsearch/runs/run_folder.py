@@ -28,6 +28,10 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _held_locks: set[int] = set()
 
 
+class InUse(InputError):
+    """Another process writes in a folder."""
+
+
 def _forget_locks_in_child() -> None:
     # A forked data worker shares the parent's flock. Without this a worker that outlives a kill -9 of its parent
     # (torch's look for their parent every 5 s) would keep the folder locked.
@@ -44,7 +48,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     lock = try_lock(folder)
     if lock is None:
         holder = (folder / LOCK_FILE).read_bytes()[:300].decode(errors="replace").strip()
-        raise InputError(
+        raise InUse(
             f"run folder {folder} is in use by {ascii(holder)[1:-1] or 'another process'}; "
             "wait for it, stop it, or choose another folder"
         )
@@ -74,6 +78,16 @@ def try_lock(folder: Path) -> int | None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return lock
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process writes in a folder now."""
+    if not (folder / LOCK_FILE).is_file():
+        return False
+    lock = try_lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
 
 
 def check_writable(folder: Path) -> None:

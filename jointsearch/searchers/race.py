@@ -71,6 +71,9 @@ class Race:
     at_once: int = bounded(4, 1, 1000, help="trainings that are chosen together, and may run at the same time")
     untuned: tuple[str, ...] = setting(UNTUNED, help="controls that take part")
     family: bool = setting(True, help="whether policies around TrivialAugment take part")
+    storage: str | None = setting(
+        None, help="the URL of a database that shares the trainings of machines without a common disk; null: a file"
+    )
     shuffled: bool = setting(False, help="the control: scores are permuted among the trainings of a round")
 
     def __post_init__(self) -> None:

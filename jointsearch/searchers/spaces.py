@@ -42,7 +42,6 @@ class Pairs:
 
     ops: tuple[str, ...] | None = setting(None, help="ops to choose from; null for DADA's fifteen")
     pairing: str = choice("unordered", *PAIRINGS, help="105, 120, 210 or 225 pairs of fifteen ops")
-    magnitude: float = bounded(0.5, 0.01, 0.99, help="of every op at the start; probabilities start at .5")
     share: str = choice(
         "none", *SHARES, help="none: a logit for each pair; ops: one for each op of a stage, and a pair adds its two"
     )
@@ -56,7 +55,7 @@ class Pairs:
 
     def policy(self) -> Policy:
         """The starting policy."""
-        return pairs(DADA_OPS if self.ops is None else self.ops, self.pairing, 0.5, self.magnitude)
+        return pairs(DADA_OPS if self.ops is None else self.ops, self.pairing)
 
 
 @dataclass(frozen=True)
