@@ -29,9 +29,11 @@ class Job:
     policy: Policy | PolicySchedule
     genotype: Genotype | None = None
     fold: int = 0  # of the training images: it judges, the others train
-    seed: int = 0
+    seed: int | None = 0  # None, of a job that continues another one: its generators go on, too
     until_epoch: int | None = None  # None: to the end
     start: int | None = None  # the number of the job whose training it continues; None begins anew
+    judged_under: Policy | None = None  # if given: nothing is trained, `start` is judged on images under this policy
+    counted: bool = False  # whether its result tells how often each sub-policy was drawn
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class JobResult:
     seconds: float
     forward_equivalents: int
     scores: dict[str, float] = field(default_factory=dict)  # all of them, by name
+    draws: tuple[int, ...] = ()  # of each sub-policy, where the job asks for it
 
 
 class PopulationSearcher(Protocol):
@@ -52,6 +55,10 @@ class PopulationSearcher(Protocol):
 
     def tell(self, job: Job, result: JobResult) -> None:
         """Take in the result of a job. The jobs of an `ask` come in their order."""
+
+    @property
+    def continued(self) -> frozenset[int]:
+        """The numbers of done jobs that later ones may continue; what the others left is removed."""
 
     def found(self) -> Found:
         """What the search would return now."""
@@ -70,11 +77,10 @@ class PopulationContext:
 class PopulationSettings(Protocol):
     """Settings of a search by whole trainings: a frozen dataclass that can start one."""
 
-    folds: int
+    folds: int  # parts of the training images
 
-    @property
-    def trainings(self) -> float:
-        """How many whole trainings it asks for, at most: what it costs."""
+    def cost(self, epochs: int) -> tuple[int, float]:
+        """How many jobs it asks for at most, and what they cost in whole trainings of so many epochs."""
 
     def population(self, context: PopulationContext) -> PopulationSearcher:
         """Begin a search."""
@@ -87,4 +93,10 @@ def plain_result(result: JobResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "forward_equivalents": result.forward_equivalents,
         "scores": dict(result.scores),
+        "draws": list(result.draws),
     }
+
+
+def result_of(plain: dict[str, Any]) -> JobResult:
+    """A result from plain data."""
+    return JobResult(**plain | {"draws": tuple(plain["draws"])})

@@ -217,9 +217,10 @@ class WholeTrainings:
     def what(self, prepared: Prepared) -> str:
         """What is done with every seed, for a person."""
         epochs = prepared.study.recipe.epochs
+        _, trainings = self.searcher.cost(epochs)
         return (
-            f"searches ({self.outcome.lower()}) by up to {self.searcher.trainings:g} whole trainings of {epochs} "
-            f"epochs, network {self.network}"
+            f"searches ({self.outcome.lower()}) that cost up to {trainings:,.3g} whole trainings of {epochs} epochs, "
+            f"network {self.network}"
         )
 
     def seconds(self, prepared: Prepared) -> float:
@@ -228,7 +229,8 @@ class WholeTrainings:
         splits = prepared.loaded.fold_splits(study.seeds[0], 0, self.searcher.folds)
         plan = replace(self.plan(prepared, study.seeds[0]), policy=named_policy("trivialaugment"), search=None)
         steps = study.recipe.check_steps(len(splits.train)) * study.recipe.epochs
-        return try_plan(plan, splits, plain_steps(plan)) * steps * self.searcher.trainings * len(study.seeds)
+        _, trainings = self.searcher.cost(study.recipe.epochs)
+        return try_plan(plan, splits, plain_steps(plan)) * steps * trainings * len(study.seeds)
 
     def check_begun(self, prepared: Prepared, seed: int) -> None:
         """Refuse a folder in which the search of a seed was begun with other settings."""
@@ -242,7 +244,7 @@ class WholeTrainings:
         folds = self.searcher.folds
         population = Population(
             plan=self.plan(prepared, seed),
-            trainings=round(self.searcher.trainings),
+            jobs=self.searcher.cost(prepared.study.recipe.epochs)[0],
             new_searcher=self.searcher.population,
             proposals={name: found_in(prepared.folder / folder, seed) for name, folder in self.proposals.items()},
             splits=lambda fold: prepared.loaded.fold_splits(seed, fold, folds),

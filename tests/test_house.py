@@ -48,7 +48,7 @@ MAY_IMPORT_OF_OTHERS: dict[str, set[str]] = {
     "jointsearch.through_step": {"torch"},
     "jointsearch.soft": {"torch"},
     "jointsearch.augmenters": {"torch"},
-    "jointsearch.searchers": {"torch", "scipy"},
+    "jointsearch.searchers": {"torch", "scipy", "optuna", "numpy"},
 }
 WHOLE_STUDIES = {f"jointsearch.{name}" for name in ("search_kinds", "study", "compose", "registry", "commands")}
 MUST_NOT_IMPORT: dict[str, set[str]] = {

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,28 @@ import torch
 
 from jointsearch import compose_study, run_study
 from jointsearch.data.load import Loaded
+from jointsearch.loops.plan import Plan
 from jointsearch.loops.population import JOBS
 from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import Recipe
+from jointsearch.loops.retrain import retrain
+from jointsearch.runs.checkpoint import load_checkpoint
 from jointsearch.runs.job_board import JobBoard
 from jointsearch.search_kinds import PolicyOnly, Proposal
+from jointsearch.searchers.controller import ControllerSettings
+from jointsearch.searchers.fast_aa import FastAA
+from jointsearch.searchers.ohl import Ohl
+from jointsearch.searchers.pba import Pba
 from jointsearch.searchers.race import Race
+from jointsearch.searchers.randaugment_grid import RandAugmentGrid
 from jointsearch.searchers.random import RandomSearch
 from jointsearch.stages import FOUND, WholeTrainings
 from jointsearch.study import Prepared, Study
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 from tests.forked import forkserver
+from tests.kills import same
 from tests.runs_bench import DIGITS, SEARCH
 
 RACE = Race(trainings=14, folds=3, at_once=3, untuned=("none", "trivialaugment"))
@@ -145,6 +156,79 @@ def test_what_other_searches_found_takes_part(tmp_path: Path) -> None:
     page = result.report.read_text()
     assert "minus trivialaugment, shrunken" in page
     assert "4 whole trainings" in page
+
+
+TINY: dict[str, Any] = {
+    "randaugment_grid": RandAugmentGrid(counts=(1,), levels=(5, 15), folds=2),
+    "controller": ControllerSettings(trainings=4, at_once=2, folds=2, sub_policies=2, kept=2),
+    "pba": Pba(members=4, every=1, folds=2),
+    "ohl": Ohl(trajectories=2, folds=2),
+    "fast_aa": FastAA(folds=2, rounds=1, trials=3, kept=2, sub_policies=2),
+}
+
+
+def tiny_study(name: str, **changes: Any) -> Study:
+    """A study of a population method, with a control."""
+    kind = PolicyOnly(searcher=TINY[name], network="tiny_cnn")  # type: ignore[arg-type]
+    recipe = replace(STUDY.recipe, epochs=3)
+    given = {"dataset": DIGITS, "search": kind, "recipe": recipe, "controls": ("none",), "seeds": (3,)}
+    return Study(**given | {"device": "cpu", "threads": 1} | changes)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_population_method_searches_trains_and_reports(name: str, tmp_path: Path) -> None:
+    result = run_study(tiny_study(name), tmp_path)
+    [searched] = result.searches
+    jobs, trainings = TINY[name].cost(3)
+    assert searched["jobs"] == jobs
+    of_training = 3 * 3 * -(-250 // 50)  # epochs, forward-equivalents of a step, steps of half of the images
+    assert searched["forward_equivalents"] == pytest.approx(trainings * of_training, abs=jobs * 5)
+    assert result.comparison is not None
+    assert {row.policy for row in result.comparison.rows} == {"found", "none"}
+    assert f"method</dt><dd>searcher {type(TINY[name]).__name__.removesuffix('Settings')}" in result.report.read_text()
+    folders = [path for path in (tmp_path / SEARCH / JOBS).glob("*/*") if path.is_dir() and path.name.isdigit()]
+    kept = {"pba": 4, "ohl": 1}.get(name, jobs if name in ("randaugment_grid", "controller") else 2)
+    assert len(folders) == kept, "parts of trainings that nobody continues are left behind"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_a_population_method_that_is_killed_finds_the_same(name: str, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_study(tiny_study(name, retrain=False), whole)
+    count, choose = 0, random.Random(1)
+    while not (killed / SEARCH / "result.json").is_file():
+        process = forkserver().Process(target=run_study, args=(tiny_study(name, retrain=False), killed))
+        process.start()
+        if count < 6:
+            process.join(choose.uniform(0.3, 1.2))
+            process.kill()
+            count += 1
+        process.join()
+    assert count >= 2
+    assert outcome(killed) == outcome(whole)
+    assert (killed / SEARCH / "policy.json").read_bytes() == (whole / SEARCH / "policy.json").read_bytes()
+
+
+def test_training_under_the_schedule_of_a_population_repeats_its_best_member_bit_for_bit(tmp_path: Path) -> None:
+    study = tiny_study("pba", recipe=replace(STUDY.recipe, epochs=6), retrain=False)
+    run_study(study, tmp_path)
+    result = json.loads((tmp_path / SEARCH / "result.json").read_text())
+    schedule = load_policy_or_schedule(tmp_path / SEARCH / "policy.json")
+    assert isinstance(schedule, PolicySchedule)
+    assert len(schedule.spans) > 1, "the best member kept its first policy"
+    splits = Loaded(DIGITS).fold_splits(3, 0, 2)
+    recipe = replace(study.recipe, evaluate_every=6)
+    plan = Plan(tmp_path / "again", "tiny_cnn", recipe, DIGITS.standard, result["seed_of_best"], schedule)
+    retrain(plan, splits)
+    again = load_checkpoint(tmp_path / "again" / "checkpoints")
+    members = [load_checkpoint(path) for path in (tmp_path / SEARCH / JOBS).glob("*/*/checkpoints")]
+    assert again is not None
+    weights = again.state["trainer"]["network"]
+    alike = [one for one in members if one is not None and same(one.state["trainer"]["network"], weights)]
+    assert len(alike) == 1, "no member has the weights that its schedule gives"
+    assert same(alike[0].state["trainer"]["optimizer"], again.state["trainer"]["optimizer"])
+    assert same(alike[0].state["generators"], again.state["generators"])
 
 
 def test_names_of_proposals_are_searchers_and_presets() -> None:

@@ -15,12 +15,17 @@ from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 EPOCHS = 12
+FEW = {
+    "controller": ["searcher.trainings=40"],
+    "fast_aa": ["searcher.trials=6", "searcher.sub_policies=1", "searcher.kept=2"],
+    "randaugment_grid": ["searcher.per_op=true", "searcher.judges=2"],
+}
 SEARCHERS = [name for name in groups()["searcher"] if has_population(class_of("searcher", name))]
 Answer = Callable[[Job, int], float]
 
 
 def settings_of(name: str) -> PopulationSettings:
-    kind: Any = compose_study("search=policy", f"searcher={name}").search
+    kind: Any = compose_study("search=policy", f"searcher={name}", *FEW.get(name, [])).search
     return kind.searcher
 
 
@@ -37,9 +42,11 @@ def searched(settings: PopulationSettings, answer: Answer, seed: int = 3) -> tup
     while jobs := searcher.ask():
         rounds.append(jobs)
         for job in jobs:
-            searcher.tell(job, JobResult(answer(job, number), 1.0, 3))
+            draws = [7] * len(job.policy.sub_policies) if job.counted and isinstance(job.policy, Policy) else []
+            searcher.tell(job, JobResult(answer(job, number), 1.0, 3, draws=tuple(draws)))
             number += 1
         assert isinstance(searcher.found().policy, Policy | PolicySchedule)
+        assert all(0 <= one < number for one in searcher.continued)
         assert number < 100_000, "it does not end"
     return rounds, searcher.found()
 
@@ -72,13 +79,15 @@ def test_its_jobs_are_as_many_as_it_says_and_can_be_done(name: str) -> None:
             last = EPOCHS if job.until_epoch is None else job.until_epoch
             assert 0 <= first <= last <= EPOCHS
             cost += last - first
-        # A job continues only what an earlier round has done.
+        # A job continues only what an earlier round has done, and what was kept for it.
         assert all(job.start is None or job.start < number for job in several)
         for job in several:
             begun.append(EPOCHS if job.until_epoch is None else job.until_epoch)
         number += len(several)
     assert len(jobs) == number
-    assert cost / EPOCHS <= settings.trainings * 1.001
+    jobs_at_most, trainings = settings.cost(EPOCHS)
+    assert len(jobs) <= jobs_at_most
+    assert cost / EPOCHS <= trainings * 1.001
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
@@ -89,4 +98,4 @@ def test_a_score_that_never_differs_ends_without_a_number_that_is_none(name: str
 
 
 def test_every_searcher_is_covered() -> None:
-    assert {"race"} <= set(SEARCHERS)
+    assert {"race", "randaugment_grid", "controller", "pba", "ohl", "fast_aa"} <= set(SEARCHERS)

@@ -268,6 +268,16 @@ def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:
     assert found != start
 
 
+FEW_TRAININGS = {
+    "searcher=race": ["searcher.trainings=9", "recipe.epochs=1"],
+    "searcher=randaugment_grid": ["searcher.counts=[1]", "searcher.levels=[5,15]", "recipe.epochs=1"],
+    "searcher=controller": ["searcher.trainings=4", "searcher.at_once=2", "recipe.epochs=1"],
+    "searcher=pba": ["searcher.members=4", "searcher.every=1", "recipe.epochs=2"],
+    "searcher=ohl": ["searcher.trajectories=2", "searcher.folds=2", "recipe.epochs=2"],
+    "searcher=fast_aa": ["searcher.trials=3", "searcher.folds=2", "recipe.epochs=1"],
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", [*names_in("searcher"), *names_in("estimator"), *names_in("policy_space")])
 def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
@@ -278,14 +288,22 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
     # One measures once in an epoch, the other every 20 steps, and one measurement is too little.
     measured = ("searcher=trials", "searcher=table", "policy_space=measured")
     longer = ["search_recipe.epochs=14"] if choice in measured else []
-    given = [*longer, choice, *["searcher.trial_steps=2"] * (choice == "searcher=trials")]
-    tried = (run_script("joint_search", *alone(*first, *given)) for first in ([], *zip(searchers)))
+    given = [
+        *longer,
+        choice,
+        *["searcher.trial_steps=2"] * (choice == "searcher=trials"),
+        *FEW_TRAININGS.get(choice, []),
+    ]
+    few = FEW_TRAININGS.get(choice, [])  # searches by whole trainings have their recipe
+    tried = (run_script("joint_search", *alone(*first, *given), *few) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
     assert set(codes) <= {2}
     assert len(codes) <= len(searchers)
     found = Path("out/search-seed0/policy.json")
     assert run_script("show_policy", f"policy={found}", "out=sheet.png", "rows=1") == 0
-    assert Path("sheet.png").stat().st_size > 1000
+    sheets = list(Path().glob("sheet*.png"))  # of a schedule one for each span
+    assert sheets
+    assert all(sheet.stat().st_size > 1000 for sheet in sheets)
     *_, row = read_metrics(Path("out/search-seed0/metrics.jsonl"))
     shares = [value for key, value in row.items() if key.startswith("share/")]
     assert all(0 < share <= 2 for share in shares)

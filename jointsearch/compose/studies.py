@@ -10,7 +10,7 @@ from jointsearch.compose.files import names_of, readers
 from jointsearch.compose.proposals import proposals_of
 from jointsearch.compose.words import Composed, compose_words
 from jointsearch.registry import CONFIGS
-from jointsearch.search_kinds import has_population
+from jointsearch.search_kinds import PolicyOnly, has_population
 from jointsearch.settings import TARGET, build, is_settings, meant, names_within, target_class
 from jointsearch.study import Study
 from search_spaces.errors import InputError
@@ -69,6 +69,11 @@ def nested(composed: Composed) -> dict[str, Any]:
         config["proposals"] = proposals_of(config["proposals"], lambda composed: build(Study, nested(composed)).search)
     if "searcher" in names_of(kinds[0]) and config.get("searcher") is not None:
         kinds.append(_class(config["searcher"]))
+        if has_population(kinds[1]) and not issubclass(kinds[0], PolicyOnly):
+            raise InputError(
+                f"searcher={kinds[1].__name__} searches by whole trainings of a network as it is; use search=policy, "
+                "or a searcher inside one training, as searcher=differentiable"
+            )
         config["searcher"] = _with(config["searcher"], config)
     config["search"] = _with(config["search"], config)
     unread = [name for name in config if name not in names_of(Study)]

@@ -44,6 +44,11 @@ class NoTracker:
         """Nothing is there."""
 
 
+def named_generators(seed: int) -> dict[str, torch.Generator]:
+    """The generators of a training's own draws, as they begin."""
+    return {name: torch.Generator().manual_seed(seed * 2 + place) for place, name in enumerate(("order", "noise"))}
+
+
 class Journal:
     """Metrics, named generators and the clock of one training, beside its own state.
 
@@ -54,9 +59,7 @@ class Journal:
         self.plan, self.tracker, self.stop = plan, tracker, stop
         stop.answer = self.answer if is_first() else None
         self.state = state  # of the training that is resumed; None for a new one
-        self.generators = {
-            name: torch.Generator().manual_seed(plan.seed * 2 + place) for place, name in enumerate(("order", "noise"))
-        }
+        self.generators = named_generators(plan.seed)
         self.signal = 0  # that any process had received when it was last asked what is due
         self.began = self.saved = time.monotonic()
         self.seconds_before = 0.0

@@ -9,20 +9,30 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from jointsearch.augmenters.with_policy import CountedPolicy
 from jointsearch.data.sets import DataSplits
-from jointsearch.jobs import Job, JobResult, PopulationContext, PopulationSearcher, plain_result
-from jointsearch.loops.journal import Journal, carry_out
-from jointsearch.loops.plan import Plan, check_identity, write_identity
+from jointsearch.front_end import augment
+from jointsearch.jobs import Job, JobResult, PopulationContext, PopulationSearcher, plain_result, result_of
+from jointsearch.loops.journal import Journal, carry_out, named_generators
+from jointsearch.loops.plan import Plan, check_identity, new_trainer, write_identity
 from jointsearch.loops.progress import Course
-from jointsearch.loops.retrain import plain_steps
-from jointsearch.loops.shared import POLL_SECONDS
+from jointsearch.loops.retrain import PlainSteps, plain_steps
+from jointsearch.loops.shared import POLL_SECONDS, in_turn
+from jointsearch.loops.trainer import Trainer
 from jointsearch.loops.training import Training
-from jointsearch.protocols import Found, Scores, State
+from jointsearch.metrics.evaluate import evaluate
+from jointsearch.protocols import Found, Scores, State, TrainStep
+from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.boards import NO_BOARD
+from jointsearch.runs.checkpoint import LoadedCheckpoint, generator_states, load_checkpoint, save_checkpoint
 from jointsearch.runs.job_board import JobBoard
 from jointsearch.runs.run_folder import (
     GENOTYPE_FILE,
@@ -36,8 +46,10 @@ from jointsearch.runs.run_folder import (
 from jointsearch.runs.track import Tracker
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json
+from search_spaces.policy import Policy
 
 JOBS = "jobs"  # the folder of all jobs of a search
+CHECKPOINTS = "checkpoints"  # below that of a job
 
 
 class NothingKept:
@@ -55,17 +67,34 @@ class NothingKept:
         """Nothing is kept."""
 
 
+class CountedSteps(PlainSteps):
+    """Steps of a training that also count how often each sub-policy is drawn."""
+
+    def __init__(self, counted: CountedPolicy, network: nn.Module, step: TrainStep, noise: torch.Generator) -> None:
+        super().__init__(counted, network, step, noise)
+        self.counted = counted
+
+    def state(self) -> State:
+        """The counts so far."""
+        return {"draws": self.counted.draws}
+
+    def restore(self, state: State) -> None:
+        """Continue from a state; that of a job without counts has none."""
+        self.counted.draws = state.get("draws", self.counted.draws)
+
+
 @dataclass(frozen=True)
 class Population:
     """A search by whole trainings, and what its jobs need."""
 
     plan: Plan  # of the search; its recipe is that of the jobs
-    trainings: int  # that it will make at most
+    jobs: int  # that it will ask for, at most
     new_searcher: Callable[[PopulationContext], PopulationSearcher]
     proposals: Mapping[str, Found]
     splits: Callable[[int], DataSplits]  # of a fold
     options: Callable[[Job], dict[str, Any]]  # of the network of a job
     storage: str | None = None  # the URL of a database; None: a journal file in the folder
+    networks: dict[int, Trainer] = field(default_factory=dict, init=False)  # of done jobs, that are judged again
 
     def run(self) -> dict[str, Any]:
         """Search, or continue, or return the result that is there already."""
@@ -94,11 +123,8 @@ class Population:
             "metric": told,
             **found.facts,
         }
-        with lock_folder(plan.folder):
-            if not path.is_file():
-                self._write(found, done)
-                write_json(path, result)
-        return read_json(path, "result")
+        [written] = in_turn([(plan.folder, partial(self._write, found, done, result))])
+        return written
 
     def _name(self, splits: DataSplits) -> str:
         """The name of the search in a database: that of its folder, and what decides its result."""
@@ -108,13 +134,14 @@ class Population:
 
     def _all_rounds(self, searcher: PopulationSearcher, board: JobBoard) -> list[tuple[Job, JobResult]]:
         done: list[tuple[Job, JobResult]] = []
-        course = Course("job", self.trainings)
+        course = Course("job", self.jobs)
         while jobs := searcher.ask():
             numbered = {len(done) + place: job for place, job in enumerate(jobs)}
             results = self._round(numbered, board, course)
             for number, job in numbered.items():
                 searcher.tell(job, results[number])
                 done.append((job, results[number]))
+            self._remove(done, searcher.continued)
         return done
 
     def _round(self, jobs: Mapping[int, Job], board: JobBoard, course: Course) -> dict[int, JobResult]:
@@ -122,7 +149,7 @@ class Population:
         while True:
             told = board.results()
             if all(number in told for number in jobs):
-                return {number: JobResult(**told[number]) for number in jobs}
+                return {number: result_of(told[number]) for number in jobs}
             for number, job in jobs.items():
                 if number not in told and (claim := board.claim(number, job.name)) is not None:
                     result = self._done(number, job, course)
@@ -132,22 +159,15 @@ class Population:
                 time.sleep(POLL_SECONDS)
 
     def _done(self, number: int, job: Job, course: Course) -> JobResult:
-        """Train as a job says. A job that continues another one begins from its checkpoint."""
-        course.left = self.trainings - number  # others may have done some
+        """Train as a job says, in its folder."""
+        course.left = course.count - number  # others may have done some
         plan = replace(self._plan(number, job), place=course.next(finished=False))
         splits = self.splits(job.fold)
-
-        def train(journal: Journal) -> dict[str, Any]:
-            training = Training(plan, splits, plain_steps(plan), NothingKept(), journal)
-            scores = training.advance(job.until_epoch or plan.recipe.epochs)
-            if scores is None:
-                raise InputError("there are no images that judge a training; raise dataset.reduced")
-            passes = training.progress.forward_equivalents
-            return plain_result(JobResult(scores.decisive, round(journal.seconds(), 3), passes, dict(scores.values)))
-
-        result = JobResult(**carry_out(plan, splits, train))
-        shutil.rmtree(plan.folder / "checkpoints", ignore_errors=True)  # nobody continues from here
-        return result
+        if job.start is not None and job.judged_under is not None:
+            return _judged(plan, splits, self._network(job.start, plan, splits), job.judged_under)
+        if job.start is not None:
+            continue_from(self._checkpoints(job.start), plan, anew=job.seed is not None)
+        return result_of(carry_out(plan, splits, lambda journal: plain_result(_trained(plan, splits, job, journal))))
 
     def _plan(self, number: int, job: Job) -> Plan:
         recipe = replace(self.plan.recipe, evaluate_every=self.plan.recipe.epochs)
@@ -157,18 +177,89 @@ class Population:
             policy=job.policy,
             network_options=self.options(job),
             recipe=recipe,
-            seed=job.seed,
+            seed=self.plan.seed if job.seed is None else job.seed,
             search=None,
             board=NO_BOARD,
         )
 
-    def _write(self, found: Found, done: Sequence[tuple[Job, JobResult]]) -> None:
-        """Leave what was found in the folder, with a line of metrics for every job."""
+    def _network(self, number: int, plan: Plan, splits: DataSplits) -> Trainer:
+        """The network that a job ended with; it stays in memory, because it is judged many times."""
+        if number not in self.networks:
+            self.networks[number] = new_trainer(plan, splits, plan.device)
+            self.networks[number].load(_state_in(self._checkpoints(number)).state["trainer"])
+        return self.networks[number]
+
+    def _checkpoints(self, number: int) -> Path:
+        """The checkpoints of a job, whatever its name."""
+        [folder] = (self.plan.folder / JOBS).glob(f"*/{number:04d}")
+        return folder / CHECKPOINTS
+
+    def _remove(self, done: Sequence[tuple[Job, JobResult]], continued: frozenset[int]) -> None:
+        """Remove what no later job continues: checkpoints of whole trainings, everything of parts of trainings."""
+        parts = {number for number, (job, _) in enumerate(done) if job.until_epoch is not None or job.start is not None}
+        for folder in (self.plan.folder / JOBS).glob("*/[0-9]*"):
+            number = int(folder.name)
+            if number < len(done) and number not in continued:
+                shutil.rmtree(folder if number in parts else folder / CHECKPOINTS, ignore_errors=True)
+
+    def _write(self, found: Found, done: Sequence[tuple[Job, JobResult]], result: dict[str, Any]) -> dict[str, Any]:
+        """Leave what was found in the folder, with a line of metrics for every job, unless another process did."""
         folder = self.plan.folder
+        with lock_folder(folder):
+            if not (folder / RESULT_FILE).is_file():
+                self._write_files(folder, found, done)
+                write_json(folder / RESULT_FILE, result)
+        return read_json(folder / RESULT_FILE, "result")
+
+    def _write_files(self, folder: Path, found: Found, done: Sequence[tuple[Job, JobResult]]) -> None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         with Tracker(folder, self.plan.board) as tracker:
             for number, (job, result) in enumerate(done, start=1):
-                tracker.log(number, {"job": job.name, "fold": job.fold, "seed": job.seed, "score": result.score})
+                tracker.log(number, {"job": job.name, "fold": job.fold, "seed": job.seed or 0, "score": result.score})
         for name, value in ((POLICY_FILE, found.policy), (GENOTYPE_FILE, found.genotype)):
             if value is not None:
                 replace_file(Path(folder / name), value.to_json().encode())
+
+
+def _trained(plan: Plan, splits: DataSplits, job: Job, journal: Journal) -> JobResult:
+    """Train a job to its epoch, and judge it."""
+    counted = CountedPolicy(job.policy, plan.standard) if job.counted and isinstance(job.policy, Policy) else None
+    steps = plain_steps(plan) if counted is None else partial(CountedSteps, counted)
+    training = Training(plan, splits, steps, NothingKept(), journal)
+    scores = training.advance(plan.recipe.epochs if job.until_epoch is None else job.until_epoch)
+    if scores is None:
+        raise InputError("there are no images that judge a training; raise dataset.reduced")
+    draws = () if counted is None else tuple(counted.draws.tolist())
+    passes = training.progress.forward_equivalents
+    return JobResult(scores.decisive, round(journal.seconds(), 3), passes, dict(scores.values), draws)
+
+
+def _judged(plan: Plan, splits: DataSplits, network: Trainer, policy: Policy) -> JobResult:
+    """Score a network on the images that judge, augmented by a policy; nothing is trained."""
+    began = time.monotonic()
+    images, noise = splits.validation.to(plan.device), torch.Generator().manual_seed(plan.seed)
+    as_seen = partial(augment, policy=policy, standard=plan.standard, noise=noise)
+    scores = evaluate(network, images, as_seen, plan.task.new_metric, plan.task.evaluation_batch)
+    passes = -(-len(images) // plan.recipe.batch_size)
+    return JobResult(scores.decisive, round(time.monotonic() - began, 3), passes, dict(scores.values))
+
+
+def continue_from(checkpoints: Path, plan: Plan, anew: bool) -> None:
+    """Begin a job where another one ended, which wrote the checkpoints; `anew`: with generators of its own seed."""
+    if any((plan.folder / name).exists() for name in (CHECKPOINTS, RESULT_FILE)):
+        return  # it was begun before
+    loaded = _state_in(checkpoints)
+    state = loaded.state | {"metrics_bytes": 0, "seconds": 0.0}
+    state["progress"] = state["progress"] | {"forward_equivalents": 0}
+    state["searcher"] = {}
+    if anew:
+        with own_global_randomness(plan.seed):
+            state["generators"] = generator_states(named_generators(plan.seed))
+    save_checkpoint(plan.folder / CHECKPOINTS, loaded.step, state)
+
+
+def _state_in(checkpoints: Path) -> LoadedCheckpoint:
+    loaded = load_checkpoint(checkpoints)
+    if loaded is None:
+        raise InputError(f"{checkpoints} holds no checkpoint to continue from; restore it, or begin in another folder")
+    return loaded

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.data.splits import epoch_order
+from jointsearch.data.standard import normalized
 from jointsearch.distributed import unequal
 from jointsearch.loops.journal import Journal
 from jointsearch.loops.plan import NewStepSearcher, Plan, new_trainer
@@ -123,8 +125,8 @@ class Training:
         """Score the network on images as they are, `thorough` with all that its metric tells; None for an empty set."""
         if not len(images):
             return None
-        task = self.plan.task
-        return evaluate(self.trainer, images, self.plan.standard, task.new_metric, task.evaluation_batch, thorough)
+        task, as_seen = self.plan.task, partial(normalized, standard=self.plan.standard)
+        return evaluate(self.trainer, images, as_seen, task.new_metric, task.evaluation_batch, thorough)
 
     def total_steps(self) -> int:
         """Optimizer steps done since the beginning."""

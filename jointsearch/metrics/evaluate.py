@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from jointsearch.data.standard import Standard, normalized
 from jointsearch.protocols import Metric, Scores
 
 EVALUATION_BATCH = 500
@@ -29,16 +28,19 @@ class Evaluated(Protocol):
 def evaluate(
     trained: Evaluated,
     images: Any,
-    standard: Standard,
+    as_seen: Callable[[Any], Any],
     new_metric: Callable[[torch.device], Metric],
     batch_size: int = EVALUATION_BATCH,
     thorough: bool = False,
 ) -> Scores:
-    """Score the network on a set, `thorough` with all that its metric can tell; it is left in evaluation mode."""
+    """Score the network on a set, `thorough` with all that its metric can tell; it is left in evaluation mode.
+
+    `as_seen` makes of the images what the network sees.
+    """
     trained.network().eval()
     metric = new_metric(trained.device)
     for batch in images.batches(torch.arange(len(images)), batch_size):
-        metric.update(trained.outputs(normalized(batch.images, standard)), batch.labels)
+        metric.update(trained.outputs(as_seen(batch.images)), batch.labels)
     scores = Scores(metric.compute(), metric.name, metric.higher_is_better)
     if not thorough:
         return scores

@@ -7,7 +7,6 @@ from jointsearch.report.movement import RULE, agreement, kept_and_dropped
 from jointsearch.report.page_html import DASH, Html, amount, duration, facts, percent, table, tag
 from jointsearch.report.page_race import race_tables
 from jointsearch.report.page_run import Part, Run, number, seconds
-from jointsearch.runs.run_folder import RESULT_FILE
 
 SELECTED = {
     "last": "of the last epoch",
@@ -55,8 +54,8 @@ def searches_section(run: Run) -> list[Html]:
 def progress(part: Part) -> str:
     """How far something is that is not finished."""
     if part.folds:
-        done = len(list(part.folder.glob(f"jobs/*/*/{RESULT_FILE}")))
-        return f"{done} of {part.setting('search', 'searcher', 'trainings')} trainings"
+        begun = [int(path.name) for path in part.folder.glob("jobs/*/[0-9]*")]  # older ones may have been removed
+        return f"{max(begun, default=-1) + 1} jobs begun"
     done = part.epochs[-1]["epoch"] if part.epochs else 0
     return f"{done:g} of {part.setting('recipe', 'epochs')} epochs"
 

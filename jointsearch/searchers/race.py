@@ -74,7 +74,7 @@ class Race:
     storage: str | None = setting(
         None, help="the URL of a database that shares the trainings of machines without a common disk; null: a file"
     )
-    shuffled: bool = setting(False, help="the control: scores are permuted among the trainings of a round")
+    shuffled: bool = setting(False, help="the control: scores are permuted among all trainings")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -84,6 +84,10 @@ class Race:
             raise InputError(f"searcher.untuned is {list(self.untuned)}, with one of them twice; name each once")
         if CONTROL not in self.untuned:
             raise InputError(f"searcher.untuned lacks {CONTROL}, which is returned when nothing is better; add it")
+
+    def cost(self, epochs: int) -> tuple[int, float]:
+        """Jobs, and whole trainings."""
+        return self.trainings, self.trainings
 
     def population(self, context: PopulationContext) -> "RaceSearcher":
         """Begin a race."""
@@ -127,18 +131,19 @@ class RaceSearcher:
         self.round.append((job, result))
         if len(self.round) + len(self.told.arms) < len(self.asked):
             return
-        scores = [result.score for _, result in self.round]
-        if self.settings.shuffled:
-            order = torch.randperm(len(scores), generator=self.generator).tolist()
-            scores = [scores[place] for place in order]
         told, sign = self.told, 1.0 if self.context.higher_is_better else -1.0
-        for (arm, fold), score, (_, result) in zip(self.asked[len(told.arms) :], scores, self.round, strict=True):
+        for (arm, fold), (_, result) in zip(self.asked[len(told.arms) :], self.round, strict=True):
             told.arms.append(arm)
             told.folds.append(fold)
-            told.scores.append(sign * score)
+            told.scores.append(sign * result.score)
             told.seconds += result.seconds
         self.round = []
         self._believe()
+
+    @property
+    def continued(self) -> frozenset[int]:
+        """No job continues another one."""
+        return frozenset()
 
     def found(self) -> Found:
         """The arm that is surely better than the control, or the control; and every arm with its interval."""
@@ -214,7 +219,10 @@ class RaceSearcher:
         told = self.told
         if self.settings.family and len(told.arms) > self.given:
             self._add(self._promising())
-        self.belief = Belief(self._features(), told.arms, told.folds, told.scores)
+        scores = told.scores
+        if self.settings.shuffled:
+            scores = [scores[place] for place in torch.randperm(len(scores), generator=self.generator).tolist()]
+        self.belief = Belief(self._features(), told.arms, told.folds, scores)
         trained = set(told.arms)
         mean, _ = self.belief.minus(self.control)
         leader = max(trained, key=lambda arm: float(mean[arm]))
