@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jointsearch.benchmarks import search_step
+from jointsearch.benchmarks import search_step, trainings
 from jointsearch.benchmarks.augmentation import compare_libraries, compare_policies, photographs, share_of_step
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.timing import time_in_turn
@@ -77,3 +77,41 @@ def test_the_peak_memory_is_that_of_the_step_and_not_of_whoever_asks() -> None:
     peak = search_step.peak_gigabytes(stage_of(GRADIENTS), "tiny_cnn", 16, torch.device("cpu"))
     assert 0.1 < peak < 1.5
     assert ballast.sum() > 0
+
+
+def test_a_training_by_hand_is_the_same_training_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take as many steps on as many images, under the same policy, with the same learning rates."""
+    steps: dict[str, list[tuple[int, float]]] = {}
+
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *rest: object) -> object:
+        steps[kind].append((seen.pop(), self.param_groups[0]["lr"]))
+        return step(self, *rest)  # type: ignore[arg-type]
+
+    seen: list[int] = []
+    plain_augment = trainings.augment
+
+    def augment(images: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(len(images))
+        return plain_augment(images, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    monkeypatch.setattr(trainings, "augment", augment)
+    monkeypatch.setattr("jointsearch.augmenters.with_policy.augment", augment)
+    case = trainings.cases()["digits, 60 epochs"]
+    for kind, train in {"ours": trainings.ours_of, "plain": trainings.plain_of}.items():
+        steps[kind] = []
+        train(case, torch.device("cpu"), 2)
+    assert len(steps["plain"]) == 2 * -(-len(case.splits.train) // case.recipe.batch_size)
+    assert [size for size, _ in steps["ours"]] == [size for size, _ in steps["plain"]]
+    assert [rate for _, rate in steps["ours"]] == pytest.approx([rate for _, rate in steps["plain"]])
+
+
+def test_the_table_of_trainings_has_a_row_for_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainings, "LONG", 3)
+    first = dict([next(iter(trainings.cases().items()))])
+    monkeypatch.setattr(trainings, "cases", lambda: first)
+    table = trainings.trainings_table(torch.device("cpu"), rounds=1)
+    assert len(table.splitlines()) == 3
+    assert "digits, 60 epochs" in table

@@ -1,4 +1,4 @@
-"""Measure on this machine: augment, ops, search_step, agreement, planted, planted_cells, levers, shapes."""
+"""Measure on this machine: augment, ops, search_step, trainings, agreement, planted, planted_cells, levers, shapes."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,6 +11,7 @@ from jointsearch.benchmarks.ops import ops_table
 from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.shapes import OPS, shapes_outcome
+from jointsearch.benchmarks.trainings import trainings_table
 from jointsearch.compose import compose_study
 from jointsearch.data.datasets import Shapes
 from jointsearch.data.planted import PLANTED_ANSWER, SHADES_ANSWER, Answer
@@ -26,7 +27,7 @@ from search_spaces.errors import InputError
 SUBJECT = "task"
 MOST_USED = ()
 KNOWN_ANSWERS = ("planted", "planted_cells", "levers", "shapes")
-TASKS = ("augment", "ops", "search_step", "agreement", *KNOWN_ANSWERS)
+TASKS = ("augment", "ops", "search_step", "trainings", "agreement", *KNOWN_ANSWERS)
 # What is measured, and what has to be written after joint_search.py to get it.
 GRADIENTS = ["search=policy", "searcher=differentiable", "estimator=reinforce"]
 SHUFFLED = ["search=policy", "searcher=shuffled_reward", "estimator=reinforce"]
@@ -109,12 +110,12 @@ class Settings:
     task: str = choice(
         "augment",
         *TASKS,
-        help="augment, ops: speed; search_step: cost; agreement: exactness; the others: searches with a known answer",
+        help="augment, ops, trainings: speed; search_step: cost; agreement: exactness; others: a known answer",
     )
     device: str = setting("auto", help="where training steps run: auto, cpu, cuda, ...")
     network: str = setting("wide_resnet40_2", help="of search_step, and of augment beside a training step")
     batch_size: int = bounded(128, 2, 65_536, help="images of a batch, of the same two tasks")
-    rounds: int = bounded(7, 1, 1000, help="repetitions of augment, ops and search_step, of which the median counts")
+    rounds: int = bounded(7, 1, 1000, help="repetitions of what is timed; the median counts, of trainings the least")
     seeds: int = bounded(10, 1, 1000, help="number of seeds where the answer is known")
     first_seed: int = bounded(0, 0, 1_000_000, help="the first of these seeds")
     plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
@@ -136,6 +137,8 @@ def main(settings: Settings) -> None:
             print(ops_table(settings.rounds))
         case "search_step":
             print_search_steps(settings, device)
+        case "trainings":
+            print(trainings_table(device, settings.rounds))
         case "agreement":
             print_agreement()
         case "planted":

@@ -167,7 +167,7 @@ class Population:
             return _judged(plan, splits, self._network(job.start, plan, splits), job.judged_under)
         if job.start is not None:
             continue_from(self._checkpoints(job.start), plan, anew=job.seed is not None)
-        return result_of(carry_out(plan, splits, lambda journal: plain_result(_trained(plan, splits, job, journal))))
+        return result_of(carry_out(plan, splits, lambda journal: plain_result(train_job(plan, splits, job, journal))))
 
     def _plan(self, number: int, job: Job) -> Plan:
         recipe = replace(self.plan.recipe, evaluate_every=self.plan.recipe.epochs)
@@ -221,7 +221,7 @@ class Population:
                 replace_file(Path(folder / name), value.to_json().encode())
 
 
-def _trained(plan: Plan, splits: DataSplits, job: Job, journal: Journal) -> JobResult:
+def train_job(plan: Plan, splits: DataSplits, job: Job, journal: Journal) -> JobResult:
     """Train a job to its epoch, and judge it."""
     counted = CountedPolicy(job.policy, plan.standard) if job.counted and isinstance(job.policy, Policy) else None
     steps = plain_steps(plan) if counted is None else partial(CountedSteps, counted)
