@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from jointsearch import compose_study, run_study
+from jointsearch.benchmarks.planted_race import race_outcome
 from jointsearch.data.load import Loaded
+from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.loops.plan import Plan
 from jointsearch.loops.population import JOBS
 from jointsearch.loops.progress import Course
@@ -31,6 +33,7 @@ from jointsearch.searchers.pba import Pba
 from jointsearch.searchers.race import Race
 from jointsearch.searchers.randaugment_grid import RandAugmentGrid
 from jointsearch.searchers.random import RandomSearch
+from jointsearch.searchers.spaces import Pairs
 from jointsearch.stages import FOUND, WholeTrainings
 from jointsearch.study import Prepared, Study
 from search_spaces.errors import InputError
@@ -38,7 +41,7 @@ from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule
 from tests.forked import forkserver
 from tests.kills import same
-from tests.runs_bench import DIGITS, SEARCH
+from tests.runs_bench import DIGITS, SEARCH, differentiable
 
 RACE = Race(trainings=14, folds=3, at_once=3, untuned=("none", "trivialaugment"))
 STUDY = Study(
@@ -252,3 +255,13 @@ def test_names_of_proposals_are_searchers_and_presets() -> None:
 def test_wrong_proposals_are_one_line(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         compose_study("search=policy", *words)
+
+
+@pytest.mark.slow
+def test_the_race_hands_over_what_gradients_found_where_no_untuned_policy_knows_the_answer() -> None:
+    race = Race(trainings=8, untuned=("none", "trivialaugment"), family=False)
+    one = race_outcome(race, differentiable(policy_space=Pairs(), estimator=ReinforceSettings()), 0)
+    assert one.chosen == "gradients"
+    assert one.first_op == "TranslateX"
+    assert one.difference > one.interval
+    assert one.accuracy > one.control_accuracy + 20

@@ -76,7 +76,7 @@ def planted_outcome(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "search"
         found, policy = planted_search(settings, seed, folder, architecture)
-        plan = _plan(policy, seed, Path(scratch) / "training")
+        plan = planted_plan(policy, seed, Path(scratch) / "training")
         if architecture is not None:
             options = {"genotype": Genotype.load(folder / GENOTYPE_FILE), "channels": CHANNELS, "layers": LAYERS}
             plan = replace(plan, network=NetworkSettings(CELLS), recipe=CELL_RECIPE, network_options=options)
@@ -101,7 +101,7 @@ def planted_search(
     settings: SearcherSettings, seed: int, folder: Path, architecture: ArchitectureSettings | None = None
 ) -> tuple[dict[str, Any], Policy]:
     """The result of a search on the planted data, or with cells on planted shades, and the policy it found."""
-    plan = replace(_plan(None, seed, folder), search={"searcher": as_plain(settings)})
+    plan = replace(planted_plan(None, seed, folder), search={"searcher": as_plain(settings)})
     if architecture is not None:
         options = SupernetSettings("small", CHANNELS, LAYERS).options()
         plan = replace(plan, network=NetworkSettings(SUPERNET), recipe=CELL_RECIPE, network_options=options)
@@ -127,7 +127,8 @@ def _data(seed: int, cells: bool) -> tuple[DataSplits, Answer]:
     return (planted_shades(seed), SHADES_ANSWER) if cells else (planted(seed), PLANTED_ANSWER)
 
 
-def _plan(policy: Policy | None, seed: int, folder: Path) -> Plan:
+def planted_plan(policy: Policy | None, seed: int, folder: Path) -> Plan:
+    """A training on planted data."""
     steps = RECIPE.check_steps(COUNTS["train"])
     return Plan(folder, NETWORK, replace(RECIPE, epochs=STEPS // steps), STANDARD, seed, policy, device=CPU)
 

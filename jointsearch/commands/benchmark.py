@@ -1,4 +1,4 @@
-"""Measure on this machine: augment, ops, search_step, trainings, agreement, planted, planted_cells, levers, shapes."""
+"""Measure on this machine: speed, cost, exactness, and what searches find where the answer is known."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -9,6 +9,7 @@ from jointsearch.benchmarks.agreement import SETUP, magnitudes_agreement, reward
 from jointsearch.benchmarks.augmentation import compare_libraries, compare_policies, share_of_step
 from jointsearch.benchmarks.ops import ops_table
 from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
+from jointsearch.benchmarks.planted_race import race_table
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.shapes import OPS, shapes_outcome
 from jointsearch.benchmarks.trainings import trainings_table
@@ -20,13 +21,14 @@ from jointsearch.device import choose_device
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import SearcherSettings
 from jointsearch.runs.provenance import birth_certificate
+from jointsearch.searchers.race import Race
 from jointsearch.settings import bounded, choice, setting
 from jointsearch.stages import Stage
 from search_spaces.errors import InputError
 
 SUBJECT = "task"
 MOST_USED = ()
-KNOWN_ANSWERS = ("planted", "planted_cells", "levers", "shapes")
+KNOWN_ANSWERS = ("planted", "planted_cells", "planted_race", "levers", "shapes")
 TASKS = ("augment", "ops", "search_step", "trainings", "agreement", *KNOWN_ANSWERS)
 # What is measured, and what has to be written after joint_search.py to get it.
 GRADIENTS = ["search=policy", "searcher=differentiable", "estimator=reinforce"]
@@ -91,6 +93,12 @@ LEVERS = {
     "table of rewards of one step": ["search=policy", "searcher=table"],
 }
 
+ON_PLANTED = {
+    "planted": (PLANTED, STEPS, PLANTED_ANSWER),
+    "planted_cells": (PLANTED_CELLS, CELL_STEPS, SHADES_ANSWER),
+    "levers": (LEVERS, STEPS, PLANTED_ANSWER),
+}
+
 # With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
 ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
 TRIALS = ["searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
@@ -141,12 +149,11 @@ def main(settings: Settings) -> None:
             print(trainings_table(device, settings.rounds))
         case "agreement":
             print_agreement()
-        case "planted":
-            print_planted(settings, PLANTED, STEPS, PLANTED_ANSWER)
-        case "planted_cells":
-            print_planted(settings, PLANTED_CELLS, CELL_STEPS, SHADES_ANSWER)
-        case "levers":
-            print_planted(settings, LEVERS, STEPS, PLANTED_ANSWER)
+        case "planted" | "planted_cells" | "levers":
+            print_planted(settings, *ON_PLANTED[settings.task])
+        case "planted_race":
+            for line in race_table(Race(), searcher_of(GRADIENTS), settings.range_of_seeds()):
+                print(line, flush=True)
         case "shapes":
             print_shapes(settings)
         case _:
