@@ -15,6 +15,7 @@ from jointsearch.loops.recipe import SearchRecipe
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.protocols import SearcherSettings
+from jointsearch.runs.run_folder import PROPOSAL
 from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import CellsOnly, Differentiable
 from jointsearch.searchers.spaces import one_policy
@@ -163,7 +164,7 @@ class PolicyOnly:
         folders, before = {}, []
         for proposal in self.proposals:
             [stage] = replace(proposal.search, network=self.network).stages()
-            folders[proposal.name] = f"proposal-{proposal.name}"
+            folders[proposal.name] = f"{PROPOSAL}{proposal.name}"
             before.append(replace(stage, folder=folders[proposal.name]))
             plain[f"proposal {proposal.name}"] = stage.settings | {"recipe": as_plain(stage.recipe)}
         return (*before, WholeTrainings(plain, searcher, self.network, folders))

@@ -77,7 +77,8 @@ def _compared(run: Run) -> tuple[Comparison | None, str]:
 def _title(run: Run) -> str:
     if not run.searches:
         return f"Trainings on {run.data_name}"
-    first, *others = (step[0].outcome for step in run.steps)
+    judged = [step[0].outcome for step in run.steps if step[0].proposal is None]  # what they judge is told below
+    first, *others = judged or [run.steps[0][0].outcome]
     return f"{', then '.join([first, *map(str.lower, others)])}, searched on {run.data_name}"
 
 

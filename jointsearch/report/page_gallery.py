@@ -68,7 +68,7 @@ def diverse(policy: Policy, rows: int) -> list[int]:
 
 
 def _findings(run: Run) -> Iterator[Finding]:
-    for part in run.searches:
+    for part in (one for one in run.searches if one.proposal is None):
         # Cells alone are searched under a policy that was there before.
         policy = _policy(part) if part.finds_policy else None
         yield Finding(f"{part.outcome} found on {run.data_name} by seed {part.seed}", policy, _genotype(part))

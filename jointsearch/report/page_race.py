@@ -7,6 +7,7 @@ from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_html import DASH, Html, table, tag
 from jointsearch.report.page_run import Part
 
+SHOWN = 8  # arms
 HOW = (
     "A mean is shrunken: the model takes off what a few noisy trainings owe to luck. The interval holds 95 of 100 true "
     "differences if the model is right. What is returned is the best arm if it is surely better than the control, else "
@@ -19,7 +20,7 @@ def race_tables(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
     raced = [part for part in parts if "arms" in (part.result or {})]
     found: list[Html] = []
     for part in raced:
-        found += [tag("p", race_verdict(part.result or {}, part.seed)), _arms(part, metric)]
+        found += [tag("p", race_verdict(part.result or {}, part.seed)), *_arms(part, metric)]
     return [*found, tag("p", HOW, class_="faint")] if found else []
 
 
@@ -36,7 +37,8 @@ def race_verdict(result: dict[str, Any], seed: int) -> str:
     return f"Seed {seed}: {result['chosen']} is returned after {result['trainings']} trainings. {measured}."
 
 
-def _arms(part: Part, metric: MetricFacts) -> Html:
+def _arms(part: Part, metric: MetricFacts) -> list[Html]:
+    """The best arms at once, the others when they are opened."""
     result = part.result or {}
     rows = [
         (
@@ -49,4 +51,8 @@ def _arms(part: Part, metric: MetricFacts) -> Html:
         for row in result["arms"]
     ]
     heads = ["arm", "trainings", f"mean {metric.words} as measured", f"minus {result['control']}, shrunken", "left"]
-    return table(heads, rows)
+    first, others = rows[:SHOWN], rows[SHOWN:]
+    shown = [table(heads, first)]
+    if others:
+        shown.append(tag("details", tag("summary", f"{len(others)} more arms"), table(heads, others)))
+    return shown

@@ -18,7 +18,7 @@ from jointsearch.data.objects import Padded
 from jointsearch.loops.repeat import SAME_AS
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
 from jointsearch.report.metric_facts import ACCURACY, MetricFacts, metric_facts
-from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
+from jointsearch.runs.run_folder import PROPOSAL, RESULT_FILE, SETTINGS_FILE
 from jointsearch.runs.track import read_metrics
 from jointsearch.settings import build
 from search_spaces.errors import InputError
@@ -45,8 +45,15 @@ class Part:
         return f"{self.group}/{self.folder.name}" if self.group else self.folder.name
 
     @property
+    def proposal(self) -> str | None:
+        """Of a search whose finding another one judges, its name."""
+        return self.group.removeprefix(PROPOSAL) if self.group.startswith(PROPOSAL) else None
+
+    @property
     def outcome(self) -> str:
         """Of a search, what it finds, in words."""
+        if self.proposal is not None:
+            return f"Proposal {self.proposal}"
         return str(self.setting("search", "outcome") or "Policy")
 
     @property

@@ -69,8 +69,8 @@ def _outcome(step: Sequence[Part]) -> list[Html]:
 
 def _facts(step: Sequence[Part], run: Run) -> list[tuple[str, object]]:
     part = step[0]
-    found = {name: part.setting("search", "searcher", *names) for name, names in WAYS.items()}
-    ways = [f"{name} {value}".removesuffix("Settings") for name, value in found.items() if value is not None]
+    ways_of = {name: part.setting("search", "searcher", *names) for name, names in WAYS.items()}
+    ways = [f"{name} {value}".removesuffix("Settings") for name, value in ways_of.items() if value is not None]
     if trial_steps := part.setting("search", "searcher", "trial_steps"):
         ways.append(f"{trial_steps} steps with each op")
     if part.setting("search", "searcher", "shuffled"):
@@ -80,6 +80,7 @@ def _facts(step: Sequence[Part], run: Run) -> list[tuple[str, object]]:
     options = part.setting("network_options")
     measures = [f"{name} {value}" for name, value in options.items() if value] if isinstance(options, dict) else []
     train, validation = part.setting("data", "train"), part.setting("data", "validation")
+    found = str(part.setting("search", "outcome") or "Policy")
     rule = str(part.setting("search", "select_epoch"))
     selected = SELECTED.get(rule, "").format(metric=run.metric.words)
     done = sum(one.result is not None for one in step)
@@ -99,7 +100,7 @@ def _facts(step: Sequence[Part], run: Run) -> list[tuple[str, object]]:
         ("method", ", ".join(ways)),
         ("data", f"{run.data_name}: {images}"),
         ("network", ", ".join([str(part.setting("network")), *measures])),
-        ("selected", f"{part.outcome} {selected} (select_epoch={rule})" if selected else ""),
+        ("selected", f"{found} {selected} (select_epoch={rule})" if selected else ""),
         (cost, ", ".join([*whole_trainings, duration(seconds(step)), f"{passes:,.0f} forward-equivalents"])),
     ]
 

@@ -17,6 +17,7 @@ from search_spaces.errors import InputError
 
 # Of a training or search: all that decides its result, the policy it used or found, the cells, and the result.
 SETTINGS_FILE, POLICY_FILE, GENOTYPE_FILE, RESULT_FILE = "settings.json", "policy.json", "genotype.json", "result.json"
+PROPOSAL = "proposal-"  # begins the folder of searches whose findings another one judges
 # Of a training whose metric tells more than numbers: what was found in each test image.
 PREDICTIONS_FILE = "predictions.json"
 
