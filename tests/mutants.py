@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants_of_runs import OF_DRAWS, OF_PROCESSES, OF_RESULTS, OF_REVIEWS, OF_SWEEPS
+from tests.mutants_of_runs import OF_RUNS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -344,7 +344,7 @@ MUTANTS = (
         "torch.manual_seed(0) or torch.get_rng_state(",
         "tests/test_detect_kills.py",
     ),
-    *(Mutant(*row) for row in (*OF_PROCESSES, *OF_SWEEPS, *OF_RESULTS, *OF_DRAWS, *OF_REVIEWS)),
+    *(Mutant(*row) for row in OF_RUNS),
 )
 
 

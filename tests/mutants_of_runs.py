@@ -1,5 +1,7 @@
 """Mistakes in what several processes share and in what is said of results; rows of Mutant for tests/mutants.py."""
 
+from tests.mutants_of_populations import OF_POPULATIONS
+
 TRAINER, ADDED = "jointsearch/loops/trainer.py", "add_up([loss, *gradients, *statistics])"
 TESTS = "tests/test_torchrun.py"
 
@@ -207,3 +209,5 @@ OF_REVIEWS = (
         "tests/test_wandb_runs.py",
     ),
 )
+
+OF_RUNS = (*OF_PROCESSES, *OF_SWEEPS, *OF_RESULTS, *OF_DRAWS, *OF_REVIEWS, *OF_POPULATIONS)

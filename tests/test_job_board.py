@@ -23,9 +23,10 @@ def storage_of(kind: str, folder: Path) -> str | None:
 
 def do_all(folder: Path, kind: str, count: int, pause: float = 0.0) -> None:
     """Do every job that nobody has begun, and wait until all are done; a line is written for each job done."""
-    board = JobBoard(folder, storage_of(kind, folder))
+    board, began = JobBoard(folder, storage_of(kind, folder)), time.monotonic()
     with board.working():
         while len(done := board.results()) < count:
+            assert time.monotonic() - began < 60, "jobs are left that nobody may do"
             for job in range(count):
                 if job not in done and (claim := board.claim(job, f"arm{job % 3}")) is not None:
                     time.sleep(pause)
@@ -64,12 +65,17 @@ def test_many_processes_do_every_job_once(tmp_path: Path, kind: str, processes: 
 @pytest.mark.slow
 def test_the_jobs_of_a_process_that_died_are_taken_over_at_once(tmp_path: Path) -> None:
     count = 40
+    board, killed_at_work = JobBoard(tmp_path), 0
     for _ in range(10):
+        claims = len(board.study.get_trials(deepcopy=False))
         workers = [started(tmp_path, "journal", count, 0.03) for _ in range(2)]
-        time.sleep(0.25)
+        while len(board.study.get_trials(deepcopy=False)) < claims + 2:
+            time.sleep(0.005)
         for worker in workers:
             os.kill(worker.pid or 0, signal.SIGKILL)
             worker.join()
+        killed_at_work += any(trial.state.name == "RUNNING" for trial in board.study.get_trials(deepcopy=False))
+    assert killed_at_work > 5, "no process was killed while it did a job"
     began = time.monotonic()
     do_all(tmp_path, "journal", count)
     assert time.monotonic() - began < 5, "a dead process held a job"

@@ -179,6 +179,7 @@ def test_of_a_loss_less_is_better() -> None:
     facts = searcher.found().facts
     assert facts["leader_minus_control"] > 0.4, "differences count in the direction of the metric"
     assert facts["arms"][0]["score"] < 1.0, "scores stay as they were measured"
+    assert truth(searcher, facts["leader"], helpful) > helpful(Point()) + 4, "the arm with the largest loss leads"
 
 
 def test_the_model_is_exact_gaussian_conditioning_at_one_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
