@@ -199,16 +199,18 @@ def test_every_population_method_searches_trains_and_reports(name: str, tmp_path
 def test_a_population_method_that_is_killed_finds_the_same(name: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_study(tiny_study(name, retrain=False), whole)
-    count, choose = 0, random.Random(1)
-    while not (killed / SEARCH / "result.json").is_file():
+    board, choose = JobBoard(killed / SEARCH / JOBS), random.Random(1)
+    for _ in range(4):
+        claims = len(board.study.get_trials(deepcopy=False))
         process = forkserver().Process(target=run_study, args=(tiny_study(name, retrain=False), killed))
         process.start()
-        if count < 6:
-            process.join(choose.uniform(0.3, 1.2))
-            process.kill()
-            count += 1
+        while process.is_alive() and len(board.study.get_trials(deepcopy=False)) == claims:
+            time.sleep(0.005)
+        time.sleep(choose.uniform(0.0, 0.2))
+        process.kill()
         process.join()
-    assert count >= 2
+    assert any(trial.state.name == "FAIL" for trial in board.study.get_trials(deepcopy=False)), "no job was broken off"
+    run_study(tiny_study(name, retrain=False), killed)
     assert outcome(killed) == outcome(whole)
     assert (killed / SEARCH / "policy.json").read_bytes() == (whole / SEARCH / "policy.json").read_bytes()
 
