@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from huggingface_hub import constants
 from jointsearch.commands import benchmark
 from jointsearch.commands.command import run
 from jointsearch.compose import CONFIGS
+from jointsearch.searchers.race import Race
 from search_spaces.controls import named_policy
 from tests.object_files import IMAGES, coco_document, photo, write_coco, write_voc
 from tests.test_data_hf import write as write_parquet
@@ -39,10 +41,13 @@ PUT_IN = {"RUN": "runs/photos", "FOLDER": "runs/photos", "PHOTOS": "photos"}  # 
 TRAINING = ["threads=1", "device=cpu", "recipe.epochs=1", "recipe.batch_size=20", "recipe.evaluate_every=1"]
 SIZES = ["cells.channels=4", "cells.layers=3", "supernet.channels=4", "supernet.layers=3", "recipe.auxiliary_weight=0"]
 SEARCH = ["search_recipe.batch_size=20", "search_recipe.epochs=2"]
+# Of searches by whole trainings.
+FEW = (["searcher.trainings=4"], ["searcher.trials=2"], ["searcher.folds=2"], ["searcher.members=4"])
+FEW_MORE = (["searcher.trajectories=2"], ["searcher.counts=[1]", "searcher.levels=[5,15]"], ["searcher.at_once=2"])
 TRIALS = ["search_recipe.epochs=4", "searcher.measurements=2", "searcher.trial_steps=1"]
 SHORTENING = (
     *(["seeds=[0]"], TRAINING, ["recipe.warmup=null", *TRAINING], *([word] for word in SIZES)),
-    *(["network=test_resnet"], *([word] for word in SEARCH), TRIALS, ["policy_epochs=2"]),
+    *(["network=test_resnet"], *([word] for word in SEARCH), TRIALS, ["policy_epochs=2"], *FEW, *FEW_MORE),
     *(["dataset.validation=20"], ["dataset.reduced=60"], ["detector.channels=32"], ["dataset.shorter=64"]),
     ["rounds=1", "batch_size=8", "network=wide_resnet16_1", "seeds=1"],  # of benchmark
 )
@@ -139,6 +144,10 @@ def write_sweeps(folder: Path) -> None:
     ours = (CONFIGS / name.relative_to("configs")).read_text()
     for file in ("joint_vs_separate", f"jointsearch/{name}"):
         write_sweep(folder / file, ours, *TRAINING, *SIZES, *SEARCH, "dataset=digits")
+    for file in ("ohl_rate", "ohl_trajectories"):
+        text = (CONFIGS / "sweep" / f"{file}.yaml").read_text()
+        more = ["network=tiny_cnn", "dataset=digits", "searcher.folds=2", "recipe.epochs=1"]
+        write_sweep(folder / file, text, *TRAINING, *more)
     [yours] = re.findall(r"```yaml\n(.*?)```", TEXTS[REPOSITORY / "docs" / "sweeps.md"], re.DOTALL)
     write_sweep(folder / "sweep.yaml", yours, "budget=0.02", "network=tiny_cnn", "threads=1", "device=cpu")
 
@@ -161,6 +170,7 @@ def workplace(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for table in ("SEARCHES", "CELL_SEARCHES", "PLANTED", "PLANTED_CELLS", "LEVERS", "SHAPES"):
         rows = getattr(benchmark, table)
         monkeypatch.setattr(benchmark, table, dict(list(rows.items())[:1]))
+    monkeypatch.setattr(benchmark, "Race", partial(Race, trainings=4, untuned=("none", "trivialaugment"), family=False))
     monkeypatch.setattr(benchmark, "STEPS", 2)
     monkeypatch.setattr(benchmark, "CELL_STEPS", 2)
     return tmp_path
