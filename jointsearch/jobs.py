@@ -20,6 +20,8 @@ from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
+SEEDS_OF_A_SEARCH = 2**20
+
 
 @dataclass(frozen=True)
 class Job:
@@ -72,6 +74,15 @@ class PopulationContext:
     epochs: int  # of a whole training
     higher_is_better: bool = True
     proposals: dict[str, Found] = field(default_factory=dict)  # what other searches found, by name
+
+    @property
+    def sign(self) -> float:
+        """1, or -1 where less is better: a score times this is the better the larger."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    def seed_of(self, number: int) -> int:
+        """The seed of a job; every number has its own."""
+        return (SEEDS_OF_A_SEARCH * self.seed + number) % 2**32
 
 
 class PopulationSettings(Protocol):

@@ -91,6 +91,12 @@ def test_its_jobs_are_as_many_as_it_says_and_can_be_done(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
+def test_the_seeds_of_its_jobs_are_those_that_every_generator_takes(name: str) -> None:
+    rounds, _ = searched(settings_of(name), noisy, seed=2**32 - 1)
+    assert all(job.seed is None or 0 <= job.seed < 2**32 for several in rounds for job in several)
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
 def test_a_score_that_never_differs_ends_without_a_number_that_is_none(name: str) -> None:
     _, found = searched(settings_of(name), lambda job, number: 0.0)
     numbers = [value for value in found.facts.values() if isinstance(value, float)]

@@ -113,13 +113,13 @@ class ControllerSearcher:
         begin = len(self.children)
         self.children = torch.cat([self.children, drawn])
         return [
-            Job(f"child{number}", self._policy([number], f"child{number}"), seed=1000 * self.context.seed + number)
+            Job(f"child{number}", self._policy([number], f"child{number}"), seed=self.context.seed_of(number))
             for number in range(begin, begin + count)
         ]
 
     def tell(self, job: Job, result: JobResult) -> None:
         """Take in a child; with the last one of a round, learn."""
-        self.scores.append(result.score if self.context.higher_is_better else -result.score)
+        self.scores.append(self.context.sign * result.score)
         if len(self.scores) < len(self.children):
             return
         begin = len(self.scores) - ((len(self.scores) - 1) % self.settings.at_once + 1)
@@ -140,15 +140,14 @@ class ControllerSearcher:
         order = sorted(range(count), key=lambda number: -self.scores[number])[: self.settings.kept]
         facts: dict[str, Any] = {"trainings": count}
         if count:
-            sign = 1.0 if self.context.higher_is_better else -1.0
             with torch.no_grad():
                 last = self.children[-self.settings.at_once :]
                 *_, entropies = self.controller(last, len(last))
             facts |= {
-                "best_score": sign * self.scores[order[0]],
+                "best_score": self.context.sign * self.scores[order[0]],
                 "decision_entropy": float(entropies.mean()),
                 "kept_children": order,
-                "child_scores": [sign * score for score in self.scores],
+                "child_scores": [self.context.sign * score for score in self.scores],
             }
         return Found(self._policy(order, "found") if order else Policy((SubPolicy(),), name="none"), facts=facts)
 

@@ -76,7 +76,7 @@ class FastAASearcher:
         if not self.trained:
             self.trained = job.fold == self.settings.folds - 1
             return
-        score = result.score if self.context.higher_is_better else -result.score
+        score = self.context.sign * result.score
         trial, policy = self.asked[job.fold]
         self.studies[job.fold].tell(trial, score)
         self.tried[job.fold - self.settings.folds].append((score, policy))
@@ -93,10 +93,9 @@ class FastAASearcher:
         if not policies:
             return Found(named_policy("none"))
         rows = tuple(row for policy in policies for row in policy.sub_policies)
-        sign = 1.0 if self.context.higher_is_better else -1.0
         facts: dict[str, Any] = {
             "tried": sum(map(len, self.tried)),
-            "best_scores": [sign * one[0][0] for one in best if one],
+            "best_scores": [self.context.sign * one[0][0] for one in best if one],
             "joined_policies": len(policies),
         }
         return Found(Policy(rows, name="found"), facts=facts)
@@ -112,7 +111,7 @@ class FastAASearcher:
         done = len(self.tried)
         self.studies = []
         for fold in range(self.settings.folds):
-            seed = 10_000 * self.context.seed + done + fold
+            seed = self.context.seed_of(done + fold)
             sampler: optuna.samplers.BaseSampler = (
                 optuna.samplers.TPESampler(seed=seed)
                 if self.settings.sampler == "tpe"
@@ -138,12 +137,12 @@ class FastAASearcher:
         """The network of a fold; or, with a policy, its score on the images of the fold under it."""
         plain = named_policy("none")
         if policy is None:
-            return Job(f"network{fold}", plain, fold=fold, seed=1000 * self.context.seed + fold)
+            return Job(f"network{fold}", plain, fold=fold, seed=self.context.seed_of(fold))
         return Job(
             f"fold{fold}",
             plain,
             fold=fold,
-            seed=100_000 * self.context.seed + len(self.tried[-1]),
+            seed=self.context.seed_of(self.settings.folds + len(self.tried[-1])),
             until_epoch=self.context.epochs,
             start=fold,
             judged_under=policy,

@@ -71,10 +71,10 @@ class OhlSearcher:
             return ()
         policy = self._policy()
         if self.best is None:  # the fresh weights that all begin with
-            return [Job("start", policy, seed=self.context.seed, until_epoch=0)]
+            return [Job("start", policy, seed=self.context.seed_of(0), until_epoch=0)]
         first, count = self.epoch, self.settings.trajectories
         self.epoch = min(self.epoch + self.settings.every, self.context.epochs)
-        seeds = [1_000_000 * (self.context.seed + 1) + 1000 * first + place for place in range(count)]
+        seeds = [self.context.seed_of(1 + first * count + place) for place in range(count)]
         return [
             Job(
                 f"trajectory{place}",
@@ -95,8 +95,7 @@ class OhlSearcher:
         self.round.append(result)
         if len(self.round) < self.settings.trajectories:
             return
-        sign = 1.0 if self.context.higher_is_better else -1.0
-        scores = torch.tensor([sign * one.score for one in self.round], dtype=torch.float64)
+        scores = torch.tensor([self.context.sign * one.score for one in self.round], dtype=torch.float64)
         best = int(scores.argmax())
         self.best, self.best_score = self.jobs + best, self.round[best].score
         if self.settings.shuffled:

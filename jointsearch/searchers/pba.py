@@ -82,7 +82,7 @@ class PbaSearcher:
         until = min(self.epoch + self.settings.every, self.context.epochs)
         jobs = []
         for place, member in enumerate(self.members):
-            seed = None if self.epoch else self._seed(place)
+            seed = None if self.epoch else self.context.seed_of(place)
             policy = policy_of(member.numbers, self.settings.ops, f"member{place}")
             jobs.append(Job(f"member{place}", policy, seed=seed, until_epoch=until, start=member.job))
             if not member.spans or member.spans[-1][1] != member.numbers:
@@ -92,7 +92,7 @@ class PbaSearcher:
 
     def tell(self, job: Job, result: JobResult) -> None:
         """Take in a member; after the last one the worst copy the best."""
-        self.round.append(result.score if self.context.higher_is_better else -result.score)
+        self.round.append(self.context.sign * result.score)
         if len(self.round) < len(self.members):
             return
         if self.settings.shuffled:
@@ -115,17 +115,13 @@ class PbaSearcher:
         best = max(self.members, key=lambda member: member.score)
         spans = best.spans or ((0, best.numbers),)
         policies = tuple((epoch, policy_of(numbers, self.settings.ops, "found")) for epoch, numbers in spans)
-        sign = 1.0 if self.context.higher_is_better else -1.0
         facts = {
-            "best_score": sign * best.score,
-            "seed_of_best": self._seed(best.root),
+            "best_score": self.context.sign * best.score,
+            "seed_of_best": self.context.seed_of(best.root),
             "spans": len(spans),
             "roots_left": len({member.root for member in self.members}),
         }
         return Found(PolicySchedule(policies, name="found"), facts=facts)
-
-    def _seed(self, place: int) -> int:
-        return 1000 * self.context.seed + place
 
     def _exploit(self) -> None:
         """The worst quarter takes over from the best quarter, in order, and changes its policy."""

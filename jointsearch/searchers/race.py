@@ -131,11 +131,11 @@ class RaceSearcher:
         self.round.append((job, result))
         if len(self.round) + len(self.told.arms) < len(self.asked):
             return
-        told, sign = self.told, 1.0 if self.context.higher_is_better else -1.0
+        told = self.told
         for (arm, fold), (_, result) in zip(self.asked[len(told.arms) :], self.round, strict=True):
             told.arms.append(arm)
             told.folds.append(fold)
-            told.scores.append(sign * result.score)
+            told.scores.append(self.context.sign * result.score)
             told.seconds += result.seconds
         self.round = []
         self._believe()
@@ -172,12 +172,11 @@ class RaceSearcher:
         times, rows = Counter(self.told.arms), []
         for arm, count in times.items():
             scores = [score for one, score in zip(self.told.arms, self.told.scores, strict=True) if one == arm]
-            sign = 1.0 if self.context.higher_is_better else -1.0
             rows.append(
                 {
                     "arm": self.arms[arm].name,
                     "trainings": count,
-                    "score": sign * sum(scores) / count,
+                    "score": self.context.sign * sum(scores) / count,
                     "minus_control": float(mean[arm]),
                     "interval": SURE * float(deviation[arm]),
                     "left_after": self.left.get(arm),
@@ -212,7 +211,7 @@ class RaceSearcher:
         fold = min(range(self.settings.folds), key=lambda one: (of_arm[one], of_all[one], one))
         self.asked.append((arm, fold))
         chosen = self.arms[arm]
-        return Job(chosen.name, chosen.policy, chosen.genotype, fold, seed=1000 * self.context.seed + of_arm[fold])
+        return Job(chosen.name, chosen.policy, chosen.genotype, fold, seed=self.context.seed_of(of_arm[fold]))
 
     def _believe(self) -> None:
         """Weigh what was told, let arms leave that are surely worse than the leader, and let promising points join."""

@@ -88,7 +88,7 @@ class GridSearcher:
 
     def tell(self, job: Job, result: JobResult) -> None:
         """Take in a training."""
-        self.round.append((job.name, result.score if self.context.higher_is_better else -result.score))
+        self.round.append((job.name, self.context.sign * result.score))
         if sum(map(len, self.scores.values())) + len(self.round) < self.asked:
             return
         values = [score for _, score in self.round]
@@ -115,12 +115,11 @@ class GridSearcher:
             tried = {level: means[name] for name, (one, level) in self.of_ops.items() if one == op and name in means}
             tried[levels[op]] = means[best]
             chosen[op] = max(tried, key=lambda level: tried[level])
-        sign = 1.0 if self.context.higher_is_better else -1.0
         facts = {
             "trainings": sum(map(len, self.scores.values())),
             "chosen": best if chosen == levels else f"{best}-per-op",
             "levels": {op: chosen[op] for op in WITH_LEVELS},
-            "grid": [{"cell": name, "score": sign * mean} for name, mean in means.items()],
+            "grid": [{"cell": name, "score": self.context.sign * mean} for name, mean in means.items()],
         }
         return Found(policy_at(count, chosen, str(facts["chosen"])), facts=facts)
 
@@ -141,7 +140,7 @@ class GridSearcher:
         return list(self.of_ops)
 
     def _job(self, name: str, fold: int) -> Job:
-        return Job(name, self._policy(name), fold=fold, seed=1000 * self.context.seed + fold)
+        return Job(name, self._policy(name), fold=fold, seed=self.context.seed_of(fold))
 
     def _policy(self, name: str) -> Policy:
         count, levels = self.cells[name]
