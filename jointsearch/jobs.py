@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jointsearch.protocols import Found
-from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
@@ -29,7 +28,6 @@ class Job:
 
     name: str  # of what is tried, as an arm of a race
     policy: Policy | PolicySchedule
-    genotype: Genotype | None = None
     fold: int = 0  # of the training images: it judges, the others train
     seed: int | None = 0  # None, of a job that continues another one: its generators go on, too
     until_epoch: int | None = None  # None: to the end

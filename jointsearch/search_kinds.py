@@ -145,6 +145,10 @@ class PolicyOnly:
         names = [one.name for one in self.proposals]
         if len(set(names)) < len(names):
             raise InputError(f"proposals is {names}, with one of them twice; name each once")
+        if has_population(self.searcher) and self.search_recipe != POLICY_RECIPE:
+            raise InputError(
+                f"search_recipe is not read by {type(self.searcher).__name__}, which trains by recipe; leave it out"
+            )
         unusual = {name for name, value in vars(self.search_recipe).items() if value != vars(POLICY_RECIPE)[name]}
         if about(self.searcher).own_optimizer and (unread := unusual - {"epochs", "batch_size"}):
             raise InputError(f"search_recipe.{min(unread)} is not read by {type(self.searcher).__name__}; leave it out")

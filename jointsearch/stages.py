@@ -193,8 +193,13 @@ class WholeTrainings:
         return about(self.searcher)
 
     def check(self, select_epoch: str, seed: int) -> None:
-        """Refuse a network that nobody knows."""
+        """Refuse a network that nobody knows, and a choice among epochs that there are not."""
         self.network.check()
+        if select_epoch == "best":
+            raise InputError(
+                "select_epoch=best chooses among the epochs of a search, and whole trainings are judged at their end; "
+                "use select_epoch=last"
+            )
 
     def folder_of(self, seed: int) -> Path:
         """The folder of the search of a seed, below that of the run."""
@@ -248,7 +253,6 @@ class WholeTrainings:
             new_searcher=self.searcher.population,
             proposals={name: found_in(prepared.folder / folder, seed) for name, folder in self.proposals.items()},
             splits=lambda fold: prepared.loaded.fold_splits(seed, fold, folds),
-            options=lambda job: {},
             storage=getattr(self.searcher, "storage", None),
         )
         return population.run()

@@ -42,7 +42,6 @@ def race_outcome(race: Race, proposing: SearcherSettings, seed: int) -> RaceOutc
             new_searcher=race.population,
             proposals={PROPOSAL: Found(proposed)},
             splits=lambda fold: splits,  # validation images are given, and all training images train
-            options=lambda job: {},
         )
         result = population.run()
         policy = Policy.load(population.plan.folder / "policy.json")

@@ -24,30 +24,38 @@ def scaled(study: Study, budget: float) -> Study:
     At least one is left, and of a search as many as it needs to find anything.
     """
 
-    def times(count: Any, fewest: int = 1) -> Any:
-        return max(fewest, round(count * budget)) if isinstance(count, int) else count * budget
-
-    recipe, kind = study.recipe, study.search
-    warmup = recipe.warmup and replace(recipe.warmup, epochs=times(recipe.warmup.epochs))
-    epochs = times(recipe.epochs)
+    recipe = study.recipe
+    warmup = recipe.warmup and replace(recipe.warmup, epochs=_times(recipe.warmup.epochs, budget))
+    epochs = _times(recipe.epochs, budget)
     shorter = replace(
         recipe,
         epochs=epochs,
         warmup=None if warmup and warmup.epochs >= epochs else warmup,
         timm=recipe.timm and recipe.timm.scaled(budget, recipe.schedule_name),
     )
+    return replace(study, recipe=shorter, search=_shorter(study.search, budget))
+
+
+def _times(count: Any, budget: float, fewest: int = 1) -> Any:
+    return max(fewest, round(count * budget)) if isinstance(count, int) else count * budget
+
+
+def _shorter(kind: Any, budget: float) -> Any:
+    """A kind of search with its epochs multiplied by the budget, and those of the searches that it judges."""
     # A search that measures now and then has to do so twice; one that had fewer epochs anyway is told so as it is.
     needed = getattr(getattr(kind, "searcher", None), "fewest_epochs", 1)
     changes: dict[str, Any] = {}
-    for item in fields(kind):  # type: ignore[arg-type]
+    for item in fields(kind):
         value = getattr(kind, item.name)
         if isinstance(value, SearchRecipe):
-            changes[item.name] = replace(value, epochs=times(value.epochs, min(needed, value.epochs)))
+            changes[item.name] = replace(value, epochs=_times(value.epochs, budget, min(needed, value.epochs)))
         elif item.name == "policy_epochs" and value:
-            changes[item.name] = times(value, min(needed, value))
+            changes[item.name] = _times(value, budget, min(needed, value))
         elif getattr(value, "from_epoch", 0):
-            last = kind.search_recipe.epochs * budget - 1  # type: ignore[attr-defined]
+            last = kind.search_recipe.epochs * budget - 1
             changes[item.name] = replace(value, from_epoch=min(round(value.from_epoch * budget), max(0, int(last))))
         elif hasattr(value, "scaled"):
             changes[item.name] = value.scaled(budget)
-    return replace(study, recipe=shorter, search=replace(kind, **changes))  # type: ignore[type-var]
+        elif item.name == "proposals":
+            changes[item.name] = tuple(replace(one, search=_shorter(one.search, budget)) for one in value)
+    return replace(kind, **changes)

@@ -92,7 +92,6 @@ class Population:
     new_searcher: Callable[[PopulationContext], PopulationSearcher]
     proposals: Mapping[str, Found]
     splits: Callable[[int], DataSplits]  # of a fold
-    options: Callable[[Job], dict[str, Any]]  # of the network of a job
     storage: str | None = None  # the URL of a database; None: a journal file in the folder
     networks: dict[int, Trainer] = field(default_factory=dict, init=False)  # of done jobs, that are judged again
 
@@ -152,7 +151,11 @@ class Population:
                 return {number: result_of(told[number]) for number in jobs}
             for number, job in jobs.items():
                 if number not in told and (claim := board.claim(number, job.name)) is not None:
-                    result = self._done(number, job, course)
+                    try:
+                        result = self._done(number, job, course)
+                    except BaseException:  # a signal, too: another process need not wait for this one's heartbeat
+                        board.give_back(claim)
+                        raise
                     board.tell(claim, result.score, plain_result(result))
                     break
             else:
@@ -175,7 +178,6 @@ class Population:
             self.plan,
             folder=self.plan.folder / JOBS / file_name(job.name) / f"{number:04d}",
             policy=job.policy,
-            network_options=self.options(job),
             recipe=recipe,
             seed=self.plan.seed if job.seed is None else job.seed,
             search=None,

@@ -10,19 +10,18 @@ arm with the best shrunken mean, if it is surely better than the control; else t
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jointsearch.jobs import Job, JobResult, PopulationContext
-from jointsearch.protocols import About, Found
+from jointsearch.protocols import Found
 from jointsearch.searchers.race_model import Belief
 from jointsearch.settings import bounded, check_fields, setting
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.family import LEVELS_OF, Point, points, policy_of
-from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
@@ -45,7 +44,6 @@ class Arm:
 
     name: str
     policy: Policy | PolicySchedule
-    genotype: Genotype | None = None
     point: Point | None = None  # None: like no other
 
 
@@ -62,8 +60,6 @@ class Told:
 @dataclass(frozen=True)
 class Race:
     """Whole trainings decide among controls, proposals of other searches and a family of policies."""
-
-    about: ClassVar[About] = About(complete_at_end=True)
 
     trainings: int = bounded(40, 2, 100_000, help="whole trainings that it may make")
     seconds: float | None = bounded(None, 1.0, help="or fewer, if they have taken so long together; null: no limit")
@@ -103,7 +99,7 @@ class RaceSearcher:
         self.arms = [Arm(name, named_policy(name), point=POINTS_OF.get(name)) for name in settings.untuned]
         for name, found in context.proposals.items():
             if found.policy is not None:
-                self.arms.append(Arm(name, found.policy, found.genotype))
+                self.arms.append(Arm(name, found.policy))
         self.control = settings.untuned.index(CONTROL)
         if settings.family:
             self._add(drawn_points(DRAWN, self.generator))
@@ -149,7 +145,7 @@ class RaceSearcher:
         """The arm that is surely better than the control, or the control; and every arm with its interval."""
         if not self.told.arms:
             control = self.arms[self.control]
-            return Found(control.policy, control.genotype)
+            return Found(control.policy)
         mean, deviation = self.belief.minus(self.control)
         trained = sorted(set(self.told.arms))
         leader = max(trained, key=lambda arm: float(mean[arm]))
@@ -165,7 +161,7 @@ class RaceSearcher:
             "noise": self.belief.noise,
             "arms": self._rows(mean, deviation),
         }
-        return Found(chosen.policy, chosen.genotype, facts)
+        return Found(chosen.policy, facts=facts)
 
     def _rows(self, mean: Tensor, deviation: Tensor) -> list[dict[str, Any]]:
         """Every arm that was trained, best first."""
@@ -211,7 +207,7 @@ class RaceSearcher:
         fold = min(range(self.settings.folds), key=lambda one: (of_arm[one], of_all[one], one))
         self.asked.append((arm, fold))
         chosen = self.arms[arm]
-        return Job(chosen.name, chosen.policy, chosen.genotype, fold, seed=self.context.seed_of(of_arm[fold]))
+        return Job(chosen.name, chosen.policy, fold, seed=self.context.seed_of(of_arm[fold]))
 
     def _believe(self) -> None:
         """Weigh what was told, let arms leave that are surely worse than the leader, and let promising points join."""
