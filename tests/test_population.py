@@ -244,9 +244,37 @@ def test_names_of_proposals_are_searchers_and_presets() -> None:
     assert [stage.folder for stage in kind.stages()] == ["proposal-trials", "proposal-dada2020_relax", ""]
 
 
+def test_a_budget_shortens_proposals_too() -> None:
+    words = ("search=policy", "searcher=race", "proposals=[trials,dada2020_relax]")
+    whole, short = (compose_study(*words, f"budget={budget}").search for budget in (1, 0.5))
+    pairs = list(zip(whole.proposals, short.proposals, strict=True))  # type: ignore[attr-defined]
+    assert [(one.search.search_recipe.epochs, other.search.search_recipe.epochs) for one, other in pairs] == [
+        (20, 10),
+        (20, 10),
+    ]
+    assert pairs[0][1].search.searcher.measurements < pairs[0][0].search.searcher.measurements
+
+
+def test_a_choice_among_epochs_that_there_are_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="use select_epoch=last"):
+        run_study(replace(STUDY, select_epoch="best"), tmp_path)
+
+
+def test_a_job_that_fails_is_free_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise InputError("broken")
+
+    monkeypatch.setattr("jointsearch.loops.population.train_job", broken)
+    with pytest.raises(InputError, match="broken"):
+        race(str(tmp_path))
+    [trial] = JobBoard(tmp_path / SEARCH / JOBS).study.get_trials(deepcopy=False)
+    assert trial.state.name == "FAIL"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["searcher=race", "search_recipe.epochs=5"], "search_recipe is not read by Race"),
         (["searcher=race", "proposals=[trails]"], "did you mean trials"),
         (["searcher=race", "proposals=[darts2019_first]"], "no search of a policy"),
         (["searcher=race", "proposals=[race]"], "no search of a policy"),

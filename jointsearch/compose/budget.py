@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from jointsearch.loops.recipe import SearchRecipe
+from jointsearch.search_kinds import has_population
 from jointsearch.study import Study
 from search_spaces.errors import InputError
 
@@ -47,6 +48,8 @@ def _shorter(kind: Any, budget: float) -> Any:
     changes: dict[str, Any] = {}
     for item in fields(kind):
         value = getattr(kind, item.name)
+        if isinstance(value, SearchRecipe) and has_population(getattr(kind, "searcher", None)):
+            continue  # whole trainings have the recipe of the study
         if isinstance(value, SearchRecipe):
             changes[item.name] = replace(value, epochs=_times(value.epochs, budget, min(needed, value.epochs)))
         elif item.name == "policy_epochs" and value:
