@@ -95,15 +95,11 @@ class Stage:
         fixed = getattr(settings, "policy", None)
         return space.policy() if space is not None else fixed if isinstance(fixed, Policy) else None
 
-    def folder_of(self, seed: int) -> Path:
-        """The folder of the search of a seed, below that of the run."""
-        return Path(self.folder, FOLDER.replace(SEED, str(seed)))
-
     def plan(self, prepared: Prepared, seed: int, folder: Path | None) -> Plan:
         """The search of a seed; `folder` holds what searches before it found, and is None before there is any."""
         dataset = prepared.study.dataset
         return Plan(
-            folder=prepared.folder / self.folder_of(seed),
+            folder=prepared.folder / folder_of(self.folder, seed),
             policy=self.start_policy(folder, seed),
             network=self.network,
             network_options=self.network_options,
@@ -201,15 +197,11 @@ class WholeTrainings:
                 "use select_epoch=last"
             )
 
-    def folder_of(self, seed: int) -> Path:
-        """The folder of the search of a seed, below that of the run."""
-        return Path(self.folder, FOLDER.replace(SEED, str(seed)))
-
     def plan(self, prepared: Prepared, seed: int) -> Plan:
         """The search of a seed."""
         study = prepared.study
         return Plan(
-            folder=prepared.folder / self.folder_of(seed),
+            folder=prepared.folder / folder_of(self.folder, seed),
             network=self.network,
             recipe=study.recipe,
             standard=study.dataset.standard,
@@ -258,9 +250,14 @@ class WholeTrainings:
         return population.run()
 
 
+def folder_of(folder: Path | str, seed: int) -> Path:
+    """The folder of the search of a seed, below that of its stage."""
+    return Path(folder, FOLDER.replace(SEED, str(seed)))
+
+
 def found_in(folder: Path, seed: int) -> Found:
     """What a search of a seed left in a folder."""
-    place = folder / FOLDER.replace(SEED, str(seed))
+    place = folder_of(folder, seed)
     policy, genotype = place / POLICY_FILE, place / GENOTYPE_FILE
     return Found(
         load_policy_or_schedule(policy) if policy.is_file() else None,

@@ -34,7 +34,7 @@ from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import check_writable, write_json
 from jointsearch.search_kinds import Joint, SearchKind
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
-from jointsearch.stages import FOUND, FOUND_CELLS, Stage, WholeTrainings
+from jointsearch.stages import FOUND, FOUND_CELLS, Stage, WholeTrainings, folder_of
 from jointsearch.workers import device_of, helpers, threads_of
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -281,9 +281,10 @@ def _searches(prepared: Prepared, stage: Stage | WholeTrainings) -> list[dict[st
     """Search with every seed, and write what was found beside the searches."""
     seeds = dict.fromkeys(prepared.study.seeds)
     course = Course(f"search of {stage.outcome.lower()}", len(seeds))
-    works = [(prepared.folder / stage.folder_of(seed), partial(stage.run, prepared, seed, course)) for seed in seeds]
+    whole = prepared.folder / stage.folder
+    works = [(folder_of(whole, seed), partial(stage.run, prepared, seed, course)) for seed in seeds]
     results = [{"seed": seed, **result} for seed, result in zip(seeds, in_turn(works), strict=True)]
-    from_first(lambda: write_json(prepared.folder / stage.folder / "searches.json", results))
+    from_first(lambda: write_json(whole / "searches.json", results))
     return results
 
 

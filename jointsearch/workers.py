@@ -7,6 +7,7 @@ They are given the data in shared memory. They end when everything is done, or w
 """
 
 import contextlib
+import logging
 import multiprocessing.connection
 import os
 import signal
@@ -22,6 +23,7 @@ import torch.multiprocessing
 from jointsearch.registry import PLUGIN_MODULE, load_plugin
 from search_spaces.errors import InputError
 
+logger = logging.getLogger(__name__)
 Work = Callable[[int], None]  # is given the place of the process among all, from 0
 
 
@@ -46,6 +48,11 @@ def helpers(count: int, work: Work) -> Iterator[None]:
         process.start()
     try:
         yield
+        failed = [process.exitcode for process in started if process.exitcode]
+        if failed:
+            logger.warning(
+                f"{len(failed)} of {count} processes that jobs={count + 1} started failed; the others did all"
+            )
     finally:
         for process in started:
             process.terminate()  # it saves at its next step; one that has ended already is left alone
@@ -68,13 +75,13 @@ def device_of(device: torch.device, place: int) -> torch.device:
 
 
 def _help(pickled: bytes, place: int, plugins: list[str]) -> None:
-    """In another process: do the work, quietly. What fails here fails in the first process too, which says so."""
+    """In another process: do the work, quietly. What fails here is tried by the first process too, which says why."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         for path in plugins:
             load_plugin(path)
         work: Any = ForkingPickler.loads(pickled)
-        with contextlib.suppress(Exception, KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
             work(place)
 
 

@@ -1,6 +1,7 @@
 """Processes that share a study find what one finds, and end with the one that started them."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from jointsearch.runs.run_folder import lock_folder
 from jointsearch.search_kinds import PolicyOnly
 from jointsearch.searchers.race import Race
 from jointsearch.study import Study
-from jointsearch.workers import threads_of
+from jointsearch.workers import helpers, threads_of
 from search_spaces.errors import InputError
 from tests.conftest import REPOSITORY
 from tests.folders_bench import classes, settings, write_folder
@@ -144,3 +145,17 @@ def test_cores_are_shared() -> None:
     assert threads_of(1, 3) == threads_of(4, 3) == 3
     assert threads_of(cores, None) == threads_of(4 * cores, None) == 1
     assert torch.get_num_threads() >= 1
+
+
+def broken(place: int) -> None:
+    """Work that fails in every helper."""
+    raise ValueError(f"helper {place} is broken")
+
+
+@pytest.mark.slow
+def test_helpers_that_fail_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with helpers(1, broken):
+        deadline = time.monotonic() + 60
+        while multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "1 of 1 processes that jobs=2 started failed" in caplog.text
