@@ -72,7 +72,7 @@ OF_POPULATIONS = (
     (
         "of a loss more is better",
         RACE,
-        "told.scores.append(sign * result.score)",
+        "told.scores.append(self.context.sign * result.score)",
         "told.scores.append(result.score)",
         f"{RACE_TESTS}::test_of_a_loss_less_is_better",
     ),

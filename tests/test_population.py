@@ -107,7 +107,7 @@ def test_two_processes_killed_anywhere_and_one_that_joins_late_find_what_one_fin
     workers = [started(tmp_path), started(tmp_path)]
     finished = tmp_path / SEARCH / "result.json"
     while kills < 10 and not finished.is_file():
-        time.sleep(choose.uniform(0.05, 0.4))
+        time.sleep(choose.uniform(0.02, 0.25))
         place = choose.randrange(2)
         os.kill(workers[place].pid or 0, signal.SIGKILL)
         workers[place].join()
@@ -213,6 +213,15 @@ def test_a_population_method_that_is_killed_finds_the_same(name: str, tmp_path: 
     run_study(tiny_study(name, retrain=False), killed)
     assert outcome(killed) == outcome(whole)
     assert (killed / SEARCH / "policy.json").read_bytes() == (whole / SEARCH / "policy.json").read_bytes()
+
+
+def test_a_job_killed_before_its_first_checkpoint_continues_where_it_should(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_study(tiny_study("pba", retrain=False), whole)
+    for folder in (whole / SEARCH / JOBS).glob("*/00*"):
+        (killed / SEARCH / JOBS / folder.parent.name / folder.name / "checkpoints").mkdir(parents=True)
+    run_study(tiny_study("pba", retrain=False), killed)
+    assert outcome(killed) == outcome(whole)
 
 
 def test_training_under_the_schedule_of_a_population_repeats_its_best_member_bit_for_bit(tmp_path: Path) -> None:

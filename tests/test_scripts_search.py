@@ -30,6 +30,16 @@ QUICK = [
     *("recipe.epochs=1", "recipe.batch_size=100", "controls=[none]", "run=out", "device=cpu"),
 ]
 
+# Of searches by whole trainings.
+FEW_TRAININGS = {
+    "searcher=race": ["searcher.trainings=9", "recipe.epochs=1"],
+    "searcher=randaugment_grid": ["searcher.counts=[1]", "searcher.levels=[5,15]", "recipe.epochs=1"],
+    "searcher=controller": ["searcher.trainings=4", "searcher.at_once=2", "recipe.epochs=1"],
+    "searcher=pba": ["searcher.members=4", "searcher.every=1", "recipe.epochs=2"],
+    "searcher=ohl": ["searcher.trajectories=2", "searcher.folds=2", "recipe.epochs=2"],
+    "searcher=fast_aa": ["searcher.trials=3", "searcher.folds=2", "recipe.epochs=1"],
+}
+
 # Settings that make no sense together, and a word of the remedy.
 WRONG_TOGETHER = {
     "searcher.from_epoch=100": "searcher.from_epoch is 100 of",
@@ -154,6 +164,8 @@ def quick(*given: str) -> list[str]:
     named = {setting.partition("=")[0] for setting in given}
     if "searcher" in named:
         named.add("policy_space")
+    if FEW_TRAININGS.keys() & set(given):  # these train by recipe
+        named |= {"search_recipe.epochs", "search_recipe.batch_size"}
     return [*(setting for setting in QUICK if setting.partition("=")[0] not in named), *given]
 
 
@@ -268,16 +280,6 @@ def test_a_search_may_start_from_a_policy_file(folder: Path) -> None:
     assert found != start
 
 
-FEW_TRAININGS = {
-    "searcher=race": ["searcher.trainings=9", "recipe.epochs=1"],
-    "searcher=randaugment_grid": ["searcher.counts=[1]", "searcher.levels=[5,15]", "recipe.epochs=1"],
-    "searcher=controller": ["searcher.trainings=4", "searcher.at_once=2", "recipe.epochs=1"],
-    "searcher=pba": ["searcher.members=4", "searcher.every=1", "recipe.epochs=2"],
-    "searcher=ohl": ["searcher.trajectories=2", "searcher.folds=2", "recipe.epochs=2"],
-    "searcher=fast_aa": ["searcher.trials=3", "searcher.folds=2", "recipe.epochs=1"],
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", [*names_in("searcher"), *names_in("estimator"), *names_in("policy_space")])
 def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
@@ -292,9 +294,8 @@ def test_every_configuration_searches_and_finds_a_policy_that_can_be_shown(
         *longer,
         choice,
         *["searcher.trial_steps=2"] * (choice == "searcher=trials"),
-        *FEW_TRAININGS.get(choice, []),
     ]
-    few = FEW_TRAININGS.get(choice, [])  # searches by whole trainings have their recipe
+    few = FEW_TRAININGS.get(choice, [])  # after those that `alone` leaves out
     tried = (run_script("joint_search", *alone(*first, *given), *few) for first in ([], *zip(searchers)))
     codes = list(itertools.takewhile(bool, tried))
     assert set(codes) <= {2}

@@ -248,7 +248,7 @@ def _judged(plan: Plan, splits: DataSplits, network: Trainer, policy: Policy) ->
 
 def continue_from(checkpoints: Path, plan: Plan, anew: bool) -> None:
     """Begin a job where another one ended, which wrote the checkpoints; `anew`: with generators of its own seed."""
-    if any((plan.folder / name).exists() for name in (CHECKPOINTS, RESULT_FILE)):
+    if (plan.folder / RESULT_FILE).is_file() or load_checkpoint(plan.folder / CHECKPOINTS) is not None:
         return  # it was begun before
     loaded = _state_in(checkpoints)
     state = loaded.state | {"metrics_bytes": 0, "seconds": 0.0}
