@@ -20,7 +20,7 @@ from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import CellsOnly, Differentiable
 from jointsearch.searchers.spaces import one_policy
 from jointsearch.searchers.table import Trials
-from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
+from jointsearch.settings import as_plain, bounded, check_fields, check_once, choice, group, setting
 from jointsearch.stages import FOUND, Stage, WholeTrainings, about
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
@@ -142,9 +142,7 @@ class PolicyOnly:
                 f"proposals are judged by whole trainings, and {type(self.searcher).__name__} makes none; use "
                 "searcher=race, or leave proposals out"
             )
-        names = [one.name for one in self.proposals]
-        if len(set(names)) < len(names):
-            raise InputError(f"proposals is {names}, with one of them twice; name each once")
+        check_once("proposals", [one.name for one in self.proposals])
         if has_population(self.searcher) and self.search_recipe != POLICY_RECIPE:
             raise InputError(
                 f"search_recipe is not read by {type(self.searcher).__name__}, which trains by recipe; leave it out"

@@ -51,7 +51,7 @@ def helpers(count: int, work: Work) -> Iterator[None]:
         failed = [process.exitcode for process in started if process.exitcode]
         if failed:
             logger.warning(
-                f"{len(failed)} of {count} processes that jobs={count + 1} started failed; the others did all"
+                f"{len(failed)} of {count} processes that jobs={count + 1} started failed; the others did their work"
             )
     finally:
         for process in started:

@@ -139,13 +139,14 @@ def last_mean(settings: ControllerSettings, seed: int) -> float:
 
 @pytest.mark.parametrize("learn", ["ppo", "reinforce"])
 def test_the_controller_learns_what_a_table_rewards_and_not_from_shuffled_scores(learn: str) -> None:
-    quick = {"trainings": 600, "learning_rate": 0.02, "learn": learn, "sub_policies": 2}
+    quick = {"trainings": 200, "learning_rate": 0.02, "learn": learn, "sub_policies": 2}
     chance = 40.0 * 3 / len(AUTOAUGMENT_OPS)
     for seed in range(3):
-        assert last_mean(ControllerSettings(**quick), seed) > 2.5 * chance  # type: ignore[arg-type]
-    shuffled = [last_mean(ControllerSettings(**quick, shuffled=True), seed) for seed in range(3)]  # type: ignore[arg-type]
+        assert last_mean(ControllerSettings(**quick), seed) > 4 * chance  # type: ignore[arg-type]
+    shuffled = [last_mean(ControllerSettings(**quick, shuffled=True), seed) for seed in range(10)]  # type: ignore[arg-type]
     random_search = [last_mean(ControllerSettings(**quick | {"learning_rate": 0.0}), seed) for seed in range(3)]  # type: ignore[arg-type]
-    assert sum(shuffled) / 3 < 2 * chance
+    # Without a signal it drifts, in one of ten seeds to 26; the mean of ten stays within three deviations of chance.
+    assert sum(shuffled) / 10 < 2 * chance
     assert sum(random_search) / 3 == pytest.approx(chance, rel=0.35)
 
 

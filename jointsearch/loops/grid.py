@@ -25,7 +25,7 @@ from jointsearch.loops.start import normalized_as_weights
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, InUse, check_writable, file_name
-from jointsearch.settings import as_plain, bounded, check_fields
+from jointsearch.settings import as_plain, bounded, check_fields, check_once
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.controls import is_control, resolve_policy
@@ -130,8 +130,7 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
     """Refuse what no generator takes."""
     if not seeds:
         raise InputError("seeds is empty; give at least one, as in seeds=[0]")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds is {list(seeds)}, with one of them twice; name each seed once")
+    check_once("seeds", seeds)
     if min(seeds) < 0 or max(seeds) >= 2**32:
         raise InputError(f"seeds is {list(seeds)}; give whole numbers from 0 to {2**32 - 1}")
 

@@ -9,9 +9,9 @@ from jointsearch.report.page_run import Part
 
 SHOWN = 8  # arms
 HOW = (
-    "A mean is shrunken: the model takes off what a few noisy trainings owe to luck. The interval holds 95 of 100 true "
-    "differences if the model is right. What is returned is the best arm if it is surely better than the control, else "
-    "the control."
+    "Differences are shrunken towards those of similar arms, as the best of a few noisy trainings is partly lucky. "
+    "An interval holds 95 of 100 true differences if the model is right. The race returns the best arm if it is above "
+    "the control by 1.645 standard deviations, else the control."
 )
 
 

@@ -21,7 +21,10 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 
 AUTOAUGMENT_OPS = (*DADA_OPS, "SamplePairing")
 PROBABILITIES, MAGNITUDES = 11, 10
+STAGES = 2  # ops of a sub-policy
 HIDDEN, EMBEDDING = 100, 32
+ENTROPY = 1e-5  # weight of the entropy of the decisions
+DECAY = 0.95  # of the moving mean that scores are compared with
 SPREAD = 0.1  # first weights are uniform within it
 CLIP = 0.2  # of PPO: how far a probability ratio may go
 EPOCHS_OF_PPO = 4
@@ -36,12 +39,9 @@ class ControllerSettings:
     folds: int = bounded(5, 2, 100, help="parts of the training images; the first judges")
     ops: tuple[str, ...] = setting(AUTOAUGMENT_OPS, help="ops to choose from")
     sub_policies: int = bounded(5, 1, 100, help="of a child")
-    stages: int = bounded(2, 1, 8, help="ops of a sub-policy")
     kept: int = bounded(5, 1, 1000, help="children whose policies are joined in the end")
     learn: str = choice("ppo", "ppo", "reinforce", help="how the controller learns from scores")
     learning_rate: float = bounded(3.5e-4, 0.0, 10.0, help="of the controller, with Adam; 0: random search")
-    entropy: float = bounded(1e-5, 0.0, 10.0, help="weight of the entropy of the decisions")
-    decay: float = bounded(0.95, 0.0, 0.9999, help="of the moving mean that scores are compared with")
     shuffled: bool = setting(False, help="the control: scores are permuted among the children of a round")
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class ControllerSearcher:
     def __init__(self, settings: ControllerSettings, context: PopulationContext) -> None:
         self.settings, self.context = settings, context
         self.generator = torch.Generator().manual_seed(context.seed)
-        decisions = settings.sub_policies * settings.stages * 3
+        decisions = settings.sub_policies * STAGES * 3
         self.controller = Controller(len(settings.ops), decisions, self.generator)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), settings.learning_rate)
         self.baseline: float | None = None
@@ -158,13 +158,13 @@ class ControllerSearcher:
         self.baseline = mean if self.baseline is None else self.baseline
         # Permuted scores still tell how good a round was as a whole: the control leaves that out.
         advantage = rewards - (mean if settings.shuffled else self.baseline)
-        self.baseline = settings.decay * self.baseline + (1 - settings.decay) * mean
+        self.baseline = DECAY * self.baseline + (1 - DECAY) * mean
         before: Tensor | None = None
         for _ in range(EPOCHS_OF_PPO if settings.learn == "ppo" else 1):
             _, logs, entropies = self.controller(children, len(children))
             logs = logs.sum(1)
             before = logs.detach() if before is None else before
-            loss = surrogate(logs, before, advantage, settings.learn) - settings.entropy * entropies.sum(1).mean()
+            loss = surrogate(logs, before, advantage, settings.learn) - ENTROPY * entropies.sum(1).mean()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -175,7 +175,7 @@ class ControllerSearcher:
         return Policy(tuple(rows), name=name)
 
     def _sub_policies(self, decisions: Sequence[int]) -> list[SubPolicy]:
-        step = 3 * self.settings.stages
+        step = 3 * STAGES
         return [
             SubPolicy(tuple(self._op(*decisions[at : at + 3]) for at in range(begin, begin + step, 3)))
             for begin in range(0, len(decisions), step)

@@ -21,6 +21,8 @@ from search_spaces.policy import OpChoice, Policy, SubPolicy
 if TYPE_CHECKING:
     import optuna
 
+STAGES = 2  # ops of a sub-policy
+
 
 @dataclass(frozen=True)
 class FastAA:
@@ -32,7 +34,6 @@ class FastAA:
     kept: int = bounded(10, 1, 1000, help="of them, which are joined in the end")
     ops: tuple[str, ...] = setting(DADA_OPS, help="ops to choose from")
     sub_policies: int = bounded(5, 1, 100, help="of a policy")
-    stages: int = bounded(2, 1, 8, help="ops of a sub-policy")
     sampler: str = choice("tpe", "tpe", "random", help="what proposes policies; random is the control")
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ class FastAASearcher:
         rows = []
         for row in range(self.settings.sub_policies):
             choices = []
-            for stage in range(self.settings.stages):
+            for stage in range(STAGES):
                 op = trial.suggest_categorical(f"op{row}.{stage}", self.settings.ops)
                 probability = trial.suggest_float(f"probability{row}.{stage}", 0.0, 1.0)
                 magnitude = trial.suggest_float(f"magnitude{row}.{stage}", 0.0, 1.0)

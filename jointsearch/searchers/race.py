@@ -2,9 +2,10 @@
 
 Arms are untuned controls, what other searches proposed, and points of a family around TrivialAugment. Every job is one
 whole training of an arm on all folds of the training images but one, which judges it. A Gaussian model (race_model.py)
-says what is believed of every arm. Which arm is trained next is drawn from that belief: the arm that is best in a
-sample of it, or best but for that one. An arm leaves when it is surely worse than the leader. What is returned is the
-arm with the best shrunken mean, if it is surely better than the control; else the control.
+estimates the effect of every arm, with its uncertainty. To choose what is trained next, effects are drawn from these
+estimates, and the best or the second best arm of such a draw is taken. An arm leaves when the 95 % interval of its
+difference to the leader lies below zero. The race returns the arm with the largest estimate if it is above that of the
+control by 1.645 standard deviations, else the control.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ from torch import Tensor
 from jointsearch.jobs import Job, JobResult, PopulationContext
 from jointsearch.protocols import Found
 from jointsearch.searchers.race_model import Belief
-from jointsearch.settings import bounded, check_fields, setting
+from jointsearch.settings import bounded, check_fields, check_once, setting
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.family import LEVELS_OF, Point, points, policy_of
@@ -44,7 +45,7 @@ class Arm:
 
     name: str
     policy: Policy | PolicySchedule
-    point: Point | None = None  # None: like no other
+    point: Point | None = None  # None: it shares no levels with other arms
 
 
 @dataclass
@@ -76,8 +77,7 @@ class Race:
         check_fields(self)
         for name in self.untuned:
             named_policy(name)
-        if len(set(self.untuned)) < len(self.untuned):
-            raise InputError(f"searcher.untuned is {list(self.untuned)}, with one of them twice; name each once")
+        check_once("searcher.untuned", self.untuned)
         if CONTROL not in self.untuned:
             raise InputError(f"searcher.untuned lacks {CONTROL}, which is returned when nothing is better; add it")
 

@@ -40,7 +40,7 @@ class Belief:
     """What responses say about arms."""
 
     def __init__(self, features: Tensor, arms: Sequence[int], folds: Sequence[int], responses: Sequence[float]) -> None:
-        """`features` (A, L) is 1 where an arm has a level of a factor; an arm without any is like no other."""
+        """`features` (A, L) is 1 where an arm has a level of a factor; an arm without any shares nothing."""
         told = torch.tensor(list(responses), dtype=torch.float64)
         of_folds = torch.tensor([[float(one == other) for other in folds] for one in folds], dtype=torch.float64)
         self.models = _models(features.double(), torch.tensor(list(arms)), of_folds, told)

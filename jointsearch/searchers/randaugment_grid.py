@@ -13,7 +13,7 @@ import torch
 
 from jointsearch.jobs import Job, JobResult, PopulationContext
 from jointsearch.protocols import Found
-from jointsearch.settings import bounded, check_fields, setting
+from jointsearch.settings import bounded, check_fields, check_once, setting
 from search_spaces.augment.table import OPS
 from search_spaces.controls import RANDAUGMENT_OPS
 from search_spaces.errors import InputError
@@ -38,10 +38,9 @@ class RandAugmentGrid:
     def __post_init__(self) -> None:
         check_fields(self)
         for name, values, most in (("counts", self.counts, MOST_OPS), ("levels", self.levels, LEVELS)):
-            if not values or len(set(values)) < len(values) or min(values) < 0 or max(values) > most:
-                raise InputError(
-                    f"searcher.{name} is {list(values)}; give different numbers from 0 to {most}, each once"
-                )
+            check_once(f"searcher.{name}", values)
+            if not values or min(values) < 0 or max(values) > most:
+                raise InputError(f"searcher.{name} is {list(values)}; give numbers from 0 to {most}")
         if self.judges > self.folds:
             raise InputError(f"searcher.judges is {self.judges} of {self.folds} folds; lower it")
 
