@@ -72,6 +72,7 @@ class PopulationContext:
     epochs: int  # of a whole training
     higher_is_better: bool = True
     proposals: dict[str, Found] = field(default_factory=dict)  # what other searches found, by name
+    mirrored: bool = True  # whether half of the images are, whatever the policy
 
     @property
     def sign(self) -> float:

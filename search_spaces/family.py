@@ -6,7 +6,7 @@ TrivialAugment, with any number of draws, is one of its points, and so is RandAu
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from search_spaces.augment.table import OPS
@@ -28,7 +28,10 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Point:
-    """A level of every factor. Weights are those of each op of a group, and of the draw that changes nothing."""
+    """A level of every factor. Weights are those of each op of a group, and of the draw that changes nothing.
+
+    With `flip`, every draw mirrors an image half of the time, whatever else it does; so do any number of draws.
+    """
 
     draws: int = 1
     magnitude: str = "full"
@@ -37,6 +40,7 @@ class Point:
     blend: int = 1
     extra: int = 0
     untouched: int = 1
+    flip: int = 0
 
     @property
     def name(self) -> str:
@@ -49,7 +53,8 @@ class Point:
         return "-".join(parts) or "trivialaugment"
 
 
-LEVELS_OF: dict[str, tuple[int | str, ...]] = {
+Levels = Mapping[str, tuple[int | str, ...]]  # of every factor
+LEVELS_OF: Levels = {
     "draws": (1, 2, 3),
     "magnitude": ("full", "high", "m15"),
     "geometry": (1, 2),
@@ -57,23 +62,25 @@ LEVELS_OF: dict[str, tuple[int | str, ...]] = {
     "blend": (0, 1),
     "extra": (0, 1),
     "untouched": (1, 5),
+    "flip": (0, 1),
 }
 
 
-def points() -> Iterator[Point]:
-    """Every point."""
-    for levels in itertools.product(*LEVELS_OF.values()):
-        yield Point(**dict(zip(LEVELS_OF, levels, strict=True)))  # type: ignore[arg-type]
+def points(levels_of: Levels = LEVELS_OF) -> Iterator[Point]:
+    """Every point, or those of some levels."""
+    for levels in itertools.product(*levels_of.values()):
+        yield Point(**dict(zip(levels_of, levels, strict=True)))  # type: ignore[arg-type]
 
 
 def policy_of(point: Point) -> Policy:
     """The policy of a point."""
     magnitude = MAGNITUDES[point.magnitude]
-    rows = [SubPolicy((), float(point.untouched))] if point.untouched else []
+    first = (OpChoice("HorizontalFlip", 0.5),) * point.flip
+    rows = [SubPolicy(first, float(point.untouched))] if point.untouched else []
     for group, ops in GROUPS.items():
         if weight := getattr(point, group):
             rows += [
-                SubPolicy((OpChoice(op, 1.0, magnitude if OPS[op].has_magnitude else None),), float(weight))
+                SubPolicy((*first, OpChoice(op, 1.0, magnitude if OPS[op].has_magnitude else None)), float(weight))
                 for op in ops
             ]
     return Policy(tuple(rows), name=point.name, draws=point.draws)

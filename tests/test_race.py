@@ -16,6 +16,7 @@ from jointsearch.jobs import JobResult, PopulationContext
 from jointsearch.protocols import Found
 from jointsearch.searchers.race import Race, RaceSearcher, drawn_points
 from jointsearch.searchers.race_model import Belief
+from search_spaces.augment.apply import apply_policy
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.family import LEVELS_OF, Point, points, policy_of
@@ -56,9 +57,10 @@ def truth(searcher: RaceSearcher, name: str, response: Response) -> float:
     return OTHERS[name] if point is None else response(point)
 
 
-def raced(response: Response, seed: int, **settings: object) -> Outcome:
+def raced(response: Response, seed: int, mirrored: bool = True, **settings: object) -> Outcome:
     """A race in which every training answers with the response, the effect of its fold, and noise."""
-    searcher = RaceSearcher(Race(**settings), PopulationContext(seed, epochs=1))  # type: ignore[arg-type]
+    context = PopulationContext(seed, epochs=1, mirrored=mirrored)
+    searcher = RaceSearcher(Race(**settings), context)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(10_000 + seed)
     of_folds = FOLD_SPREAD * torch.randn(searcher.settings.folds, generator=generator)
     while jobs := searcher.ask():
@@ -215,12 +217,32 @@ def test_the_model_is_exact_gaussian_conditioning_at_one_ratio(monkeypatch: pyte
 def test_the_family_holds_trivialaugment_and_points_are_spread_evenly() -> None:
     assert policy_of(Point()).sub_policies == named_policy("trivialaugment").sub_policies
     assert policy_of(Point(draws=2)).draws == 2
-    assert len(set(points())) == 3 * 3 * 2**5
+    assert len(set(points())) == 3 * 3 * 2**6
     assert len({point.name for point in points()}) == len(list(points()))
-    drawn = drawn_points(12, torch.Generator().manual_seed(0))
+    drawn = drawn_points(12, torch.Generator().manual_seed(0), LEVELS_OF)
     for name, levels in LEVELS_OF.items():
         counts = [sum(getattr(point, name) == level for point in drawn) for level in levels]
         assert max(counts) - min(counts) <= 1, name
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3])
+def test_half_of_the_images_are_mirrored_however_often_is_drawn(draws: int) -> None:
+    policy = policy_of(Point(draws, geometry=0, tone=0, blend=0, flip=1))
+    images = torch.rand(2000, 1, 4, 4)
+    seen = apply_policy(policy, images, torch.Generator().manual_seed(0))
+    mirrored = (seen == images.flip(3)).all((1, 2, 3))
+    assert bool(((seen == images).all((1, 2, 3)) | mirrored).all())
+    assert float(mirrored.float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_mirroring_is_tried_only_where_images_are_not_mirrored_anyway() -> None:
+    def kept(effect: float, seed: int) -> bool:
+        searcher = raced(lambda point: helpful(point) + effect * point.flip, seed, mirrored=False)
+        return "flip" in searcher.found.facts["chosen"]
+
+    assert sum(kept(3.0, seed) for seed in range(10)) >= 9
+    assert sum(kept(-3.0, seed) for seed in range(10)) == 0
+    assert not any("flip" in arm.name for arm in raced(helpful, 0).searcher.arms)
 
 
 @pytest.mark.parametrize(

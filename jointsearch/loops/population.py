@@ -105,7 +105,9 @@ class Population:
         plan.folder.mkdir(parents=True, exist_ok=True)
         write_identity(plan, whole)
         metric = plan.task.new_metric(plan.device)
-        context = PopulationContext(plan.seed, plan.recipe.epochs, metric.higher_is_better, dict(self.proposals))
+        context = PopulationContext(
+            plan.seed, plan.recipe.epochs, metric.higher_is_better, dict(self.proposals), plan.standard.flip
+        )
         searcher = self.new_searcher(context)
         told = {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
         name = "search" if self.storage is None else self._name(whole)

@@ -22,7 +22,7 @@ from jointsearch.searchers.race_model import Belief
 from jointsearch.settings import bounded, check_fields, check_once, setting
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
-from search_spaces.family import LEVELS_OF, Point, points, policy_of
+from search_spaces.family import LEVELS_OF, Levels, Point, points, policy_of
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
@@ -101,8 +101,10 @@ class RaceSearcher:
             if found.policy is not None:
                 self.arms.append(Arm(name, found.policy))
         self.control = settings.untuned.index(CONTROL)
+        # Where images are mirrored anyway, mirroring them again changes nothing.
+        self.levels_of = {name: levels for name, levels in LEVELS_OF.items() if name != "flip" or not context.mirrored}
         if settings.family:
-            self._add(drawn_points(DRAWN, self.generator))
+            self._add(drawn_points(DRAWN, self.generator, self.levels_of))
         self.given = len(self.arms)  # each of them is trained at least once
         self.told, self.left = Told(), dict[int, int]()  # the number of trainings after which an arm left
         self.asked: list[tuple[int, int]] = []  # arm and fold of every job so far
@@ -229,28 +231,27 @@ class RaceSearcher:
     def _promising(self) -> list[Point]:
         """Points that take no part yet and whose levels are expected to do best."""
         there = {arm.point for arm in self.arms}
-        new = [point for point in points() if point not in there]
-        expected = torch.stack([_levels(point) for point in new]) @ self.belief.levels
+        new = [point for point in points(self.levels_of) if point not in there]
+        expected = torch.stack([self._levels(point) for point in new]) @ self.belief.levels
         return [new[place] for place in expected.topk(min(NEXT, len(new))).indices.tolist()]
 
     def _features(self) -> Tensor:
         """Which levels every arm has."""
-        none = torch.zeros(sum(map(len, LEVELS_OF.values())), dtype=torch.float64)
-        return torch.stack([none if arm.point is None else _levels(arm.point) for arm in self.arms])
+        none = torch.zeros(sum(map(len, self.levels_of.values())), dtype=torch.float64)
+        return torch.stack([none if arm.point is None else self._levels(arm.point) for arm in self.arms])
+
+    def _levels(self, point: Point) -> Tensor:
+        """Which levels a point has, as 0 and 1 over all levels of all factors."""
+        has = [float(getattr(point, name) == level) for name, levels in self.levels_of.items() for level in levels]
+        return torch.tensor(has, dtype=torch.float64)
 
 
-def _levels(point: Point) -> Tensor:
-    """Which levels a point has, as 0 and 1 over all levels of all factors."""
-    has = [float(getattr(point, name) == level) for name, levels in LEVELS_OF.items() for level in levels]
-    return torch.tensor(has, dtype=torch.float64)
-
-
-def drawn_points(count: int, generator: torch.Generator) -> list[Point]:
+def drawn_points(count: int, generator: torch.Generator, levels_of: Levels) -> list[Point]:
     """Points among which every level of a factor comes about equally often."""
     columns = []
-    for levels in LEVELS_OF.values():
+    for levels in levels_of.values():
         rounds = -(-count // len(levels))
         orders = [torch.randperm(len(levels), generator=generator) for _ in range(rounds)]
         columns.append([levels[place] for place in torch.cat(orders)[:count].tolist()])
-    found = [Point(**dict(zip(LEVELS_OF, row, strict=True))) for row in zip(*columns, strict=True)]
+    found = [Point(**dict(zip(levels_of, row, strict=True))) for row in zip(*columns, strict=True)]
     return list(dict.fromkeys(found))
