@@ -11,15 +11,17 @@ save: told the same results again, it asks for the same jobs again, whoever carr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jointsearch.protocols import Found
+from search_spaces.genotype import Genotype
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 SEEDS_OF_A_SEARCH = 2**20
+TUNED = "recipe_factors"  # the fact of a search that holds what it multiplies settings of the recipe with
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Job:
     start: int | None = None  # the number of the job whose training it continues; None begins anew
     judged_under: Policy | None = None  # if given: nothing is trained, `start` is judged on images under this policy
     counted: bool = False  # whether its result tells how often each sub-policy was drawn
+    genotype: Genotype | None = None  # of a network of cells
+    scaled: Mapping[str, float] = field(default_factory=dict)  # factors of settings of the recipe
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class PopulationContext:
     higher_is_better: bool = True
     proposals: dict[str, Found] = field(default_factory=dict)  # what other searches found, by name
     mirrored: bool = True  # whether half of the images are, whatever the policy
+    cells: Mapping[str, Genotype] = field(default_factory=dict)  # random ones, that cells found have to beat, by name
 
     @property
     def sign(self) -> float:

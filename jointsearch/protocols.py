@@ -149,6 +149,7 @@ class About:
     searches_cells: bool = False  # whether it moves the cells of a supernet too
     rewards_are_steps: bool = False  # whether its rewards assume an optimizer whose steps follow the gradient
     own_optimizer: bool = False  # whether of a search recipe it reads only epochs and batch_size
+    judges: bool = False  # whether it judges what other searches found
     complete_at_end: bool = False  # whether only its last epoch has measured everything
     warning: str | None = None  # what it is known to do wrong
 

@@ -4,7 +4,7 @@ Each kind is a class of settings that says which searches it makes, its `stages`
 to know the kind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -18,16 +18,19 @@ from jointsearch.protocols import SearcherSettings
 from jointsearch.runs.run_folder import PROPOSAL
 from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import CellsOnly, Differentiable
+from jointsearch.searchers.race import Race
 from jointsearch.searchers.spaces import one_policy
 from jointsearch.searchers.table import Trials
-from jointsearch.settings import as_plain, bounded, check_fields, check_once, choice, group, setting
+from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
 from jointsearch.stages import FOUND, Stage, WholeTrainings, about
 from search_spaces.cells.space import CELL_SPACES
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, check_distinct
 from search_spaces.policy import Policy
 
 POLICY_FOLDER = "policy"  # of the first of two searches
 POLICY_RECIPE = SearchRecipe(epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
+
+JUDGE = "race: whole trainings decide between what is found, TrivialAugment and random cells; judge.trainings=40"
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "darts": {},
@@ -76,6 +79,7 @@ class Joint:
     supernet: SupernetSettings = group(SupernetSettings, help="the network whose cells are searched")
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during the search")
     cells: CellsSettings = group(CellsSettings, help="the size of the network that is trained with the cells found")
+    judge: Race | None = setting(None, help=JUDGE, words={"race": Race()})
 
     retrained: ClassVar[NetworkSettings] = NetworkSettings(CELLS)
 
@@ -100,9 +104,9 @@ class Joint:
                 "architecture.order=first"
             )
 
-    def stages(self) -> tuple[Stage, ...]:
-        """One search."""
-        return (cell_stage("Policy and cells", self, lambda folder, seed: self.searcher),)
+    def stages(self) -> tuple[Stage | WholeTrainings, ...]:
+        """One search, and the race that judges what it finds."""
+        return with_judge(cell_stage("Policy and cells", self, lambda folder, seed: self.searcher), self)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,12 @@ class Proposal:
     def __str__(self) -> str:
         return self.name
 
+    def trained_by(self, recipe: SearchRecipe) -> "Proposal":
+        """The same with a recipe, unless it brings one of its own."""
+        if self.search.search_recipe != POLICY_RECIPE:
+            return self
+        return replace(self, search=replace(self.search, search_recipe=recipe))
+
 
 def has_population(searcher: object) -> bool:
     """Whether a searcher asks for whole trainings."""
@@ -126,24 +136,25 @@ class PolicyOnly:
     """A policy alone, for one network."""
 
     searcher: SearcherSettings | PopulationSettings = group(
-        Trials, help="race, trials, differentiable, faster_aa, first_order, table, random"
+        Race, help="race, trials, differentiable, faster_aa, first_order, table, random, pba, ..."
     )
     network: NetworkSettings = group(NetworkSettings, help="one of ours or any of timm's, as resnet18")
     search_recipe: SearchRecipe = group(lambda: POLICY_RECIPE, help="how the weights are trained during the search")
-    proposals: tuple[Proposal, ...] = setting(
-        (), help="searches whose findings searcher=race judges: searchers and presets, as [trials, dada2020_relax]"
+    proposals: tuple[Proposal, ...] | None = setting(
+        None,
+        help="whose findings searcher=race judges: searchers or presets, as [trials, dada2020_relax]; null: trials",
     )
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_network(self.network.name)
-        if self.proposals and not has_population(self.searcher):
+        if self.proposals and not about(self.searcher).judges:
             raise InputError(
-                f"proposals are judged by whole trainings, and {type(self.searcher).__name__} makes none; use "
+                f"proposals are judged by whole trainings, and {type(self.searcher).__name__} does not judge; use "
                 "searcher=race, or leave proposals out"
             )
-        check_once("proposals", [one.name for one in self.proposals])
-        if has_population(self.searcher) and self.search_recipe != POLICY_RECIPE:
+        check_distinct("proposals", [one.name for one in self.proposals or ()])
+        if has_population(self.searcher) and not self.judged and self.search_recipe != POLICY_RECIPE:
             raise InputError(
                 f"search_recipe is not read by {type(self.searcher).__name__}, which trains by recipe; leave it out"
             )
@@ -156,20 +167,25 @@ class PolicyOnly:
         """The network that is trained afterwards."""
         return self.network
 
+    @property
+    def judged(self) -> tuple[Proposal, ...]:
+        """The searches that are made before a race, each with search_recipe unless it brings a recipe of its own."""
+        if not about(self.searcher).judges:
+            return ()
+        # As many measurements as the epochs have room for.
+        trials = Trials(measurements=min(Trials().measurements, max(2, (self.search_recipe.epochs + 1) // 2)))
+        given = (Proposal("trials", PolicyOnly(trials)),) if self.proposals is None else self.proposals
+        return tuple(one.trained_by(self.search_recipe) for one in given)
+
     def stages(self) -> tuple[Stage | WholeTrainings, ...]:
         """One search, after those whose findings it judges."""
         searcher: Any = self.searcher
         if not has_population(searcher):
             return (policy_stage(searcher, self.network, self.search_recipe),)
-        deciding = {name: value for name, value in as_plain(searcher).items() if name != "storage"}
-        plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | deciding}
-        folders, before = {}, []
-        for proposal in self.proposals:
-            [stage] = replace(proposal.search, network=self.network).stages()
-            folders[proposal.name] = f"{PROPOSAL}{proposal.name}"
-            before.append(replace(stage, folder=folders[proposal.name]))
-            plain[f"proposal {proposal.name}"] = stage.settings | {"recipe": as_plain(stage.recipe)}
-        return (*before, WholeTrainings(plain, searcher, self.network, folders))
+        before = {}
+        for proposal in self.judged:
+            [before[proposal.name]] = replace(proposal.search, network=self.network).stages()
+        return by_trainings("Policy", searcher, self.network, before)
 
 
 @dataclass(frozen=True)
@@ -205,6 +221,7 @@ class OneAfterTheOther:
     supernet: SupernetSettings = group(SupernetSettings, help="the network whose cells are searched")
     search_recipe: SearchRecipe = group(SearchRecipe, help="how the weights are trained during both searches")
     cells: CellsSettings = group(CellsSettings, help="the size of the network that is trained with the cells found")
+    judge: Race | None = setting(None, help=JUDGE, words={"race": Race()})
 
     retrained: ClassVar[NetworkSettings] = NetworkSettings(CELLS)
 
@@ -212,8 +229,8 @@ class OneAfterTheOther:
         check_fields(self)
         check_network(self.network.name)
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Two searches."""
+    def stages(self) -> tuple[Stage | WholeTrainings, ...]:
+        """Two searches, and the race that judges what they find."""
         recipe = replace(self.search_recipe, epochs=self.policy_epochs or self.search_recipe.epochs)
         first = policy_stage(self.searcher, self.network, recipe)
         if self.policy_epochs:
@@ -226,7 +243,7 @@ class OneAfterTheOther:
                 return CellsOnly(first.start_policy(None, seed) or one_policy("none", None))
             return CellsOnly(Policy.load(folder / POLICY_FOLDER / FOUND.replace(SEED, str(seed))))
 
-        return replace(first, folder=POLICY_FOLDER), cell_stage("Cells", self, under_found)
+        return replace(first, folder=POLICY_FOLDER), *with_judge(cell_stage("Cells", self, under_found), self)
 
 
 def policy_stage(searcher: SearcherSettings, network: NetworkSettings | str, recipe: SearchRecipe) -> Stage:
@@ -246,6 +263,28 @@ def cell_stage(
         plain["searcher"] = {"is": type(kind.searcher).__name__} | as_plain(kind.searcher)
     network, options = NetworkSettings(SUPERNET), kind.supernet.options()
     return Stage(outcome, plain, searcher, kind.search_recipe, network, options, architecture=kind.architecture)
+
+
+def with_judge(stage: Stage, kind: "Joint | OneAfterTheOther") -> tuple[Stage | WholeTrainings, ...]:
+    """A search of cells, and the race that judges what it finds, if there is one."""
+    if kind.judge is None:
+        return (stage,)
+    space = kind.supernet.space
+    return by_trainings("Policy and cells", kind.judge, kind.retrained, {"found": stage}, sizes=kind.cells, space=space)
+
+
+def by_trainings(
+    outcome: str, searcher: Any, network: NetworkSettings, before: Mapping[str, Stage], **cells: Any
+) -> tuple[Stage | WholeTrainings, ...]:
+    """A search by whole trainings, after the searches whose findings it judges, by name."""
+    deciding = {name: value for name, value in as_plain(searcher).items() if name != "storage"}
+    plain = {"outcome": outcome, "searcher": {"is": type(searcher).__name__} | deciding}
+    plain |= {name: as_plain(value) for name, value in cells.items()}
+    for name, stage in before.items():
+        plain[f"proposal {name}"] = stage.settings | {"recipe": as_plain(stage.recipe)}
+    folders = {name: f"{PROPOSAL}{name}" for name in before}
+    moved = (replace(stage, folder=folders[name]) for name, stage in before.items())
+    return (*moved, WholeTrainings(plain, searcher, network, folders, outcome, **cells))
 
 
 def check_network(network: str) -> None:

@@ -114,12 +114,6 @@ def check_fields(settings: Any) -> None:
         raise InputError("; ".join(problems))
 
 
-def check_once(where: str, values: Sequence[Any]) -> None:
-    """Refuse a list that names something twice."""
-    if len(set(values)) < len(values):
-        raise InputError(f"{where} is {list(values)}, with one of them twice; name each once")
-
-
 def as_plain(settings: Any) -> Any:
     """A settings object as dicts, lists and plain values, ready for JSON; `is` names the class of a group."""
     if is_settings(settings):

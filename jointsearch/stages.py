@@ -11,7 +11,7 @@ from torch import nn
 from jointsearch.data.load import Loaded
 from jointsearch.data.standard import Standard
 from jointsearch.jobs import PopulationSettings
-from jointsearch.loops.grid import SEED, plain_dataset
+from jointsearch.loops.grid import RANDOM, SEED, CellsSettings, plain_dataset
 from jointsearch.loops.plan import NewStepSearcher, Plan, check_identity, try_plan
 from jointsearch.loops.population import Population
 from jointsearch.loops.progress import Course
@@ -23,6 +23,8 @@ from jointsearch.protocols import About, Context, Found, SearcherSettings, StepS
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, RESULT_FILE, SETTINGS_FILE
 from jointsearch.searchers.cell_learner import ArchitectureSettings, CellLearner
 from jointsearch.soft.network import SuperNet
+from search_spaces.cells.random import random_genotype
+from search_spaces.cells.space import CELL_SPACES
 from search_spaces.controls import named_policy
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -30,7 +32,7 @@ from search_spaces.policy import Policy
 from search_spaces.schedule import load_policy_or_schedule
 
 FOLDER = f"search-seed{SEED}"
-FOUND, FOUND_CELLS = f"{FOLDER}/{POLICY_FILE}", f"{FOLDER}/{GENOTYPE_FILE}"
+FOUND, FOUND_CELLS, FOUND_FACTS = (f"{FOLDER}/{name}" for name in (POLICY_FILE, GENOTYPE_FILE, RESULT_FILE))
 
 # Steps of these follow the gradient; others divide it by its own size, or take its sign.
 PROPORTIONAL = ("sgd", "nesterov", "momentum", "sgdw", "nesterovw", "momentumw")
@@ -182,6 +184,8 @@ class WholeTrainings:
     proposals: Mapping[str, str] = field(default_factory=dict)  # the folders of searches that were made before, by name
     outcome: str = "Policy"
     folder: str = ""  # below that of the run
+    sizes: CellsSettings | None = None  # of the network, where cells take part
+    space: str = "darts"  # of random cells
 
     @property
     def about(self) -> About:
@@ -191,7 +195,7 @@ class WholeTrainings:
     def check(self, select_epoch: str, seed: int) -> None:
         """Refuse a network that nobody knows, and a choice among epochs that there are not."""
         self.network.check()
-        if select_epoch == "best":
+        if select_epoch == "best" and not self.proposals:
             raise InputError(
                 "select_epoch=best chooses among the epochs of a search, and whole trainings are judged at their end; "
                 "use select_epoch=last"
@@ -203,6 +207,7 @@ class WholeTrainings:
         return Plan(
             folder=prepared.folder / folder_of(self.folder, seed),
             network=self.network,
+            network_options={} if self.sizes is None else self.sizes.options(study.recipe),
             recipe=study.recipe,
             standard=study.dataset.standard,
             seed=seed,
@@ -225,6 +230,8 @@ class WholeTrainings:
         study = prepared.study
         splits = prepared.loaded.fold_splits(study.seeds[0], 0, self.searcher.folds)
         plan = replace(self.plan(prepared, study.seeds[0]), policy=named_policy("trivialaugment"), search=None)
+        for genotype in self.cells(study.seeds[0]).values():
+            plan = replace(plan, network_options=plan.network_options | {"genotype": genotype})
         steps = study.recipe.check_steps(len(splits.train)) * study.recipe.epochs
         _, trainings = self.searcher.cost(study.recipe.epochs)
         return try_plan(plan, splits, plain_steps(plan)) * steps * trainings * len(study.seeds)
@@ -246,8 +253,16 @@ class WholeTrainings:
             proposals={name: found_in(prepared.folder / folder, seed) for name, folder in self.proposals.items()},
             splits=lambda fold: prepared.loaded.fold_splits(seed, fold, folds),
             storage=getattr(self.searcher, "storage", None),
+            cells=self.cells(seed),
         )
         return population.run()
+
+    def cells(self, seed: int) -> dict[str, Genotype]:
+        """Random cells, which those that were found have to beat; the first are those of the controls."""
+        if self.sizes is None:
+            return {}
+        space = CELL_SPACES[self.space]
+        return {RANDOM: random_genotype(space, seed), f"{RANDOM}2": random_genotype(space, seed + 2**31)}
 
 
 def folder_of(folder: Path | str, seed: int) -> Path:

@@ -34,7 +34,7 @@ from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import check_writable, write_json
 from jointsearch.search_kinds import Joint, SearchKind
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
-from jointsearch.stages import FOUND, FOUND_CELLS, Stage, WholeTrainings, folder_of
+from jointsearch.stages import FOUND, FOUND_CELLS, FOUND_FACTS, Stage, WholeTrainings, folder_of
 from jointsearch.workers import device_of, helpers, threads_of
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -268,7 +268,7 @@ def _made(prepared: Prepared, tell: Callable[[Results], None] = lambda found: No
         results += found
     if study.retrain:
         grid = study.grid((str(folder / FOUND), *study.controls), str(folder / FOUND_CELLS))
-        run_grid(grid, folder, loaded=prepared.loaded, **prepared.options)
+        run_grid(replace(grid, tuned=str(folder / FOUND_FACTS)), folder, loaded=prepared.loaded, **prepared.options)
     return results
 
 

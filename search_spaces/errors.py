@@ -1,7 +1,8 @@
 """InputError, the exception that reports a user's mistake."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 FEW = 12
 
@@ -29,3 +30,9 @@ def nearest(name: object, known: Iterable[str], prefix: str = "") -> str:
         return f"choose one of {', '.join(names)}"
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
     return f"choose one of the {len(names)} known ones, the nearest are {', '.join(close)}"
+
+
+def check_distinct(where: str, values: Sequence[Any]) -> None:
+    """Refuse a list that names something twice."""
+    if len(set(values)) < len(values):
+        raise InputError(f"{where} is {list(values)}, with one of them twice; name each once")

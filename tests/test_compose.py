@@ -233,7 +233,9 @@ def test_a_budget_never_leaves_nothing_to_learn() -> None:
 
 
 @pytest.mark.parametrize("budget", [0.5, 0.3, 0.1, 0.05, 0.0001])
-@pytest.mark.parametrize("words", ["search=policy", "search=policy searcher.measurements=10", "search=separate"])
+@pytest.mark.parametrize(
+    "words", ["search=policy", "search=policy searcher=trials searcher.measurements=10", "search=separate"]
+)
 def test_a_small_budget_leaves_every_search_by_trials_its_two_measurements(words: str, budget: float) -> None:
     more = ["searcher=trials", "policy_epochs=20"] if words == "search=separate" else []
     stage = compose_study(*words.split(), *more, budget=budget).search.stages()[0]

@@ -53,7 +53,7 @@ def test_what_was_found_trains_a_network_that_generalizes(ours: list[PlantedOutc
 
 @pytest.mark.slow
 def test_the_default_search_ranks_the_planted_op_first_and_drops_the_op_that_harms() -> None:
-    (outcome,) = outcomes(PLANTED["default, by trials"], range(1))
+    (outcome,) = outcomes(PLANTED["by trials"], range(1))
     assert outcome.auc == 1
     assert outcome.poison == 0
 

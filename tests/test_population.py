@@ -25,7 +25,7 @@ from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.runs.checkpoint import load_checkpoint
 from jointsearch.runs.job_board import JobBoard
-from jointsearch.search_kinds import PolicyOnly, Proposal
+from jointsearch.search_kinds import POLICY_RECIPE, PolicyOnly, Proposal
 from jointsearch.searchers.controller import ControllerSettings
 from jointsearch.searchers.fast_aa import FastAA
 from jointsearch.searchers.ohl import Ohl
@@ -46,7 +46,7 @@ from tests.runs_bench import DIGITS, SEARCH, differentiable
 RACE = Race(trainings=14, folds=3, at_once=3, untuned=("none", "trivialaugment"))
 STUDY = Study(
     dataset=DIGITS,
-    search=PolicyOnly(searcher=RACE, network="tiny_cnn"),  # type: ignore[arg-type]
+    search=PolicyOnly(searcher=RACE, network="tiny_cnn", proposals=()),  # type: ignore[arg-type]
     recipe=Recipe(epochs=2, batch_size=50, precision="float32"),
     seeds=(3,),
     retrain=False,
@@ -253,6 +253,21 @@ def test_names_of_proposals_are_searchers_and_presets() -> None:
     assert [stage.folder for stage in kind.stages()] == ["proposal-trials", "proposal-dada2020_relax", ""]
 
 
+def test_a_race_judges_trials_unless_told_otherwise_and_they_are_trained_by_the_recipe_of_searches() -> None:
+    kind: Any = compose_study("search=policy", "search_recipe.epochs=30").search
+    assert kind == PolicyOnly(search_recipe=replace(POLICY_RECIPE, epochs=30))
+    assert [stage.folder for stage in kind.stages()] == ["proposal-trials", ""]
+    assert kind.stages()[0].recipe.epochs == 30
+    both: Any = compose_study(
+        "search=policy", "proposals=[trials,dada2020_relax]", "search_recipe.learning_rate=0.2"
+    ).search
+    assert [one.search.search_recipe.learning_rate for one in both.judged] == [0.2, 0.1], "DADA brings its own"
+    few: Any = compose_study("search=policy", "search_recipe.epochs=5").search
+    assert few.judged[0].search.searcher.measurements == 3, "each takes an epoch of the second half"
+    alone: Any = compose_study("search=policy", "proposals=[]").search
+    assert len(alone.stages()) == 1
+
+
 def test_a_budget_shortens_proposals_too() -> None:
     words = ("search=policy", "searcher=race", "proposals=[trials,dada2020_relax]")
     whole, short = (compose_study(*words, f"budget={budget}").search for budget in (1, 0.5))
@@ -283,7 +298,8 @@ def test_a_job_that_fails_is_free_for_others(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["searcher=race", "search_recipe.epochs=5"], "search_recipe is not read by Race"),
+        (["searcher=race", "proposals=[]", "search_recipe.epochs=5"], "search_recipe is not read by Race"),
+        (["searcher=pba", "proposals=[trials]"], "use searcher=race"),
         (["searcher=race", "proposals=[trails]"], "did you mean trials"),
         (["searcher=race", "proposals=[darts2019_first]"], "no search of a policy"),
         (["searcher=race", "proposals=[race]"], "no search of a policy"),

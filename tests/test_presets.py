@@ -126,7 +126,7 @@ WITHOUT_TRAININGS = {
 def test_settings_of_trainings_are_refused_where_none_is_made(words: str) -> None:
     if said := WITHOUT_TRAININGS[words]:
         with pytest.raises(InputError, match=re.escape(said)):
-            compose_study("search=policy" if "=full" in words else "threads=1", *words.split())
+            compose_study(*["search=policy", "searcher=trials"] * ("=full" in words), *words.split())
     else:
         assert compose_study(*words.split()).retrain == ("retrain=true" in words)
 

@@ -14,7 +14,8 @@ import torch
 
 from jointsearch.jobs import JobResult, PopulationContext
 from jointsearch.protocols import Found
-from jointsearch.searchers.race import Race, RaceSearcher, drawn_points
+from jointsearch.searchers.race import Race, RaceSearcher
+from jointsearch.searchers.race_arms import drawn_points
 from jointsearch.searchers.race_model import Belief
 from search_spaces.augment.apply import apply_policy
 from search_spaces.controls import named_policy
@@ -53,7 +54,7 @@ class Outcome:
 
 
 def truth(searcher: RaceSearcher, name: str, response: Response) -> float:
-    point = next(arm.point for arm in searcher.arms if arm.name == name)
+    point = searcher.arms.points.get(name)
     return OTHERS[name] if point is None else response(point)
 
 
@@ -129,11 +130,11 @@ def test_arms_that_leave_are_worse_and_are_not_trained_again(helped: list[Outcom
     left = 0
     for one in helped:
         searcher = one.searcher
-        names = [searcher.arms[arm].name for arm in searcher.told.arms]
+        names = [searcher.arms.all[arm].name for arm in searcher.told.arms]
         for arm, after in searcher.left.items():
             left += 1
-            assert searcher.arms[arm].name not in names[after + searcher.settings.at_once :]
-            assert truth(searcher, searcher.arms[arm].name, helpful) < max(map(helpful, points()))
+            assert searcher.arms.all[arm].name not in names[after + searcher.settings.at_once :]
+            assert truth(searcher, searcher.arms.all[arm].name, helpful) < max(map(helpful, points()))
     assert left > 20
 
 
@@ -242,7 +243,7 @@ def test_mirroring_is_tried_only_where_images_are_not_mirrored_anyway() -> None:
 
     assert sum(kept(3.0, seed) for seed in range(10)) >= 9
     assert sum(kept(-3.0, seed) for seed in range(10)) == 0
-    assert not any("flip" in arm.name for arm in raced(helpful, 0).searcher.arms)
+    assert not any("flip" in arm.name for arm in raced(helpful, 0).searcher.arms.all)
 
 
 @pytest.mark.parametrize(

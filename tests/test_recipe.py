@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from jointsearch.data.datasets import Digits
 from jointsearch.loops import recipe as recipe_module
 from jointsearch.loops.grid import Grid, run_grid
-from jointsearch.loops.recipe import Mixing, Recipe, Warmup
+from jointsearch.loops.recipe import Mixing, Recipe, Timm, Warmup
 from jointsearch.loops.trainer import Trainer
 from jointsearch.randomness import own_global_randomness
 from search_spaces.errors import InputError
@@ -25,7 +25,7 @@ PLAIN: dict[str, Any] = {
     "epochs": 1,
     "optimizer": "momentum",
     "learning_rate": 0.5,
-    "momentum": 0.0,
+    "timm": Timm(momentum=0.0),
     "weight_decay": 0.0,
     "schedule": "none",
     "precision": "float32",
@@ -124,7 +124,7 @@ def two_steps(**fields: Any) -> list[Tensor]:
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize(("optimizer", "nesterov"), [("sgd", True), ("momentum", False)])
 def test_momentum_carries_the_last_gradient_on(optimizer: str, nesterov: bool, momentum: float) -> None:
-    start, first, second = two_steps(optimizer=optimizer, momentum=momentum)
+    start, first, second = two_steps(optimizer=optimizer, timm=Timm(momentum=momentum))
     bias, carried = start, torch.zeros(2)
     for reached in (first, second):
         gradient = bias.softmax(0) - torch.tensor([1.0, 0.0])

@@ -162,7 +162,7 @@ WRONG = {
     "controls=[none@missing.json]": "is not there",
     "architecture.from_epoch=3": "architecture.from_epoch is 3 of 3 epochs",
     "searcher.from_epoch=3": "searcher.from_epoch is 3 of 3 epochs",
-    "search=policy network=tiny_cnn": "supernet, architecture, cells are not read by PolicyOnly and Trials",
+    "search=policy network=tiny_cnn": "supernet, architecture, cells are not read by PolicyOnly and Race",
     "search=architecture searcher=first_order": "use it with search=joint, search=policy, search=separate",
     "search=architecture estimator=relax": "estimator is not read by CellsAlone",
     "search=architecture policy_space=pairs": "policy_space is not read by CellsAlone",

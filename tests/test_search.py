@@ -272,7 +272,7 @@ def test_a_search_recipe_has_nothing_under_which_no_reward_can_be_measured(word:
 
 
 def test_a_search_trains_in_float32_on_plain_labels_and_looks_at_every_epoch() -> None:
-    plain = {"precision": "float32", "evaluate_every": 1, "mixing": None, "warmup": None, "momentum": 0.9, "timm": None}
+    plain = {"precision": "float32", "evaluate_every": 1, "mixing": None, "warmup": None, "timm": None}
     plain |= {"label_smoothing": 0.0, "auxiliary_weight": 0.0, "ema_decay": 0.0, "drop_rate": 0.0, "drop_path": 0.0}
     settings = SearchRecipe(epochs=7, learning_rate=0.5)
     assert vars(settings.whole()) == vars(settings) | plain

@@ -110,6 +110,7 @@ def test_a_finished_study_is_read_and_builds_only_the_networks_of_its_tries(
 
 # The result
 
+FEW = ("searcher.trainings=3", "proposals=[]", "recipe.epochs=1")
 FEWER = ("search_recipe.epochs=3", "searcher.measurements=2", "searcher.trial_steps=1", "recipe.epochs=1")
 
 
@@ -143,7 +144,7 @@ def test_the_ten_lines_of_a_notebook_give_policy_comparison_and_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = compose_study("search=policy", "network=wide_resnet16_1", *FEWER, dataset="digits", seeds=(0,))
+    study = compose_study("search=policy", "network=wide_resnet16_1", *FEW, dataset="digits", seeds=(0,))
     result = run_study(study, "runs/mine")  # goes on where it was interrupted
     assert isinstance(result, StudyResult)
     assert isinstance(result.policy, Policy)

@@ -38,7 +38,7 @@ WORDS = (
 
 
 def study(**changes: Any) -> Study:
-    kind = PolicyOnly(searcher=Race(trainings=12, folds=3), network="tiny_cnn")  # type: ignore[arg-type]
+    kind = PolicyOnly(Race(trainings=12, folds=3), "tiny_cnn", proposals=())  # type: ignore[arg-type]
     recipe = Recipe(epochs=2, batch_size=50, precision="float32")
     given = {"dataset": DIGITS, "search": kind, "recipe": recipe, "seeds": (3,), "device": "cpu", "threads": 1}
     return Study(**given | changes)

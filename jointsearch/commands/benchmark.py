@@ -60,7 +60,7 @@ PLANTED = {
     ],
     "shuffled_reward": SHUFFLED,
     "random": ["search=policy", "searcher=random"],
-    "default, by trials": ["search=policy"],
+    "by trials": ["search=policy", "searcher=trials"],
 }  # fmt: skip
 
 # Policy and cells together. 320 steps draw every pair too rarely: the pairs of an op share what is learned about it.
@@ -101,9 +101,9 @@ ON_PLANTED = {
 
 # With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
 ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
-TRIALS = ["searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
+TRIALS = ["searcher=trials", "searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
 SHAPES = {
-    "default": [],
+    "trials": ["searcher=trials"],
     "the same, longer": TRIALS,
     "longer, shuffled": [*TRIALS, "searcher.shuffled=true"],
     "table, rewards of one step": ["searcher=table", "searcher.from_epoch=30", "searcher.every=4"],

@@ -9,6 +9,7 @@ from jointsearch.commands.typed import keep_words
 from jointsearch.compose import Composed, study_of
 from jointsearch.distributed import from_first
 from jointsearch.loops.grid import SEED
+from jointsearch.runs.run_folder import PROPOSAL
 from jointsearch.settings import bounded, build, group, setting
 from jointsearch.stages import FOUND, FOUND_CELLS
 from jointsearch.study import Prepared, Study, StudyResult, prepare, run_study
@@ -77,6 +78,6 @@ def announce(prepared: Prepared) -> None:
     for text in prepared.plan_lines():
         print(text)
     for stage in prepared.stages:
-        if stage.about.warning:
+        if stage.about.warning and not stage.folder.startswith(PROPOSAL):  # what is proposed only is judged
             print(f"Note: {stage.about.warning}")
     print(end="", flush=True)

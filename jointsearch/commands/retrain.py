@@ -39,7 +39,7 @@ from jointsearch.report.page_html import duration
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import SETTINGS_FILE, check_writable
 from jointsearch.settings import as_plain, bounded, build, choice, group, setting
-from jointsearch.stages import FOUND, FOUND_CELLS
+from jointsearch.stages import FOUND, FOUND_CELLS, FOUND_FACTS
 from jointsearch.study import LONG_SECONDS, STUDY_FILE
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.errors import InputError
@@ -104,10 +104,12 @@ def read(composed: Composed) -> Settings:
 
 def main(given: Settings) -> None:
     """Train what the configuration asks for, and print it side by side."""
-    named, given = given.run, of_search(given)
+    named, searched = given.run, of_search(given)
+    tuned = None if searched is given else str(Path(str(named), FOUND_FACTS))
+    given = searched
     if given.threads:
         torch.set_num_threads(given.threads)
-    grid = grid_of(given)
+    grid = replace(grid_of(given), tuned=tuned)
     folder = Path(from_first(lambda: given.run or new_folder("retrain")))
     options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
     options["device"] = choose_device(given.device)

@@ -48,8 +48,8 @@ def _shorter(kind: Any, budget: float) -> Any:
     changes: dict[str, Any] = {}
     for item in fields(kind):
         value = getattr(kind, item.name)
-        if isinstance(value, SearchRecipe) and has_population(getattr(kind, "searcher", None)):
-            continue  # whole trainings have the recipe of the study
+        if isinstance(value, SearchRecipe) and has_population(getattr(kind, "searcher", None)) and not kind.judged:
+            continue  # nothing reads it: whole trainings have the recipe of the study
         if isinstance(value, SearchRecipe):
             changes[item.name] = replace(value, epochs=_times(value.epochs, budget, min(needed, value.epochs)))
         elif item.name == "policy_epochs" and value:
@@ -59,6 +59,6 @@ def _shorter(kind: Any, budget: float) -> Any:
             changes[item.name] = replace(value, from_epoch=min(round(value.from_epoch * budget), max(0, int(last))))
         elif hasattr(value, "scaled"):
             changes[item.name] = value.scaled(budget)
-        elif item.name == "proposals":
-            changes[item.name] = tuple(replace(one, search=_shorter(one.search, budget)) for one in value)
+        elif item.name == "proposals" and kind.judged:
+            changes[item.name] = tuple(replace(one, search=_shorter(one.search, budget)) for one in kind.judged)
     return replace(kind, **changes)

@@ -40,7 +40,8 @@ def study_of(composed: Composed) -> Study:
         study = build(Study, nested(composed))
     except InputError as error:
         raise InputError(as_typed(str(error))) from None
-    by_trainings = has_population(getattr(study.search, "searcher", None))  # the recipe is that of its jobs, too
+    judge = getattr(study.search, "judge", None)  # the recipe is that of its trainings, too
+    by_trainings = judge is not None or has_population(getattr(study.search, "searcher", None))
     unread = ("controls",) if by_trainings else ("recipe", "controls")
     of_trainings = sorted(name for name in composed.typed if name.partition(".")[0] in unread)
     if of_trainings and not study.retrain:
@@ -72,7 +73,7 @@ def nested(composed: Composed) -> dict[str, Any]:
         if has_population(kinds[1]) and not issubclass(kinds[0], PolicyOnly):
             raise InputError(
                 f"searcher={kinds[1].__name__} searches by whole trainings of a network as it is; use search=policy, "
-                "or a searcher inside one training, as searcher=differentiable"
+                "or judge=race beside a searcher inside one training"
             )
         config["searcher"] = _with(config["searcher"], config)
     config["search"] = _with(config["search"], config)

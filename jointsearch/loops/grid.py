@@ -15,6 +15,7 @@ from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
 from jointsearch.distributed import first_before_others, from_first, wait_for_all
+from jointsearch.jobs import TUNED
 from jointsearch.loops.plan import Plan, check_folder, try_plan
 from jointsearch.loops.progress import Course
 from jointsearch.loops.recipe import SMALL, Recipe
@@ -25,12 +26,13 @@ from jointsearch.loops.start import normalized_as_weights
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
 from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, InUse, check_writable, file_name
-from jointsearch.settings import as_plain, bounded, check_fields, check_once
+from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
 from search_spaces.cells.space import CELL_SPACES
 from search_spaces.controls import is_control, resolve_policy
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, check_distinct
 from search_spaces.genotype import resolve_genotype
+from search_spaces.plain_json import read_json
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
@@ -49,6 +51,10 @@ class CellsSettings:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def options(self, recipe: Recipe) -> dict[str, Any]:
+        """The options of the network, but for its genotype."""
+        return {"channels": self.channels, "layers": self.layers, "auxiliary": bool(recipe.auxiliary_weight)}
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -63,6 +69,7 @@ class Grid:
     genotype: str | None = None  # a published one, "random", or a file; for a network of cells
     cells: CellsSettings = field(default_factory=CellsSettings)
     random_space: str = "darts"  # of the genotype "random"
+    tuned: str | None = None  # the result of a search that tuned the recipe, where {seed} stands for the seed
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", NetworkSettings.of(self.network))
@@ -103,8 +110,12 @@ class Grid:
             found = random_genotype(CELL_SPACES[self.random_space], seed)
         else:
             found = resolve_genotype(genotype.replace(SEED, str(seed)))
-        sizes = {"channels": self.cells.channels, "layers": self.cells.layers}
-        return {"genotype": found, **sizes, "auxiliary": bool(self.recipe.auxiliary_weight)}
+        return {"genotype": found, **self.cells.options(self.recipe)}
+
+    def recipe_of(self, seed: int) -> Recipe:
+        """The recipe of all rows of a seed, with the factors that a search chose for it."""
+        path = None if self.tuned is None else Path(self.tuned.replace(SEED, str(seed)))
+        return self.recipe.scaled(read_json(path, "result").get(TUNED, {}) if path and path.is_file() else {})
 
     def parts(self, row: str) -> tuple[str, str | None]:
         """The policy and the genotype that a row names."""
@@ -118,7 +129,7 @@ class Grid:
             policy=self.policy(row, seed),
             network=self.network,
             network_options=self.network_options(row, seed),
-            recipe=self.recipe,
+            recipe=self.recipe_of(seed),
             standard=self.dataset.standard,
             seed=seed,
             dataset=plain_dataset(self.dataset),
@@ -130,7 +141,7 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
     """Refuse what no generator takes."""
     if not seeds:
         raise InputError("seeds is empty; give at least one, as in seeds=[0]")
-    check_once("seeds", seeds)
+    check_distinct("seeds", seeds)
     if min(seeds) < 0 or max(seeds) >= 2**32:
         raise InputError(f"seeds is {list(seeds)}; give whole numbers from 0 to {2**32 - 1}")
 

@@ -45,6 +45,7 @@ from jointsearch.runs.run_folder import (
 )
 from jointsearch.runs.track import Tracker
 from search_spaces.errors import InputError
+from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json
 from search_spaces.policy import Policy
 
@@ -93,6 +94,7 @@ class Population:
     proposals: Mapping[str, Found]
     splits: Callable[[int], DataSplits]  # of a fold
     storage: str | None = None  # the URL of a database; None: a journal file in the folder
+    cells: Mapping[str, Genotype] = field(default_factory=dict)  # random ones, by name, where cells take part
     networks: dict[int, Trainer] = field(default_factory=dict, init=False)  # of done jobs, that are judged again
 
     def run(self) -> dict[str, Any]:
@@ -106,7 +108,12 @@ class Population:
         write_identity(plan, whole)
         metric = plan.task.new_metric(plan.device)
         context = PopulationContext(
-            plan.seed, plan.recipe.epochs, metric.higher_is_better, dict(self.proposals), plan.standard.flip
+            seed=plan.seed,
+            epochs=plan.recipe.epochs,
+            higher_is_better=metric.higher_is_better,
+            proposals=dict(self.proposals),
+            mirrored=plan.standard.flip,
+            cells=self.cells,
         )
         searcher = self.new_searcher(context)
         told = {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
@@ -175,9 +182,11 @@ class Population:
         return result_of(carry_out(plan, splits, lambda journal: plain_result(train_job(plan, splits, job, journal))))
 
     def _plan(self, number: int, job: Job) -> Plan:
-        recipe = replace(self.plan.recipe, evaluate_every=self.plan.recipe.epochs)
+        recipe = replace(self.plan.recipe.scaled(job.scaled), evaluate_every=self.plan.recipe.epochs)
+        cells = {} if job.genotype is None else {"genotype": job.genotype}
         return replace(
             self.plan,
+            network_options=self.plan.network_options | cells,
             folder=self.plan.folder / JOBS / file_name(job.name) / f"{number:04d}",
             policy=job.policy,
             recipe=recipe,

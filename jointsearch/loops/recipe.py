@@ -1,5 +1,6 @@
 """How a network is trained, in numbers: of a whole training, and of a search."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -51,6 +52,7 @@ class Mixing:
 class Timm:
     """What timm trains with beyond a recipe, by the names of the arguments of its train.py."""
 
+    momentum: float = bounded(0.9, 0.0, 0.9999, help="of optimizers that have one")
     grad_accum_steps: int = bounded(1, 1, 1024, help="batches of batch_size whose gradients make one step")
     sched: str | None = choice(None, None, *TIMM_SCHEDULES, help="in the place of recipe.schedule")
     min_lr: float = bounded(0.0, 0.0, 100.0, help="learning rate at the end of cosine, tanh, poly, wsd and rsqrt")
@@ -99,7 +101,6 @@ class Recipe:
     batch_size: int = bounded(128, 2, 65_536, help="images of a step")
     optimizer: str = setting("sgd", help="any of timm's; sgd has Nesterov momentum, momentum has plain momentum")
     learning_rate: float = bounded(0.1, 1e-8, 100.0, help="the highest one")
-    momentum: float = bounded(0.9, 0.0, 0.9999, help="of optimizers that have one")
     weight_decay: float = bounded(5e-4, 0.0, 1.0, help="of all weights but biases and normalization")
     schedule: str = choice("cosine", *SCHEDULES, help="how the learning rate falls; two_steps as for detectors")
     warmup: Warmup | None = setting(None, help="a rise of the learning rate at the start, as in recipe.warmup.epochs=5")
@@ -153,8 +154,18 @@ class Recipe:
 
     def plain(self) -> dict[str, Any]:
         """As plain data; `timm` only where it is set."""
-        plain: dict[str, Any] = as_plain(self)
+        plain: dict[str, Any] = as_plain(self) | {"momentum": self.momentum}
         return plain if self.timm is not None else {name: value for name, value in plain.items() if name != "timm"}
+
+    @property
+    def momentum(self) -> float:
+        """Of optimizers that have one."""
+        return (self.timm or Timm()).momentum
+
+    def scaled(self, factors: Mapping[str, float]) -> "Recipe":
+        """The recipe with some of its settings multiplied."""
+        values: dict[str, Any] = {name: getattr(self, name) * factor for name, factor in factors.items()}
+        return replace(self, **values)
 
     def check_steps(self, images: int) -> int:
         """Optimizer steps in an epoch. A last batch of one image has no batch statistics and is left out."""

@@ -1,11 +1,11 @@
 """What a race of whole trainings believes of its arms, and when each left."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_html import DASH, Html, table, tag
 from jointsearch.report.page_run import Part
+from jointsearch.report.searches import race_verdict
 
 SHOWN = 8  # arms
 HOW = (
@@ -20,21 +20,14 @@ def race_tables(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
     raced = [part for part in parts if "arms" in (part.result or {})]
     found: list[Html] = []
     for part in raced:
-        found += [tag("p", race_verdict(part.result or {}, part.seed)), *_arms(part, metric)]
+        found += [tag("p", race_verdict({"seed": part.seed, **(part.result or {})})), *_arms(part, metric)]
+        if tried := (part.result or {}).get("tried_factors"):
+            rows = [
+                (row["setting"], f"{row['factor']:g}", f"{row['minus_given']:+.2f} ± {row['interval']:.2f}")
+                for row in tried
+            ]
+            found.append(table(["recipe", "times", "minus as given, over all arms"], rows))
     return [*found, tag("p", HOW, class_="faint")] if found else []
-
-
-def race_verdict(result: dict[str, Any], seed: int) -> str:
-    """In a sentence: who won, and by how much."""
-    leader, control = result["leader"], result["control"]
-    measured = (
-        f"{leader} leads {control} by {result['leader_minus_control']:+.2f} ± {result['leader_interval']:.2f}, "
-        f"{result['noise']:.2f} being the noise of a training"
-    )
-    if result["chosen"] == control:
-        why = f"{control} leads itself" if leader == control else f"{measured}: not surely better"
-        return f"Seed {seed}: {control}, the control, is returned after {result['trainings']} trainings ({why})."
-    return f"Seed {seed}: {result['chosen']} is returned after {result['trainings']} trainings. {measured}."
 
 
 def _arms(part: Part, metric: MetricFacts) -> list[Html]:

@@ -8,9 +8,13 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
+from jointsearch.jobs import TUNED
+
 
 def describe_searches(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a line for each seed, and the agreement between them."""
+    """A Markdown table with a line for each seed, and the agreement between them; of races, who won."""
+    if raced := [race_verdict(result) for result in results if "arms" in result]:
+        return "\n".join(raced) + "\n"
     lines = [
         "| seed | seconds | cost in forward passes of a batch | sub-policies, as many equally likely ones | "
         "images left as they are | draws of each sub-policy | steps skipped |",
@@ -35,6 +39,24 @@ def describe_searches(results: Sequence[dict[str, Any]]) -> str:
     if said := agreement_between_seeds(compared, values):
         lines += ["", said]
     return "\n".join(lines) + "\n"
+
+
+def race_verdict(result: dict[str, Any]) -> str:
+    """What the race of a seed returns, in words: who won, by how much, and what it cost."""
+    leader, control = result["leader"], result["control"]
+    measured = (
+        f"{leader} leads {control} by {result['leader_minus_control']:+.2f} ± {result['leader_interval']:.2f}, "
+        f"{result['noise']:.2f} being the noise of a training"
+    )
+    cost = f"{result['trainings']} whole trainings, which took {result['seconds']:,.0f} seconds"
+    said = f"Seed {result['seed']}: {result['chosen']} is returned after {cost}. {measured}."
+    if result["chosen"] == control:
+        why = f"{control} leads itself" if leader == control else f"{measured}: not surely better"
+        said = f"Seed {result['seed']}: {control}, the control, is returned after {cost} ({why})."
+    tuned = [f"{name} x{factor:g}" for name, factor in result.get(TUNED, {}).items() if factor != 1]
+    if TUNED in result:
+        said += f" All rows train with {' and '.join(tuned) or 'the recipe as it was given, which none surely beats'}."
+    return said
 
 
 def named(row: dict[str, Any]) -> str:

@@ -63,10 +63,18 @@ class Belief:
     def minus(self, arm: int) -> tuple[Tensor, Tensor]:
         """The difference of every arm to one of them: mean and standard deviation, (A,) each."""
         models = self.models
-        means = models.mean - models.mean[:, arm : arm + 1]
-        variances = (models.factor - models.factor[:, arm : arm + 1]).square().sum(2) * self._variance().unsqueeze(1)
-        mean = models.weight @ means
-        return mean, (models.weight @ (variances + (means - mean).square())).clamp(min=0).sqrt()
+        return self._over_models(
+            models.mean - models.mean[:, arm : arm + 1], models.factor - models.factor[:, arm : arm + 1]
+        )
+
+    def contrasts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of the effects of arms, each times its weight (K, A): mean and standard deviation, (K,) each."""
+        return self._over_models(self.models.mean @ weights.T, weights @ self.models.factor)
+
+    def _over_models(self, means: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        variances = factors.square().sum(2) * self._variance().unsqueeze(1)
+        mean = self.models.weight @ means
+        return mean, (self.models.weight @ (variances + (means - mean).square())).clamp(min=0).sqrt()
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Effects of all arms as they may be, (A,): one sample of what is believed."""

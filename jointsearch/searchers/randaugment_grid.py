@@ -13,10 +13,10 @@ import torch
 
 from jointsearch.jobs import Job, JobResult, PopulationContext
 from jointsearch.protocols import Found
-from jointsearch.settings import bounded, check_fields, check_once, setting
+from jointsearch.settings import bounded, check_fields, setting
 from search_spaces.augment.table import OPS
 from search_spaces.controls import RANDAUGMENT_OPS
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, check_distinct
 from search_spaces.levels import LEVELS
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
@@ -38,7 +38,7 @@ class RandAugmentGrid:
     def __post_init__(self) -> None:
         check_fields(self)
         for name, values, most in (("counts", self.counts, MOST_OPS), ("levels", self.levels, LEVELS)):
-            check_once(f"searcher.{name}", values)
+            check_distinct(f"searcher.{name}", values)
             if not values or min(values) < 0 or max(values) > most:
                 raise InputError(f"searcher.{name} is {list(values)}; give numbers from 0 to {most}")
         if self.judges > self.folds:
