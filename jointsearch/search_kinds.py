@@ -142,7 +142,7 @@ class PolicyOnly:
     search_recipe: SearchRecipe = group(lambda: POLICY_RECIPE, help="how the weights are trained during the search")
     proposals: tuple[Proposal, ...] | None = setting(
         None,
-        help="whose findings searcher=race judges: searchers or presets, as [trials, dada2020_relax]; null: trials",
+        help="what searcher=race judges: searchers or presets, as [dada2020_relax]; null: trials and differentiable",
     )
 
     def __post_init__(self) -> None:
@@ -174,7 +174,8 @@ class PolicyOnly:
             return ()
         # As many measurements as the epochs have room for.
         trials = Trials(measurements=min(Trials().measurements, max(2, (self.search_recipe.epochs + 1) // 2)))
-        given = (Proposal("trials", PolicyOnly(trials)),) if self.proposals is None else self.proposals
+        default = (Proposal("trials", PolicyOnly(trials)), Proposal("differentiable", PolicyOnly(Differentiable())))
+        given = default if self.proposals is None else self.proposals
         return tuple(one.trained_by(self.search_recipe) for one in given)
 
     def stages(self) -> tuple[Stage | WholeTrainings, ...]:

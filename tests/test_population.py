@@ -253,11 +253,13 @@ def test_names_of_proposals_are_searchers_and_presets() -> None:
     assert [stage.folder for stage in kind.stages()] == ["proposal-trials", "proposal-dada2020_relax", ""]
 
 
-def test_a_race_judges_trials_unless_told_otherwise_and_they_are_trained_by_the_recipe_of_searches() -> None:
+def test_a_race_judges_trials_and_gradients_unless_told_otherwise_and_they_are_trained_by_the_recipe_of_searches() -> (
+    None
+):
     kind: Any = compose_study("search=policy", "search_recipe.epochs=30").search
     assert kind == PolicyOnly(search_recipe=replace(POLICY_RECIPE, epochs=30))
-    assert [stage.folder for stage in kind.stages()] == ["proposal-trials", ""]
-    assert kind.stages()[0].recipe.epochs == 30
+    assert [stage.folder for stage in kind.stages()] == ["proposal-trials", "proposal-differentiable", ""]
+    assert [stage.recipe.epochs for stage in kind.stages()[:2]] == [30, 30]
     both: Any = compose_study(
         "search=policy", "proposals=[trials,dada2020_relax]", "search_recipe.learning_rate=0.2"
     ).search
