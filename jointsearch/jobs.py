@@ -21,7 +21,9 @@ from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 SEEDS_OF_A_SEARCH = 2**20
-TUNED = "recipe_factors"  # the fact of a search that holds what it multiplies settings of the recipe with
+# Facts of a search that the loop reads.
+TUNED = "recipe_factors"  # what it multiplies settings of the recipe with
+OWN_NETWORK = "job_of_network"  # the job whose network is a result as it is, not trained again
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,7 @@ class WholeTrainings:
             splits=lambda fold: prepared.loaded.fold_splits(seed, fold, folds),
             storage=getattr(self.searcher, "storage", None),
             cells=self.cells(seed),
+            test=prepared.loaded.splits(seed).test,
         )
         return population.run()
 

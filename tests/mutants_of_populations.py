@@ -3,6 +3,7 @@
 BOARD, BOARD_TESTS = "jointsearch/runs/job_board.py", "tests/test_job_board.py"
 ENGINE, ENGINE_TESTS = "jointsearch/loops/population.py", "tests/test_population.py"
 RACE, RACE_TESTS = "jointsearch/searchers/race.py", "tests/test_race.py"
+CELLS_TESTS = "tests/test_race_cells.py"
 MODEL, METHODS = "jointsearch/searchers/race_model.py", "tests/test_population_methods.py"
 
 OF_POPULATIONS = (
@@ -43,10 +44,45 @@ OF_POPULATIONS = (
     ),
     (
         "the cost of a continued job holds that of the job before",
-        ENGINE,
+        "jointsearch/loops/one_job.py",
         '    state["progress"] = state["progress"] | {"forward_equivalents": 0}\n',
         "",
         f"{ENGINE_TESTS}::test_every_population_method_searches_trains_and_reports",
+    ),
+    (
+        "an empty folder counts as a begun job",
+        "jointsearch/loops/one_job.py",
+        "load_checkpoint(plan.folder / CHECKPOINTS) is not None",
+        "(plan.folder / CHECKPOINTS).is_dir()",
+        f"{ENGINE_TESTS}::test_a_job_killed_before_its_first_checkpoint_continues_where_it_should",
+    ),
+    (
+        "every arm has the same cells",
+        RACE,
+        "genotype=self.arms.genotypes.get(chosen.cells)",
+        "genotype=next(iter(self.arms.genotypes.values()), None)",
+        f"{CELLS_TESTS}::test_cells_are_handed_over_only_if_they_beat_random_ones",
+    ),
+    (
+        "a recipe that leads is taken",
+        RACE,
+        "is_better = float(mean[best]) > BETTER * float(deviation[best])",
+        "is_better = True",
+        f"{CELLS_TESTS}::test_the_recipe_is_tuned_for_all_arms_alike",
+    ),
+    (
+        "rows train with the recipe as it was given",
+        "jointsearch/loops/grid.py",
+        "recipe=self.recipe_of(seed),",
+        "recipe=self.recipe,",
+        "tests/test_judge.py::test_all_rows_of_a_seed_train_with_the_recipe_that_the_race_chose",
+    ),
+    (
+        "mirroring is tried everywhere",
+        "jointsearch/searchers/race_arms.py",
+        ' if name != "flip" or not context.mirrored',
+        "",
+        f"{RACE_TESTS}::test_mirroring_is_tried_only_where_images_are_not_mirrored_anyway",
     ),
     (
         "the race returns the leader whether it is better or not",

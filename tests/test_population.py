@@ -186,6 +186,10 @@ def test_every_population_method_searches_trains_and_reports(name: str, tmp_path
     assert searched["jobs"] == jobs
     of_training = 3 * 3 * -(-250 // 50)  # epochs, forward-equivalents of a step, steps of half of the images
     assert searched["forward_equivalents"] == pytest.approx(trainings * of_training, abs=jobs * 5)
+    assert searched["whole_trainings"] == pytest.approx(trainings, abs=jobs * 5 / of_training)
+    own = name in ("pba", "ohl")  # trains the network that is its result while it searches
+    assert ("own_test_score" in searched) == ("of its own network" in result.report.read_text()) == own
+    assert 10 < searched.get("own_test_score", 50) <= 100
     assert result.comparison is not None
     assert {row.policy for row in result.comparison.rows} == {"found", "none"}
     assert f"method</dt><dd>searcher {type(TINY[name]).__name__.removesuffix('Settings')}" in result.report.read_text()

@@ -14,25 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from jointsearch.augmenters.with_policy import CountedPolicy
-from jointsearch.data.sets import DataSplits
-from jointsearch.front_end import augment
-from jointsearch.jobs import Job, JobResult, PopulationContext, PopulationSearcher, plain_result, result_of
-from jointsearch.loops.journal import Journal, carry_out, named_generators
+from jointsearch.data.sets import AnySet, DataSplits
+from jointsearch.data.standard import normalized
+from jointsearch.jobs import (
+    OWN_NETWORK,
+    Job,
+    JobResult,
+    PopulationContext,
+    PopulationSearcher,
+    plain_result,
+    result_of,
+)
+from jointsearch.loops.journal import carry_out
+from jointsearch.loops.one_job import CHECKPOINTS, continue_from, judge_job, state_in, train_job
 from jointsearch.loops.plan import Plan, check_identity, new_trainer, write_identity
 from jointsearch.loops.progress import Course
-from jointsearch.loops.retrain import PlainSteps, plain_steps
 from jointsearch.loops.shared import POLL_SECONDS, in_turn
 from jointsearch.loops.trainer import Trainer
-from jointsearch.loops.training import Training
 from jointsearch.metrics.evaluate import evaluate
-from jointsearch.protocols import Found, Scores, State, TrainStep
-from jointsearch.randomness import own_global_randomness
+from jointsearch.protocols import PLAIN_STEP, Found
 from jointsearch.runs.boards import NO_BOARD
-from jointsearch.runs.checkpoint import LoadedCheckpoint, generator_states, load_checkpoint, save_checkpoint
 from jointsearch.runs.job_board import JobBoard
 from jointsearch.runs.run_folder import (
     GENOTYPE_FILE,
@@ -44,44 +45,10 @@ from jointsearch.runs.run_folder import (
     write_json,
 )
 from jointsearch.runs.track import Tracker
-from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json
-from search_spaces.policy import Policy
 
 JOBS = "jobs"  # the folder of all jobs of a search
-CHECKPOINTS = "checkpoints"  # below that of a job
-
-
-class NothingKept:
-    """Keeps nothing of the epochs of a job: its last one is its result."""
-
-    def consider(self, training: Training, scores: Scores | None) -> Mapping[str, float | str]:
-        """Nothing is kept."""
-        return {}
-
-    def state(self) -> State:
-        """Nothing is kept."""
-        return {}
-
-    def restore(self, state: State) -> None:
-        """Nothing is kept."""
-
-
-class CountedSteps(PlainSteps):
-    """Steps of a training that also count how often each sub-policy is drawn."""
-
-    def __init__(self, counted: CountedPolicy, network: nn.Module, step: TrainStep, noise: torch.Generator) -> None:
-        super().__init__(counted, network, step, noise)
-        self.counted = counted
-
-    def state(self) -> State:
-        """The counts so far."""
-        return {"draws": self.counted.draws}
-
-    def restore(self, state: State) -> None:
-        """Continue from a state; that of a job without counts has none."""
-        self.counted.draws = state.get("draws", self.counted.draws)
 
 
 @dataclass(frozen=True)
@@ -95,6 +62,7 @@ class Population:
     splits: Callable[[int], DataSplits]  # of a fold
     storage: str | None = None  # the URL of a database; None: a journal file in the folder
     cells: Mapping[str, Genotype] = field(default_factory=dict)  # random ones, by name, where cells take part
+    test: AnySet | None = None  # images that score the network of a job where that is a result, once, at the end
     networks: dict[int, Trainer] = field(default_factory=dict, init=False)  # of done jobs, that are judged again
 
     def run(self) -> dict[str, Any]:
@@ -122,11 +90,13 @@ class Population:
         with board.working():
             done = self._all_rounds(searcher, board)
         found = searcher.found()
+        passes, steps = sum(one.forward_equivalents for _, one in done), plan.recipe.check_steps(len(whole.train))
         result = {
             "epochs": plan.recipe.epochs,
             "jobs": len(done),
+            "whole_trainings": round(passes / (PLAIN_STEP * steps * plan.recipe.epochs), 2),
             "seconds": round(sum(one.seconds for _, one in done), 1),
-            "forward_equivalents": sum(one.forward_equivalents for _, one in done),
+            "forward_equivalents": passes,
             "skipped_steps": 0,
             "metric": told,
             **found.facts,
@@ -176,7 +146,7 @@ class Population:
         plan = replace(self._plan(number, job), place=course.next(finished=False))
         splits = self.splits(job.fold)
         if job.start is not None and job.judged_under is not None:
-            return _judged(plan, splits, self._network(job.start, plan, splits), job.judged_under)
+            return judge_job(plan, splits, self._network(job.start, plan, splits), job.judged_under)
         if job.start is not None:
             continue_from(self._checkpoints(job.start), plan, anew=job.seed is not None)
         return result_of(carry_out(plan, splits, lambda journal: plain_result(train_job(plan, splits, job, journal))))
@@ -199,7 +169,7 @@ class Population:
         """The network that a job ended with; it stays in memory, because it is judged many times."""
         if number not in self.networks:
             self.networks[number] = new_trainer(plan, splits, plan.device)
-            self.networks[number].load(_state_in(self._checkpoints(number)).state["trainer"])
+            self.networks[number].load(state_in(self._checkpoints(number)).state["trainer"])
         return self.networks[number]
 
     def _checkpoints(self, number: int) -> Path:
@@ -221,8 +191,20 @@ class Population:
         with lock_folder(folder):
             if not (folder / RESULT_FILE).is_file():
                 self._write_files(folder, found, done)
-                write_json(folder / RESULT_FILE, result)
+                write_json(folder / RESULT_FILE, result | self._own_score(found, done))
         return read_json(folder / RESULT_FILE, "result")
+
+    def _own_score(self, found: Found, done: Sequence[tuple[Job, JobResult]]) -> dict[str, float]:
+        """The score on test images of the network that the search has trained, where that is a result."""
+        number = found.facts.get(OWN_NETWORK)
+        if number is None or self.test is None or not len(self.test):
+            return {}
+        job, _ = done[number]
+        plan = self._plan(number, job)
+        network, images = self._network(number, plan, self.splits(job.fold)), self.test.to(plan.device)
+        as_seen = partial(normalized, standard=plan.standard)
+        scores = evaluate(network, images, as_seen, plan.task.new_metric, plan.task.evaluation_batch)
+        return {"own_test_score": scores.decisive}
 
     def _write_files(self, folder: Path, found: Found, done: Sequence[tuple[Job, JobResult]]) -> None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -232,47 +214,3 @@ class Population:
         for name, value in ((POLICY_FILE, found.policy), (GENOTYPE_FILE, found.genotype)):
             if value is not None:
                 replace_file(Path(folder / name), value.to_json().encode())
-
-
-def train_job(plan: Plan, splits: DataSplits, job: Job, journal: Journal) -> JobResult:
-    """Train a job to its epoch, and judge it."""
-    counted = CountedPolicy(job.policy, plan.standard) if job.counted and isinstance(job.policy, Policy) else None
-    steps = plain_steps(plan) if counted is None else partial(CountedSteps, counted)
-    training = Training(plan, splits, steps, NothingKept(), journal)
-    scores = training.advance(plan.recipe.epochs if job.until_epoch is None else job.until_epoch)
-    if scores is None:
-        raise InputError("there are no images that judge a training; raise dataset.reduced")
-    draws = () if counted is None else tuple(counted.draws.tolist())
-    passes = training.progress.forward_equivalents
-    return JobResult(scores.decisive, round(journal.seconds(), 3), passes, dict(scores.values), draws)
-
-
-def _judged(plan: Plan, splits: DataSplits, network: Trainer, policy: Policy) -> JobResult:
-    """Score a network on the images that judge, augmented by a policy; nothing is trained."""
-    began = time.monotonic()
-    images, noise = splits.validation.to(plan.device), torch.Generator().manual_seed(plan.seed)
-    as_seen = partial(augment, policy=policy, standard=plan.standard, noise=noise)
-    scores = evaluate(network, images, as_seen, plan.task.new_metric, plan.task.evaluation_batch)
-    passes = -(-len(images) // plan.recipe.batch_size)
-    return JobResult(scores.decisive, round(time.monotonic() - began, 3), passes, dict(scores.values))
-
-
-def continue_from(checkpoints: Path, plan: Plan, anew: bool) -> None:
-    """Begin a job where another one ended, which wrote the checkpoints; `anew`: with generators of its own seed."""
-    if (plan.folder / RESULT_FILE).is_file() or load_checkpoint(plan.folder / CHECKPOINTS) is not None:
-        return  # it was begun before
-    loaded = _state_in(checkpoints)
-    state = loaded.state | {"metrics_bytes": 0, "seconds": 0.0}
-    state["progress"] = state["progress"] | {"forward_equivalents": 0}
-    state["searcher"] = {}
-    if anew:
-        with own_global_randomness(plan.seed):
-            state["generators"] = generator_states(named_generators(plan.seed))
-    save_checkpoint(plan.folder / CHECKPOINTS, loaded.step, state)
-
-
-def _state_in(checkpoints: Path) -> LoadedCheckpoint:
-    loaded = load_checkpoint(checkpoints)
-    if loaded is None:
-        raise InputError(f"{checkpoints} holds no checkpoint to continue from; restore it, or begin in another folder")
-    return loaded

@@ -87,13 +87,15 @@ def _facts(step: Sequence[Part], run: Run) -> list[tuple[str, object]]:
     whole = f"cost of all {done} seeds" if done > 1 else "cost of the search"
     cost = whole if done == len(step) else f"cost of the {done} finished of {len(step)} seeds"
     passes = sum(one.figure("forward_equivalents") or 0 for one in step)
-    jobs = sum(one.figure("jobs") or 0 for one in step)
-    whole_trainings = [f"{jobs:,.0f} whole trainings"] if jobs else []
+    trainings = sum(one.figure("whole_trainings") or 0 for one in step)
+    whole_trainings = [f"{trainings:,.4g} whole trainings"] if trainings else []
+    tested = any(one.figure("own_test_score") is not None for one in step)
+    reads = "test images are read once, for the score of its own network" if tested else "no test image is read"
     images = (
-        f"{train} images train the weights, {validation} others validate; no test image is read"
+        f"{train} images train the weights, {validation} others validate; {reads}"
         if not part.folds
         else f"each training is judged on one of {part.folds} folds of the training images, and trained on the others "
-        f"({train} and {validation} images); no test image is read"
+        f"({train} and {validation} images); {reads}"
     )
     return [
         ("searched", part.outcome),
@@ -114,6 +116,7 @@ def _by_seed(parts: Sequence[Part], metric: MetricFacts) -> Html:
         metric.title(metric.validation): lambda part: amount(number(part.selected.get(metric.validation)), form),
         "time": lambda part: duration(part.figure("seconds")),
         "forward-equivalents": lambda part: amount(part.figure("forward_equivalents")),
+        f"{metric.words} on test images of its own network": lambda part: amount(part.figure("own_test_score"), form),
         "sub-policies in use": lambda part: amount(number(part.selected.get("effective_sub_policies")), ".1f"),
         "images left as they are": lambda part: percent(number(part.selected.get("idle_share"))),
         "candidates in use": lambda part: amount(number(part.selected.get("effective_candidates")), ".2f"),

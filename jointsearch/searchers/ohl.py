@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from jointsearch.jobs import Job, JobResult, PopulationContext
+from jointsearch.jobs import OWN_NETWORK, Job, JobResult, PopulationContext
 from jointsearch.protocols import Found
 from jointsearch.settings import bounded, check_fields, setting
 from search_spaces.policy import OpChoice, Policy, SubPolicy
@@ -118,6 +118,7 @@ class OhlSearcher:
         first = shares.view(len(ELEMENTS), -1).sum(1)
         facts = {
             "best_score": self.best_score,
+            OWN_NETWORK: self.best,
             "effective_sub_policies": float(torch.exp(-(shares * shares.log()).sum())),
             "first_element_shares": first.tolist(),
         }

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from jointsearch.jobs import Job, JobResult, PopulationContext
+from jointsearch.jobs import OWN_NETWORK, Job, JobResult, PopulationContext
 from jointsearch.protocols import Found
 from jointsearch.settings import bounded, check_fields, setting
 from search_spaces.augment.table import DADA_OPS, OPS, check_op_names
@@ -118,6 +118,7 @@ class PbaSearcher:
         facts = {
             "best_score": self.context.sign * best.score,
             "seed_of_best": self.context.seed_of(best.root),
+            OWN_NETWORK: best.job,
             "spans": len(spans),
             "roots_left": len({member.root for member in self.members}),
         }
