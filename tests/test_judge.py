@@ -70,6 +70,8 @@ def test_a_race_judges_pairs_of_policy_and_cells(name: str, tmp_path: Path) -> N
     page = result.report.read_text()
     assert "minus trivialaugment@random, shrunken" in page
     assert "6 whole trainings" in page
+    assert "The race handed over" in page
+    assert "The policy did not move" not in page, "what was proposed only is told of as handed over"
 
 
 def _jobs(folder: Path) -> list[Path]:

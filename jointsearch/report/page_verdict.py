@@ -1,5 +1,6 @@
 """The outcome of a run in one sentence, with at most two more; never more than the comparison's own verdicts carry."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,8 +40,17 @@ def verdict(run: Run, comparison: Comparison | None, chance: Chance | None) -> l
             f"A search of {outcomes} with {seeds} seed{'s' * (seeds > 1)}; nothing was trained with what it found, so "
             "nothing says what that is worth."
         )
-    moves = [one for step in run.steps for one in still(step)]
+    judged = any(part.proposal for part in run.searches)  # then it does not matter how far a proposal moved
+    moves = _handed_over(run) + [one for step in run.steps if not judged for one in still(step)]
     return [*said, *([f"{'. '.join(moves)}."] if moves else [])]
+
+
+def _handed_over(run: Run) -> list[str]:
+    """What races handed over, and with how many seeds."""
+    chosen = Counter(str(part.result["chosen"]) for part in run.searches if part.result and "chosen" in part.result)
+    told = [f"{_name(name)} with {count} seed{'s' * (count > 1)}" for name, count in chosen.most_common(SHOWN)]
+    more = " and others" if len(chosen) > SHOWN else ""
+    return [f"The race handed over {', '.join(told)}{more}"] if told else []
 
 
 def _claims(run: Run, comparison: Comparison) -> list[str]:
