@@ -1,10 +1,11 @@
 """What a race of whole trainings believes of its arms, and when each left."""
 
+import itertools
 from collections.abc import Sequence
 
 from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_html import DASH, Html, table, tag
-from jointsearch.report.page_run import Part
+from jointsearch.report.page_run import Part, Run, number
 from jointsearch.report.searches import race_verdict
 
 SHOWN = 8  # arms
@@ -15,8 +16,9 @@ HOW = (
 )
 
 
-def race_tables(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
+def race_tables(parts: Sequence[Part], run: Run) -> list[Html]:
     """The arms of every seed, best first; nothing for other searches."""
+    metric = run.metric
     raced = [part for part in parts if "arms" in (part.result or {})]
     found: list[Html] = []
     for part in raced:
@@ -27,7 +29,29 @@ def race_tables(parts: Sequence[Part], metric: MetricFacts) -> list[Html]:
                 for row in tried
             ]
             found.append(table(["recipe", "times", "minus as given, over all arms"], rows))
+    if said := order_beside_trainings(raced, run):
+        found.append(tag("p", said))
     return [*found, tag("p", HOW, class_="faint")] if found else []
+
+
+def order_beside_trainings(raced: Sequence[Part], run: Run) -> str:
+    """How many pairs of arms the race ordered as test images ordered the trainings with them; empty if there are none.
+
+    Trainings of a race have fewer images than those afterwards, so their order might be another one.
+    """
+    score, sign = run.metric.test("last"), 1 if run.metric.higher_is_better else -1
+    tested = {(one.group, one.seed): number((one.result or {}).get(score)) for one in run.trainings}
+    alike, pairs = 0, 0
+    for part in raced:
+        believed = {row["arm"]: float(row["minus_control"]) for row in (part.result or {})["arms"]}
+        both = [(mean, one) for arm, mean in believed.items() if (one := tested.get((arm, part.seed))) is not None]
+        for (mean, one), (other_mean, other) in itertools.combinations(both, 2):
+            if mean != other_mean and one != other:
+                pairs += 1
+                alike += (mean > other_mean) == (sign * one > sign * other)
+    return f"Of {pairs} pairs of arms that were trained afterwards, too, the race has {alike} in their order." * (
+        pairs > 0
+    )
 
 
 def _arms(part: Part, metric: MetricFacts) -> list[Html]:

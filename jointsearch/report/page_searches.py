@@ -41,7 +41,7 @@ def searches_section(run: Run) -> list[Html]:
     parts = [
         part
         for step in run.steps
-        for part in (facts(_facts(step, run)), _by_seed(step, metric), *race_tables(step, metric), *_outcome(step))
+        for part in (facts(_facts(step, run)), _by_seed(step, metric), *race_tables(step, run), *_outcome(step))
     ]
     selected = [part.selected for part in run.searches]
     said = [text for name, text in EXPLAINED.items() if name in COSTS or any(name in record for record in selected)]
