@@ -30,7 +30,7 @@ from search_spaces.policy import Policy
 POLICY_FOLDER = "policy"  # of the first of two searches
 POLICY_RECIPE = SearchRecipe(epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
 
-JUDGE = "race: whole trainings decide between what is found, TrivialAugment and random cells; judge.trainings=40"
+JUDGE = "race: 40 more trainings with each seed decide whether what is found beats TrivialAugment with random cells"
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "darts": {},

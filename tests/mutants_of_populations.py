@@ -66,7 +66,7 @@ OF_POPULATIONS = (
     (
         "a recipe that leads is taken",
         RACE,
-        "is_better = float(mean[best]) > BETTER * float(deviation[best])",
+        "is_better = float(mean[best]) > SURE * float(deviation[best])",
         "is_better = True",
         f"{CELLS_TESTS}::test_the_recipe_is_tuned_for_all_arms_alike",
     ),
@@ -87,7 +87,7 @@ OF_POPULATIONS = (
     (
         "the race returns the leader whether it is better or not",
         RACE,
-        "is_better = float(mean[leader]) > BETTER * float(deviation[leader])",
+        "is_better = float(mean[leader]) > SURE * float(deviation[leader])",
         "is_better = True",
         f"{RACE_TESTS}::test_trivialaugment_is_returned_where_nothing_is_better",
     ),

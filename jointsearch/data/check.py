@@ -205,5 +205,5 @@ def _split_findings(found: FoundSplits, settings: DataSettings) -> list[Finding]
     if few and most > UNEVEN * few and not getattr(settings, "balanced", True):
         names = [f"{count} of class {classes[counts.index(count)]}" for count in (most, few)]
         text = f"has {' and '.join(names)}, and a network learns the larger classes better; dataset.balanced=true"
-        findings.append(_warning(title, f"{text} trains on as many of each"))
+        findings.append(_warning(title, f"{text} trains on equally many of each"))
     return findings

@@ -67,7 +67,7 @@ def split_facts(found: FoundSplits, settings: Any) -> str:
         if own is None and name in vars(settings) and getattr(settings, name)
     ]
     how = f" (held out: {', '.join(held)})" if held else ""
-    halves = "" if found.validation is not None else "; a search trains on half of the training images"
+    halves = "" if found.validation is not None else "; a search inside one training trains on half of them"
     return f"training {len(train):,}, validation {len(validation):,}, test {len(test):,}{how}{halves}"
 
 

@@ -11,8 +11,8 @@ from jointsearch.report.searches import race_verdict
 SHOWN = 8  # arms
 HOW = (
     "Differences are shrunken towards those of similar arms, as the best of a few noisy trainings is partly lucky. "
-    "An interval holds 95 of 100 true differences if the model is right. The race returns the best arm if it is above "
-    "the control by 1.645 standard deviations, else the control."
+    "An interval holds 95 of 100 true differences if the model is right. The race returns the best arm if its "
+    "interval lies above 0, else the control."
 )
 
 

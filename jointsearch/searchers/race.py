@@ -4,8 +4,8 @@ Arms (race_arms.py) are untuned controls, what other searches proposed, and poin
 Every job is one whole training of an arm on all folds of the training images but one, which judges it. A Gaussian model
 (race_model.py) estimates the effect of every arm, with its uncertainty. To choose what is trained next, effects are
 drawn from these estimates, and the best or the second best arm of such a draw is taken. An arm leaves when the 95 %
-interval of its difference to the leader lies below zero. The race returns the arm with the largest estimate if it is
-above that of the control by 1.645 standard deviations, else the control. The control is TrivialAugment, where cells
+interval of its difference to the leader lies below zero. The race returns the arm with the largest estimate if the
+interval of its difference to the control lies above zero, else the control. The control is TrivialAugment, where cells
 take part with random ones. With tune=recipe, the race first chooses the recipe in the same way, by the trainings of all
 arms, and compares arms under that recipe.
 """
@@ -29,8 +29,7 @@ from search_spaces.errors import InputError, check_distinct
 UNTUNED = ("none", CONTROL, "trivialaugment-x2", "trivialaugment-x3", "randaugment-n2-m15", "autoaugment")
 NEXT = 2  # arms that may join after each round
 OF_CONTROL = 0.1  # of all trainings are of the control, because everything is compared with it
-SURE = 1.96  # standard deviations: of intervals, and of an arm that leaves
-BETTER = 1.645  # of what is returned in place of the control
+SURE = 1.96  # standard deviations of an interval, which says what is surely better or worse
 
 
 @dataclass
@@ -139,7 +138,7 @@ class RaceSearcher:
         belief = self._belief(arms)
         mean, deviation = belief.minus(control)
         leader = max(sorted(rivals), key=lambda arm: float(mean[arm]))
-        is_better = float(mean[leader]) > BETTER * float(deviation[leader])
+        is_better = float(mean[leader]) > SURE * float(deviation[leader])
         chosen = arms.all[leader if is_better else control]
         facts |= {
             "trainings": len(self.told.arms),
@@ -167,7 +166,7 @@ class RaceSearcher:
                 weights[levels.index(factors[place]), of_recipe] = len(levels) / len(recipes) / len(trained)
             mean, deviation = belief.contrasts(weights - weights[levels.index(1.0)])
             best = int(mean.argmax())
-            is_better = float(mean[best]) > BETTER * float(deviation[best])
+            is_better = float(mean[best]) > SURE * float(deviation[best])
             chosen.append(float(levels[best]) if is_better else 1.0)
             rows += [
                 {"setting": name, "factor": level, "minus_given": float(one), "interval": SURE * float(other)}

@@ -15,9 +15,9 @@ from torch import Tensor
 
 # Variances beside that of the noise: of the effect of a level, of what an arm has of its own, and of an arm without
 # levels.
-OF_LEVELS = (0.5, 3.0)
-OF_ARMS = (0.01, 0.2, 1.0)
-OF_OTHERS = 4.0
+OF_LEVELS = (0.02, 0.1, 0.5, 3.0)
+OF_ARMS = (0.003, 0.03, 0.2, 1.0)
+OF_OTHERS = (0.1, 4.0)
 OF_FOLDS = 4.0
 OF_MEAN = 1e4  # the level of all responses says nothing about arms
 # The noise has an inverse gamma prior: as if so many responses had been seen, of such a share of the spread of all.
@@ -91,11 +91,11 @@ class Belief:
 
 
 def _models(features: Tensor, arms: Tensor, of_folds: Tensor, told: Tensor) -> Models:
-    """One model for every pair of variances."""
-    variances = torch.cartesian_prod(torch.tensor(OF_LEVELS), torch.tensor(OF_ARMS)).double()
-    of_levels, of_arms = variances.view(-1, 2, 1).unbind(1)  # (M, 1) each
+    """One model for all variances together."""
+    variances = torch.cartesian_prod(*(torch.tensor(sizes) for sizes in (OF_LEVELS, OF_ARMS, OF_OTHERS))).double()
+    of_levels, of_arms, of_others = variances.unsqueeze(2).unbind(1)  # (M, 1) each
     is_other = (features.sum(1) == 0).double()
-    own = of_arms * (1 - is_other) + OF_OTHERS * is_other
+    own = of_arms * (1 - is_other) + of_others * is_other
     prior = of_levels.unsqueeze(2) * (features @ features.T) + torch.diag_embed(own)  # (M, A, A)
     across = prior[:, :, arms]  # (M, A, n)
     y = (told - told.mean()).unsqueeze(1)  # (n, 1)
