@@ -123,7 +123,10 @@ class Proposal:
         """The same with a recipe, unless it brings one of its own."""
         if self.search.search_recipe != POLICY_RECIPE:
             return self
-        return replace(self, search=replace(self.search, search_recipe=recipe))
+        searcher = self.search.searcher
+        if isinstance(searcher, Trials):  # as many measurements as the epochs have room for
+            searcher = replace(searcher, measurements=min(searcher.measurements, max(2, (recipe.epochs + 1) // 2)))
+        return replace(self, search=replace(self.search, search_recipe=recipe, searcher=searcher))
 
 
 def has_population(searcher: object) -> bool:
@@ -154,7 +157,8 @@ class PolicyOnly:
                 "searcher=race, or leave proposals out"
             )
         check_distinct("proposals", [one.name for one in self.proposals or ()])
-        if has_population(self.searcher) and not self.judged and self.search_recipe != POLICY_RECIPE:
+        takes = any(one.search.search_recipe == self.search_recipe for one in self.judged)
+        if has_population(self.searcher) and not takes and self.search_recipe != POLICY_RECIPE:
             raise InputError(
                 f"search_recipe is not read by {type(self.searcher).__name__}, which trains by recipe; leave it out"
             )
@@ -172,9 +176,7 @@ class PolicyOnly:
         """The searches that are made before a race, each with search_recipe unless it brings a recipe of its own."""
         if not about(self.searcher).judges:
             return ()
-        # As many measurements as the epochs have room for.
-        trials = Trials(measurements=min(Trials().measurements, max(2, (self.search_recipe.epochs + 1) // 2)))
-        default = (Proposal("trials", PolicyOnly(trials)), Proposal("differentiable", PolicyOnly(Differentiable())))
+        default = (Proposal("trials", PolicyOnly(Trials())), Proposal("differentiable", PolicyOnly(Differentiable())))
         given = default if self.proposals is None else self.proposals
         return tuple(one.trained_by(self.search_recipe) for one in given)
 
@@ -214,7 +216,7 @@ class CellsAlone:
 class OneAfterTheOther:
     """A policy on a fixed network, then cells under the policy found: the baseline of joint search."""
 
-    searcher: SearcherSettings = group(Differentiable, help="of the policy: any that search=policy has")
+    searcher: SearcherSettings = group(Differentiable, help="of the policy: any inside one training, as trials")
     network: NetworkSettings = group(NetworkSettings, help="on which the policy is searched")
     policy_epochs: int | None = bounded(None, 1, 100_000, help="of the policy search; null: as search_recipe has them")
     policy_images: int | None = bounded(None, 4, help="training images of the policy search, at most; null: all")

@@ -1,5 +1,6 @@
 """The searches that a study makes with every seed: inside one training, or by many whole trainings."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from jointsearch.loops.grid import RANDOM, SEED, CellsSettings, plain_dataset
 from jointsearch.loops.plan import NewStepSearcher, Plan, check_identity, try_plan
 from jointsearch.loops.population import Population
 from jointsearch.loops.progress import Course
-from jointsearch.loops.recipe import SearchRecipe
+from jointsearch.loops.recipe import SearchRecipe, check_scaled
 from jointsearch.loops.retrain import plain_steps
 from jointsearch.loops.search import search
 from jointsearch.networks.network_settings import NetworkSettings
@@ -212,9 +213,18 @@ class WholeTrainings:
             standard=study.dataset.standard,
             seed=seed,
             dataset=plain_dataset(study.dataset),
-            search=self.settings,
+            search=self.settings | self._found(prepared, seed),
             **prepared.options,
         )
+
+    def _found(self, prepared: Prepared, seed: int) -> dict[str, Any]:
+        """What other searches proposed, in short: it decides the result, too."""
+        found = {name: found_in(prepared.folder / folder, seed) for name, folder in self.proposals.items()}
+        texts = {
+            name: "".join(part.to_json() for part in (one.policy, one.genotype) if part is not None)
+            for name, one in found.items()
+        }
+        return {"found": {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}}
 
     def what(self, prepared: Prepared) -> str:
         """What is done with every seed, for a person."""
@@ -230,8 +240,10 @@ class WholeTrainings:
         study = prepared.study
         splits = prepared.loaded.fold_splits(study.seeds[0], 0, self.searcher.folds)
         plan = replace(self.plan(prepared, study.seeds[0]), policy=named_policy("trivialaugment"), search=None)
-        for genotype in self.cells(study.seeds[0]).values():
-            plan = replace(plan, network_options=plan.network_options | {"genotype": genotype})
+        if cells := self.cells(study.seeds[0]):
+            plan = replace(plan, network_options=plan.network_options | {"genotype": cells[RANDOM]})
+        for factors in getattr(self.searcher, "scalings", tuple)():
+            check_scaled(study.recipe, factors)
         steps = study.recipe.check_steps(len(splits.train)) * study.recipe.epochs
         _, trainings = self.searcher.cost(study.recipe.epochs)
         return try_plan(plan, splits, plain_steps(plan)) * steps * trainings * len(study.seeds)
@@ -254,7 +266,7 @@ class WholeTrainings:
             splits=lambda fold: prepared.loaded.fold_splits(seed, fold, folds),
             storage=getattr(self.searcher, "storage", None),
             cells=self.cells(seed),
-            test=prepared.loaded.splits(seed).test,
+            test=lambda: prepared.loaded.splits(seed).test,
         )
         return population.run()
 

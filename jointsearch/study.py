@@ -185,6 +185,11 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     if study.jobs > 1 and processes() > 1:
         raise InputError(f"jobs={study.jobs} starts processes, and so did torchrun; use one of the two")
     seed, stages = study.seeds[0], study.search.stages()
+    if processes() > 1 and any(isinstance(stage, WholeTrainings) for stage in stages):
+        raise InputError(
+            "torchrun does one training in several processes, and this search makes many; use jobs=2 without torchrun, "
+            "or a search inside one training, as searcher=differentiable and judge=null"
+        )
     for stage in stages:
         stage.check(study.select_epoch, seed)
         if stage.about.own_optimizer and processes() > 1:
@@ -199,7 +204,9 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     for stage in stages:
         prepared.seconds[stage.outcome] = prepared.seconds.get(stage.outcome, 0.0) + stage.seconds(prepared)
     for other in study.seeds:
-        stages[0].check_begun(prepared, other)  # a second one starts from what the first one finds
+        stages[0].check_begun(prepared, other)  # a second one may start from what the first one finds
+        if isinstance(stages[-1], WholeTrainings):
+            stages[-1].check_begun(prepared, other)
     return prepared
 
 

@@ -157,7 +157,7 @@ def test_what_other_searches_found_takes_part(tmp_path: Path) -> None:
     jobs = tmp_path / SEARCH / JOBS / "dice"
     assert Policy.load(next(jobs.glob("*/policy.json"))) == found
     page = result.report.read_text()
-    assert "minus trivialaugment, shrunken" in page
+    assert "better than trivialaugment by, shrunken" in page
     assert "4 whole trainings" in page
 
 

@@ -19,7 +19,7 @@ def part(group: str, seed: int, result: dict[str, Any]) -> Part:
 
 def run_of(tested: dict[str, float], metric: dict[str, Any]) -> tuple[list[Part], Run]:
     arms = [{"arm": arm, "minus_control": mean} for arm, mean in RACED.items()]
-    races = [part("", seed, {"arms": arms, "metric": metric}) for seed in (0, 1)]
+    races = [part("", seed, {"arms": arms, "chosen": "draws2", "metric": metric}) for seed in (0, 1)]
     key = f"test_{metric['name']}_last"
     trainings = [part(row, 0, {key: value, "metric": metric}) for row, value in tested.items()]
     return races, Run(Path(), tuple(races), tuple(trainings))
@@ -37,6 +37,7 @@ def run_of(tested: dict[str, float], metric: dict[str, Any]) -> tuple[list[Part]
         ({"none": 2.5, "trivialaugment": 1.5, "trivialaugment-x3": 2.0}, False, "Of 3 pairs .* 2 in their order"),
         ({"trivialaugment": 60.0, "trivialaugment-x3": 60.0}, True, "^$"),
         ({"found": 60.0}, True, "^$"),
+        ({"found": 60.0, "trivialaugment": 50.0}, True, "Of 1 pairs .* 1 in their order"),
     ],
 )
 def test_pairs_that_the_race_has_in_the_order_of_the_trainings_are_counted(

@@ -118,6 +118,10 @@ def main(given: Settings) -> None:
     seconds = check_grid(grid, folder, loaded, **options)
     print(f"Training {len(grid.policies)} policies x {len(grid.seeds)} seeds in {folder}")
     print(as_started(f"To continue after an interruption: python scripts/retrain.py run={named or folder}"))
+    for seed in grid.seeds:
+        if factors := grid.factors_of(seed):
+            said = ", ".join(f"recipe.{name} x{factor:g}" for name, factor in factors.items())
+            print(f"As the race of seed {seed} chose, its trainings have {said}")
     print(f"Always on: {always_on(grid.dataset)}")
     for note in start_notes(grid.dataset, grid.network, loaded.splits(grid.seeds[0])):
         print(note)

@@ -114,8 +114,13 @@ class Grid:
 
     def recipe_of(self, seed: int) -> Recipe:
         """The recipe of all rows of a seed, with the factors that a search chose for it."""
+        return self.recipe.scaled(self.factors_of(seed))
+
+    def factors_of(self, seed: int) -> dict[str, float]:
+        """What a search with a seed chose to multiply settings of the recipe with; 1 is left out."""
         path = None if self.tuned is None else Path(self.tuned.replace(SEED, str(seed)))
-        return self.recipe.scaled(read_json(path, "result").get(TUNED, {}) if path and path.is_file() else {})
+        chosen = read_json(path, "result").get(TUNED, {}) if path and path.is_file() else {}
+        return {name: factor for name, factor in chosen.items() if factor != 1}
 
     def parts(self, row: str) -> tuple[str, str | None]:
         """The policy and the genotype that a row names."""
@@ -130,6 +135,7 @@ class Grid:
             network=self.network,
             network_options=self.network_options(row, seed),
             recipe=self.recipe_of(seed),
+            untuned=self.recipe,
             standard=self.dataset.standard,
             seed=seed,
             dataset=plain_dataset(self.dataset),

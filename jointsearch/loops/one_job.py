@@ -13,7 +13,7 @@ from jointsearch.data.sets import DataSplits
 from jointsearch.front_end import augment
 from jointsearch.jobs import Job, JobResult
 from jointsearch.loops.journal import Journal, named_generators
-from jointsearch.loops.plan import Plan
+from jointsearch.loops.plan import Diverged, Plan
 from jointsearch.loops.retrain import PlainSteps, plain_steps
 from jointsearch.loops.trainer import Trainer
 from jointsearch.loops.training import Training
@@ -64,7 +64,12 @@ def train_job(plan: Plan, splits: DataSplits, job: Job, journal: Journal) -> Job
     counted = CountedPolicy(job.policy, plan.standard) if job.counted and isinstance(job.policy, Policy) else None
     steps = plain_steps(plan) if counted is None else partial(CountedSteps, counted)
     training = Training(plan, splits, steps, NothingKept(), journal)
-    scores = training.advance(plan.recipe.epochs if job.until_epoch is None else job.until_epoch)
+    try:
+        scores = training.advance(plan.recipe.epochs if job.until_epoch is None else job.until_epoch)
+    except Diverged:
+        if not job.scaled:
+            raise
+        scores = training.evaluate(training.validation)  # a factor of the recipe was too large: that is a result
     if scores is None:
         raise InputError("there are no images that judge a training; raise dataset.reduced")
     draws = () if counted is None else tuple(counted.draws.tolist())

@@ -43,10 +43,15 @@ NOT_THE_USERS = (*OURS, *INSTALLED, "<frozen", "<string", "<eval", "<__array")
 
 COMPARED = ("policy", "network_options.genotype", "backbone")  # in these the trainings of one table differ
 MOST_TOLD = 4  # differences in one error
-DRAWN = ("seed", "data.digest")  # and in these where seeds differ
+# And in these where seeds differ: a search with each seed may have tuned the recipe.
+DRAWN = ("seed", "data.digest", "tuned.learning_rate", "tuned.weight_decay")
 
 # Builds what does the steps of a training from its network, its training step and the generator of all draws.
 NewStepSearcher = Callable[[nn.Module, TrainStep, torch.Generator], StepSearcher]
+
+
+class Diverged(InputError):
+    """A training whose loss or gradient is no finite number any more."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Plan:
     board: Board = NO_BOARD  # of the whole command
     save_seconds: float = 60.0
     show_progress: bool = False
+    untuned: Recipe | None = None  # as it was given, where a search has tuned it
     place: str = ""  # among the searches or trainings of a command, as in "training 3 of 12"
     task: Task = CLASSIFICATION  # loss and score
 
@@ -88,18 +94,20 @@ class Plan:
         """The group of settings that its recipe comes from."""
         return "recipe" if self.search is None else "search_recipe"
 
-    def diverged(self, sign: str) -> InputError:
+    def diverged(self, sign: str) -> "Diverged":
         """The error for a diverged training; `sign` names the symptom."""
         # Clipping would help a search too, and shorten the steps by which its rewards are measured.
         or_clip = " or set recipe.clip_gradient=5" if self.search is None else ""
         rate = f"{self.recipe_group}.learning_rate (now {self.recipe.learning_rate:g})"
-        return InputError(f"{sign}: training diverged; lower {rate}{or_clip}")
+        return Diverged(f"{sign}: training diverged; lower {rate}{or_clip}")
 
     def identity(self, splits: DataSplits) -> dict[str, Any]:
         """All that decides the result, as plain data."""
         searches = {} if self.search is None else {"search": self.search}
         options = {"network_options": plain_options(self.network_options)} if self.network_options else {}
         several = {"processes": processes()} if processes() > 1 else {}
+        given = self.untuned or self.recipe
+        tuned = {name: value for name, value in vars(self.recipe).items() if value != vars(given)[name]}
         return {
             **searches,
             **options,
@@ -107,7 +115,8 @@ class Plan:
             **self.task.identity(),
             "policy": None if self.policy is None else hashlib.sha256(self.policy.to_json().encode()).hexdigest()[:16],
             **self.network.plain(),
-            "recipe": self.recipe.plain(),
+            "recipe": given.plain(),
+            **({"tuned": tuned} if tuned else {}),
             "seed": self.seed,
             "dataset": self.dataset,
             "data": {"train": len(splits.train), "validation": len(splits.validation), "digest": splits.digest},

@@ -62,7 +62,8 @@ class Population:
     splits: Callable[[int], DataSplits]  # of a fold
     storage: str | None = None  # the URL of a database; None: a journal file in the folder
     cells: Mapping[str, Genotype] = field(default_factory=dict)  # random ones, by name, where cells take part
-    test: AnySet | None = None  # images that score the network of a job where that is a result, once, at the end
+    # Images that score the network of a job where that is a result, once, at the end.
+    test: Callable[[], AnySet] | None = None
     networks: dict[int, Trainer] = field(default_factory=dict, init=False)  # of done jobs, that are judged again
 
     def run(self) -> dict[str, Any]:
@@ -197,13 +198,13 @@ class Population:
     def _own_score(self, found: Found, done: Sequence[tuple[Job, JobResult]]) -> dict[str, float]:
         """The score on test images of the network that the search has trained, where that is a result."""
         number = found.facts.get(OWN_NETWORK)
-        if number is None or self.test is None or not len(self.test):
+        if number is None or self.test is None or not len(images := self.test()):
             return {}
         job, _ = done[number]
         plan = self._plan(number, job)
-        network, images = self._network(number, plan, self.splits(job.fold)), self.test.to(plan.device)
+        network = self._network(number, plan, self.splits(job.fold))
         as_seen = partial(normalized, standard=plan.standard)
-        scores = evaluate(network, images, as_seen, plan.task.new_metric, plan.task.evaluation_batch)
+        scores = evaluate(network, images.to(plan.device), as_seen, plan.task.new_metric, plan.task.evaluation_batch)
         return {"own_test_score": scores.decisive}
 
     def _write_files(self, folder: Path, found: Found, done: Sequence[tuple[Job, JobResult]]) -> None:

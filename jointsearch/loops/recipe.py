@@ -210,6 +210,18 @@ class SearchRecipe:
         return Recipe(**vars(self), precision="float32", evaluate_every=1)
 
 
+def check_scaled(recipe: Recipe, factors: Mapping[str, float]) -> None:
+    """Refuse a recipe that cannot be multiplied so."""
+    for name in factors:
+        if not getattr(recipe, name):
+            raise InputError(f"tune=recipe multiplies recipe.{name}, which is 0; give it a value, or leave tune out")
+    try:
+        recipe.scaled(factors)
+    except InputError as error:
+        told = ", ".join(f"recipe.{name} by {factor:g}" for name, factor in factors.items())
+        raise InputError(f"tune=recipe multiplies {told}, and then {error}; change that, or leave tune out") from None
+
+
 def check_optimizer(name: str, group: str) -> None:
     """Refuse what timm does not know, and what could not be resumed."""
     if name not in list_optimizers():

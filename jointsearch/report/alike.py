@@ -25,6 +25,7 @@ KINDS = {
     ("Policy",): "policy",
     ("Cells",): "architecture",
     ("Cells", "Policy"): "separate",
+    ("Cells", "Policy", "Policy and cells"): "separate",
 }
 NAMED_BY_PATH = ("folder", "hf")  # data sets that their path tells apart
 RANDOM_CELLS = "@random"  # ends the name of a row
@@ -73,9 +74,11 @@ def tables_of(sources: Sequence[Source]) -> list[Alike]:
 def check_alike(first: Record, other: Record) -> None:
     """Refuse two trainings that cannot stand in one table."""
     differing = differences(first.settings, other.settings, (*COMPARED, *DRAWN))
-    seed, digest = (dict(leaves(one.settings)).get("data.digest") for one in (first, other))
-    if first.seed == other.seed and seed != digest:
-        differing.append(f"data.digest was {seed}, is {digest}")
+    was, is_now = (dict(leaves(one.settings)) for one in (first, other))
+    if first.seed == other.seed:
+        differing += [
+            f"{name} was {was.get(name)}, is {is_now.get(name)}" for name in DRAWN if was.get(name) != is_now.get(name)
+        ]
     if differing:
         raise InputError(
             f"{first.place} and {other.place} were not trained alike ({', '.join(differing)}); "

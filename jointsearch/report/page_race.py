@@ -7,6 +7,7 @@ from jointsearch.report.metric_facts import MetricFacts
 from jointsearch.report.page_html import DASH, Html, table, tag
 from jointsearch.report.page_run import Part, Run, number
 from jointsearch.report.searches import race_verdict
+from jointsearch.report.trainings_found import FOUND
 
 SHOWN = 8  # arms
 HOW = (
@@ -43,8 +44,13 @@ def order_beside_trainings(raced: Sequence[Part], run: Run) -> str:
     tested = {(one.group, one.seed): number((one.result or {}).get(score)) for one in run.trainings}
     alike, pairs = 0, 0
     for part in raced:
-        believed = {row["arm"]: float(row["minus_control"]) for row in (part.result or {})["arms"]}
-        both = [(mean, one) for arm, mean in believed.items() if (one := tested.get((arm, part.seed))) is not None]
+        result = part.result or {}
+        believed = {row["arm"]: float(row["minus_control"]) for row in result["arms"]}
+        # The arm that was handed over is trained as the row found.
+        measured = {arm: tested.get((arm, part.seed)) for arm in believed}
+        if measured.get(result["chosen"]) is None:
+            measured[result["chosen"]] = tested.get((FOUND, part.seed))
+        both = [(mean, one) for arm, mean in believed.items() if (one := measured[arm]) is not None]
         for (mean, one), (other_mean, other) in itertools.combinations(both, 2):
             if mean != other_mean and one != other:
                 pairs += 1
@@ -67,7 +73,13 @@ def _arms(part: Part, metric: MetricFacts) -> list[Html]:
         )
         for row in result["arms"]
     ]
-    heads = ["arm", "trainings", f"mean {metric.words} as measured", f"minus {result['control']}, shrunken", "left"]
+    heads = [
+        "arm",
+        "trainings",
+        f"mean {metric.words} as measured",
+        f"better than {result['control']} by, shrunken",
+        "left",
+    ]
     first, others = rows[:SHOWN], rows[SHOWN:]
     shown = [table(heads, first)]
     if others:

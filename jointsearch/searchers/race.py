@@ -10,6 +10,7 @@ take part with random ones. With tune=recipe, the race first chooses the recipe 
 arms, and compares arms under that recipe.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,7 @@ class Race:
     )
     shuffled: bool = setting(False, help="the control: scores are permuted among all trainings")
 
+    GROUP: ClassVar[str] = "searcher"  # how its errors name it
     about: ClassVar[About] = About(judges=True)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,11 @@ class Race:
         check_distinct("searcher.untuned", self.untuned)
         if CONTROL not in self.untuned:
             raise InputError(f"searcher.untuned lacks {CONTROL}, which is returned when nothing is better; add it")
+
+    def scalings(self) -> list[dict[str, float]]:
+        """What the recipe may be multiplied with."""
+        recipes = itertools.product(*FACTORS.values()) if self.tune == "recipe" else ()
+        return [dict(zip(FACTORS, factors, strict=True)) for factors in recipes]
 
     def cost(self, epochs: int) -> tuple[int, float]:
         """Jobs, and whole trainings."""
