@@ -93,7 +93,7 @@ def test_judge_is_a_word_of_the_command_line() -> None:
     assert compose_study("search=separate", "judge.trainings=12").search.judge == Race(trainings=12)  # type: ignore[attr-defined]
     assert compose_study().search.judge is None  # type: ignore[attr-defined]
     of_photos: Any = compose_study("dataset.path=photos", dataset="folder").search
-    assert of_photos.judge.trainings == 12
+    assert of_photos.judge.trainings == 20
 
 
 def tuning(trainings: int, **changes: Any) -> Study:
