@@ -1,6 +1,7 @@
 """Joint and separate search whose findings a race judges, and trainings with the recipe that a race tunes."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,9 @@ def test_a_race_judges_pairs_of_policy_and_cells(name: str, tmp_path: Path) -> N
     page = result.report.read_text()
     assert "better than trivialaugment@random by, shrunken" in page
     assert "6 whole trainings" in page
+    # Two rows, or one where the control is handed over; 500 images in ten steps, of three forward-equivalents each.
+    assert re.search(r"trainings took [^(]* \((30|60) forward-equivalents\)\. The searches before them took", page)
+    assert re.search(r"more \([0-9,]+ forward-equivalents, with 6 whole trainings\)", page)
     assert "The race handed over" in page
     assert "The policy did not move" not in page, "what was proposed only is told of as handed over"
 

@@ -205,7 +205,9 @@ def test_it_says_which_epoch_was_selected_by_which_rule_and_how_good_it_was(
 def test_it_says_what_the_search_cost(tmp_path: Path) -> None:
     page = written(write_run(tmp_path))
     assert "cost of all 2 seeds\n60.0 s, 2,400 forward-equivalents" in page.text
-    assert "The trainings took 40.0 s. The searches before them took 60.0 s more." in page.text
+    assert (
+        "The trainings took 40.0 s. The searches before them took 60.0 s more (2,400 forward-equivalents)." in page.text
+    )
     # Shares .5 .3 .2 and .4 .35 .25 have the same order.
     assert "between seeds: +1.00 on average" in page.text
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from jointsearch.protocols import PLAIN_STEP
 from jointsearch.report.chance import Chance
 from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row
 from jointsearch.report.page_charts import dot_strip
 from jointsearch.report.page_history import policy_colors
 from jointsearch.report.page_html import Html, duration, table, tag
-from jointsearch.report.page_run import Run, seconds
+from jointsearch.report.page_run import Part, Run, seconds
 
 # How the rows are trained that every study may have; the name of any other is that of its policy.
 ROWS = {
@@ -89,4 +90,21 @@ def _cost(run: Run) -> str:
     if not run.searches:
         return ""
     trained, searched = (duration(seconds(parts)) for parts in (run.trained, run.searches))
-    return f"The trainings took {trained}. The searches before them took {searched} more."
+    of_trained, of_searched = (_passes(parts) for parts in (run.trained, run.searches))
+    return f"The trainings took {trained}{of_trained}. The searches before them took {searched} more{of_searched}."
+
+
+def _passes(parts: Sequence[Part]) -> str:
+    """Their cost without the machine: in forward passes, and how many whole trainings searches made."""
+    passes = sum(part.figure("forward_equivalents") or _plain_passes(part) for part in parts)
+    trainings = sum(part.figure("whole_trainings") or 0 for part in parts)
+    among = f", with {trainings:,.4g} whole trainings" if trainings else ""
+    return f" ({passes:,.0f} forward-equivalents{among})" if passes else ""
+
+
+def _plain_passes(part: Part) -> float:
+    """The forward-equivalents of a finished training, all steps of which are plain."""
+    images, batch, epochs = part.setting("data", "train"), part.setting("recipe", "batch_size"), part.figure("epochs")
+    if part.setting("search") is not None or not (images and batch and epochs):
+        return 0.0
+    return PLAIN_STEP * (images // batch + (images % batch > 1)) * epochs
