@@ -45,9 +45,10 @@ SEARCH = ["search_recipe.batch_size=20", "search_recipe.epochs=2"]
 FEW = (["searcher.trainings=4"], ["searcher.trials=2"], ["searcher.folds=2"], ["searcher.members=4"])
 FEW_MORE = (["searcher.trajectories=2"], ["searcher.counts=[1]", "searcher.levels=[5,15]"], ["searcher.at_once=2"])
 TRIALS = ["search_recipe.epochs=4", "searcher.measurements=2", "searcher.trial_steps=1"]
+PROPOSED = ["proposals=[trials]", "search_recipe.epochs=3"]  # of a race
 SHORTENING = (
     *(["seeds=[0]"], TRAINING, ["recipe.warmup=null", *TRAINING], *([word] for word in SIZES)),
-    *(["network=test_resnet"], *([word] for word in SEARCH), TRIALS, ["policy_epochs=2"], *FEW, *FEW_MORE),
+    *(["network=test_resnet"], *([word] for word in SEARCH), TRIALS, PROPOSED, ["policy_epochs=2"], *FEW, *FEW_MORE),
     *(["dataset.validation=20"], ["dataset.reduced=60"], ["detector.channels=32"], ["dataset.shorter=64"]),
     ["rounds=1", "batch_size=8", "network=wide_resnet16_1", "seeds=1"],  # of benchmark
 )
