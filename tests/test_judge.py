@@ -14,6 +14,7 @@ from jointsearch.data.load import Loaded
 from jointsearch.jobs import TUNED
 from jointsearch.loops.grid import CellsSettings, Grid
 from jointsearch.loops.recipe import Recipe, SearchRecipe
+from jointsearch.loops.training import Training
 from jointsearch.networks.create import plain_options
 from jointsearch.search_kinds import Joint, OneAfterTheOther, PolicyOnly, SupernetSettings
 from jointsearch.searchers.race import Race
@@ -168,10 +169,25 @@ def test_a_recipe_that_cannot_be_multiplied_is_refused_before_anything_is_writte
     assert not (tmp_path / "run").exists()
 
 
-def test_a_rate_that_makes_trainings_diverge_is_no_end_of_the_race(tmp_path: Path) -> None:
-    recipe = replace(STUDY.recipe, epochs=3, learning_rate=30.0, clip_gradient=0.0)
-    result = run_study(tuning(trainings=8, recipe=recipe, retrain=False), tmp_path)
+def test_a_rate_that_makes_trainings_diverge_is_no_end_of_the_race(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverged = []
+
+    def advance(training: Training, epochs: int) -> Any:
+        if training.plan.recipe.learning_rate != STUDY.recipe.learning_rate:
+            for weight in training.trainer.network().parameters():
+                weight.data.fill_(float("nan"))
+            diverged.append(training.plan.folder)
+            raise training.plan.diverged("the training loss is nan")
+        return whole(training, epochs)
+
+    whole = Training.advance
+    monkeypatch.setattr(Training, "advance", advance)
+    result = run_study(tuning(trainings=8, retrain=False), tmp_path)
     assert result.searches[0]["trainings"] == 8
+    assert diverged
+    assert result.searches[0][TUNED]["learning_rate"] == 1.0
 
 
 def test_other_settings_or_proposals_of_a_judge_are_refused_before_anything_is_searched_again(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One job of a search by whole trainings: a training, a part of one, or a score of a network of another job."""
 
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -70,11 +71,18 @@ def train_job(plan: Plan, splits: DataSplits, job: Job, journal: Journal) -> Job
         if not job.scaled:
             raise
         scores = training.evaluate(training.validation)  # a factor of the recipe was too large: that is a result
+        if scores is None or not math.isfinite(scores.decisive):
+            raise
     if scores is None:
         raise InputError("there are no images that judge a training; raise dataset.reduced")
     draws = () if counted is None else tuple(counted.draws.tolist())
     passes = training.progress.forward_equivalents
-    return JobResult(scores.decisive, round(journal.seconds(), 3), passes, dict(scores.values), draws)
+    return JobResult(scores.decisive, round(journal.seconds(), 3), passes, _finite(scores), draws)
+
+
+def _finite(scores: Scores) -> dict[str, float]:
+    """All scores that are numbers; the loss of a diverged training is none, and JSON has no word for it."""
+    return {name: value for name, value in scores.values.items() if math.isfinite(value)}
 
 
 def judge_job(plan: Plan, splits: DataSplits, network: Trainer, policy: Policy) -> JobResult:

@@ -55,8 +55,9 @@ def order_beside_trainings(raced: Sequence[Part], run: Run) -> str:
             if mean != other_mean and one != other:
                 pairs += 1
                 alike += (mean > other_mean) == (sign * one > sign * other)
-    return f"Of {pairs} pairs of arms that were trained afterwards, too, the race has {alike} in their order." * (
-        pairs > 0
+    return (
+        f"Pairs of arms that were trained afterwards, too: {pairs}, of which the race has {alike} in their order."
+        * (pairs > 0)
     )
 
 

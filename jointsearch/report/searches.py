@@ -51,7 +51,7 @@ def race_verdict(result: dict[str, Any]) -> str:
     cost = f"{result['trainings']} whole trainings, which took {result['seconds']:,.0f} seconds"
     said = f"Seed {result['seed']}: {result['chosen']} is returned after {cost}. {measured}."
     if result["chosen"] == control:
-        why = f"{control} leads itself" if leader == control else f"{measured}: not surely better"
+        why = "no other arm has a larger estimate" if leader == control else f"{measured}: not surely better"
         said = f"Seed {result['seed']}: {control}, the control, is returned after {cost} ({why})."
     tuned = [f"{name} x{factor:g}" for name, factor in result.get(TUNED, {}).items() if factor != 1]
     if TUNED in result:
