@@ -104,6 +104,22 @@ class StepSearcher(Protocol):
         """Continue from a state."""
 
 
+class Beside(Protocol):
+    """A second network that learns beside the one that is trained, by the same recipe."""
+
+    def step(self, images: Any, labels: Any, done: int) -> Tensor:
+        """Train on a batch, after so many other steps; the loss."""
+
+    def network(self) -> nn.Module:
+        """The network as it is evaluated."""
+
+    def state(self) -> State:
+        """Everything that training changes."""
+
+    def load(self, state: State) -> None:
+        """Put it back."""
+
+
 class TrainStep(Protocol):
     """One step of a network's training."""
 
@@ -113,6 +129,12 @@ class TrainStep(Protocol):
 
     def __call__(self, images: Any, labels: Any) -> Tensor:
         """Train on augmented images, and return the loss."""
+
+    def of_copies(self, copies: Sequence[Any], labels: Any) -> Tensor:
+        """Train on several augmented copies of a batch in one step; the loss of each."""
+
+    def beside(self) -> Beside:
+        """A second training of the same network, which begins with the weights that it has now."""
 
     def undone(self) -> AbstractContextManager[None]:
         """Train inside for a while: on leaving, weights, optimizer and generators are as they were on entering."""
@@ -149,6 +171,7 @@ class About:
     searches_cells: bool = False  # whether it moves the cells of a supernet too
     rewards_are_steps: bool = False  # whether its rewards assume an optimizer whose steps follow the gradient
     own_optimizer: bool = False  # whether of a search recipe it reads only epochs and batch_size
+    own_network: bool = False  # whether it trains by the recipe of the study, and its network is a result, too
     judges: bool = False  # whether it judges what other searches found
     complete_at_end: bool = False  # whether only its last epoch has measured everything
     warning: str | None = None  # what it is known to do wrong

@@ -13,17 +13,18 @@ from jointsearch.jobs import PopulationSettings
 from jointsearch.loops.grid import CELLS, SEED, CellsSettings
 from jointsearch.loops.recipe import SearchRecipe
 from jointsearch.networks.network_settings import NetworkSettings
-from jointsearch.networks.supernet import SUPERNET
+from jointsearch.networks.supernet import SUPERNET, SupernetSettings
+from jointsearch.online import OnlineStage
 from jointsearch.protocols import SearcherSettings
-from jointsearch.runs.run_folder import PROPOSAL
+from jointsearch.runs.run_folder import OWN_NETWORK, PROPOSAL
 from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import CellsOnly, Differentiable
 from jointsearch.searchers.race import Race
 from jointsearch.searchers.spaces import one_policy
 from jointsearch.searchers.table import Trials
-from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
-from jointsearch.stages import FOUND, Stage, WholeTrainings, about
-from search_spaces.cells.space import CELL_SPACES
+from jointsearch.settings import as_plain, bounded, check_fields, group, setting
+from jointsearch.stages import FOUND, Stage, about
+from jointsearch.whole_trainings import WholeTrainings
 from search_spaces.errors import InputError, check_distinct
 from search_spaces.policy import Policy
 
@@ -31,32 +32,6 @@ POLICY_FOLDER = "policy"  # of the first of two searches
 POLICY_RECIPE = SearchRecipe(epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
 
 JUDGE = "race: 40 more trainings with each seed decide whether what is found beats TrivialAugment with random cells"
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "darts": {},
-    "pc_darts": {"channel_share": 4},
-    "darts_minus": {"auxiliary_skip": True},
-    "gdas": {"single_path": True},
-}
-
-
-@dataclass(frozen=True)
-class SupernetSettings:
-    """The network whose cells are searched. The defaults are those of DARTS."""
-
-    space: str = choice("darts", *CELL_SPACES, help="the candidates of an edge; small has five, in cells of two nodes")
-    channels: int = bounded(16, 1, 4096, help="of the first cells")
-    layers: int = bounded(8, 3, 1000, help="cells, one after the other")
-    variant: str = choice(
-        "darts", *VARIANTS, help="pc_darts: a quarter of the channels; darts_minus: an extra skip; gdas: one path"
-    )
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def options(self) -> dict[str, Any]:
-        """The options of the network."""
-        return {"space": self.space, "channels": self.channels, "layers": self.layers, **VARIANTS[self.variant]}
 
 
 class SearchKind(Protocol):
@@ -121,12 +96,17 @@ class Proposal:
 
     def trained_by(self, recipe: SearchRecipe) -> "Proposal":
         """The same with a recipe, unless it brings one of its own."""
-        if self.search.search_recipe != POLICY_RECIPE:
+        if self.search.search_recipe != POLICY_RECIPE or trains_by_recipe(self.search.searcher):
             return self
         searcher = self.search.searcher
         if isinstance(searcher, Trials):  # as many measurements as the epochs have room for
             searcher = replace(searcher, measurements=min(searcher.measurements, max(2, (recipe.epochs + 1) // 2)))
         return replace(self, search=replace(self.search, search_recipe=recipe, searcher=searcher))
+
+
+def trains_by_recipe(searcher: object) -> bool:
+    """Whether a searcher trains as everything is trained afterwards."""
+    return has_population(searcher) or about(searcher).own_network
 
 
 def has_population(searcher: object) -> bool:
@@ -158,7 +138,7 @@ class PolicyOnly:
             )
         check_distinct("proposals", [one.name for one in self.proposals or ()])
         takes = any(one.search.search_recipe == self.search_recipe for one in self.judged)
-        if has_population(self.searcher) and not takes and self.search_recipe != POLICY_RECIPE:
+        if trains_by_recipe(self.searcher) and not takes and self.search_recipe != POLICY_RECIPE:
             raise InputError(
                 f"search_recipe is not read by {type(self.searcher).__name__}, which trains by recipe; leave it out"
             )
@@ -252,7 +232,11 @@ class OneAfterTheOther:
 def policy_stage(searcher: SearcherSettings, network: NetworkSettings | str, recipe: SearchRecipe) -> Stage:
     """A search of a policy on a network as it is."""
     plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | as_plain(searcher)}
-    return Stage("Policy", plain, lambda folder, seed: searcher, recipe, NetworkSettings.of(network), {})
+    online = about(searcher).own_network
+    plain |= {OWN_NETWORK: True} if online else {}
+    return (OnlineStage if online else Stage)(
+        "Policy", plain, lambda folder, seed: searcher, recipe, NetworkSettings.of(network), {}
+    )
 
 
 def cell_stage(

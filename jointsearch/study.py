@@ -34,7 +34,8 @@ from jointsearch.runs.boards import Board, Disabled, WandbSettings
 from jointsearch.runs.run_folder import check_writable, write_json
 from jointsearch.search_kinds import Joint, SearchKind
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
-from jointsearch.stages import FOUND, FOUND_CELLS, FOUND_FACTS, Stage, WholeTrainings, folder_of
+from jointsearch.stages import FOUND, FOUND_CELLS, FOUND_FACTS, Stage, folder_of
+from jointsearch.whole_trainings import WholeTrainings
 from jointsearch.workers import device_of, helpers, threads_of
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -178,10 +179,7 @@ def prepare(study: Study, folder: Path | str, show_progress: bool = False, task:
 
 
 def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
-    options |= {
-        "device": choose_device(study.device),
-        "save_seconds": study.save_seconds,
-    }
+    options |= {"device": choose_device(study.device), "save_seconds": study.save_seconds}
     if study.jobs > 1 and processes() > 1:
         raise InputError(f"jobs={study.jobs} starts processes, and so did torchrun; use one of the two")
     seed, stages = study.seeds[0], study.search.stages()

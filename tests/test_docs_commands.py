@@ -145,9 +145,10 @@ def write_sweeps(folder: Path) -> None:
     ours = (CONFIGS / name.relative_to("configs")).read_text()
     for file in ("joint_vs_separate", f"jointsearch/{name}"):
         write_sweep(folder / file, ours, *TRAINING, *SIZES, *SEARCH, "dataset=digits")
-    for file in ("ohl_rate", "ohl_trajectories"):
+    for file in ("ohl_rate", "ohl_trajectories", "adversarial_ablation", "adversarial_copies"):
         text = (CONFIGS / "sweep" / f"{file}.yaml").read_text()
-        more = ["network=tiny_cnn", "dataset=digits", "searcher.folds=2", "recipe.epochs=1"]
+        more = ["network=tiny_cnn", "dataset=digits", "recipe.epochs=1"]
+        more += ["searcher.folds=2"] if file.startswith("ohl") else []
         write_sweep(folder / file, text, *TRAINING, *more)
     [yours] = re.findall(r"```yaml\n(.*?)```", TEXTS[REPOSITORY / "docs" / "sweeps.md"], re.DOTALL)
     write_sweep(folder / "sweep.yaml", yours, "budget=0.02", "network=tiny_cnn", "threads=1", "device=cpu")

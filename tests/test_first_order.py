@@ -17,10 +17,10 @@ from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard, normalize
 from jointsearch.loops.grid import CellsSettings
 from jointsearch.loops.recipe import SearchRecipe
-from jointsearch.networks.supernet import supernet
+from jointsearch.networks.supernet import SupernetSettings, supernet
 from jointsearch.protocols import Context
 from jointsearch.runs.plain_state import decode_state, encode_state
-from jointsearch.search_kinds import CellsAlone, Joint, SupernetSettings
+from jointsearch.search_kinds import CellsAlone, Joint
 from jointsearch.searchers.cell_learner import AgainstCollapse, ArchitectureSettings, CellLearner
 from jointsearch.searchers.first_order import FirstOrder, FirstOrderSearcher
 from jointsearch.searchers.spaces import Stages

@@ -38,7 +38,7 @@ MAY_IMPORT_OF_OURS: dict[str, set[str]] = {
     "jointsearch.searchers": FOUNDATION
     | {
         f"jointsearch.{name}"
-        for name in ("distributed", "front_end", "estimators", "through_step", "soft", "searchers")
+        for name in ("distributed", "front_end", "estimators", "through_step", "soft", "augmenters", "searchers")
     },
 }
 MAY_IMPORT_OF_OTHERS: dict[str, set[str]] = {

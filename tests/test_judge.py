@@ -16,7 +16,8 @@ from jointsearch.loops.grid import CellsSettings, Grid
 from jointsearch.loops.recipe import Recipe, SearchRecipe
 from jointsearch.loops.training import Training
 from jointsearch.networks.create import plain_options
-from jointsearch.search_kinds import Joint, OneAfterTheOther, PolicyOnly, SupernetSettings
+from jointsearch.networks.supernet import SupernetSettings
+from jointsearch.search_kinds import Joint, OneAfterTheOther, PolicyOnly
 from jointsearch.searchers.race import Race
 from jointsearch.study import Study, run_study
 from search_spaces.cells.random import random_genotype

@@ -34,8 +34,9 @@ from jointsearch.searchers.race import Race
 from jointsearch.searchers.randaugment_grid import RandAugmentGrid
 from jointsearch.searchers.random import RandomSearch
 from jointsearch.searchers.spaces import Pairs
-from jointsearch.stages import FOUND, WholeTrainings
+from jointsearch.stages import FOUND
 from jointsearch.study import Prepared, Study
+from jointsearch.whole_trainings import WholeTrainings
 from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule, load_policy_or_schedule

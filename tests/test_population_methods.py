@@ -90,7 +90,7 @@ def all_children(ops: int) -> torch.Tensor:
 
 def test_the_gradient_of_the_controller_is_that_of_the_expected_score() -> None:
     generator = torch.Generator().manual_seed(0)
-    controller, children = Controller(3, 3, generator).double(), all_children(3)
+    controller, children = Controller((3, 11, 10), 3, generator).double(), all_children(3)
     rewards = torch.rand(len(children), generator=generator, dtype=torch.float64)
     _, logs, _ = controller(children, len(children))
     chances = logs.sum(1).exp()
@@ -108,7 +108,7 @@ def test_the_gradient_of_the_controller_is_that_of_the_expected_score() -> None:
 
 def test_children_are_drawn_as_often_as_the_controller_says() -> None:
     generator = torch.Generator().manual_seed(0)
-    controller = Controller(2, 3, generator)
+    controller = Controller((2, 11, 10), 3, generator)
     with torch.no_grad():
         for parameter in controller.parameters():
             parameter.mul_(20)

@@ -16,8 +16,9 @@ import torch
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.loops.journal import Interrupted
 from jointsearch.loops.recipe import Recipe, Warmup
+from jointsearch.networks.supernet import SupernetSettings
 from jointsearch.runs.checkpoint import load_checkpoint
-from jointsearch.search_kinds import Joint, SupernetSettings
+from jointsearch.search_kinds import Joint
 from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.rewards import Stabilize
 from search_spaces.genotype import Genotype

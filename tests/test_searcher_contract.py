@@ -21,7 +21,8 @@ from jointsearch.runs.plain_state import decode_state, encode_state
 from jointsearch.search_kinds import has_population
 from jointsearch.stages import Stage
 from search_spaces.genotype import Genotype
-from search_spaces.policy import Policy
+from search_spaces.policy import Policy, policy_from_data
+from search_spaces.schedule import PolicySchedule, schedule_from_data
 from tests.kills import same
 
 SEARCHERS = [name for name in groups()["searcher"] if not has_population(class_of("searcher", name))]
@@ -85,8 +86,10 @@ class Course:
 
 def check_found(found: Found, cells: bool) -> None:
     if found.policy is not None:
-        assert isinstance(found.policy, Policy)
-        assert Policy.from_json(found.policy.to_json()) == found.policy
+        assert isinstance(found.policy, Policy | PolicySchedule)
+        data = json.loads(found.policy.to_json())
+        read = policy_from_data if isinstance(found.policy, Policy) else schedule_from_data
+        assert read(data, "what was found") == found.policy
     assert (found.genotype is not None) == cells
     if found.genotype is not None:
         assert Genotype.from_darts(found.genotype.to_darts()) == found.genotype

@@ -228,7 +228,7 @@ def test_of_a_metric_that_should_be_low_the_lowest_epoch_is_selected(tmp_path: P
         assert (kept.epoch, kept.score) == (1 + values.index(min(values)), min(values))
         test = training.test_images
         batch = next(test.batches(torch.arange(len(test)), len(test)))
-        result = result_of(training, kept, training.test())
+        result = result_of(training, kept, training.test(), training.plan.folder)
         with torch.no_grad():
             outputs = training.trainer.outputs(normalize(batch.images, DIGITS.standard)).softmax(1)
     expected = (outputs - nn.functional.one_hot(batch.labels, 10)).square().sum(1).mean()

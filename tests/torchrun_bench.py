@@ -25,9 +25,10 @@ from jointsearch.loops.plan import NewStepSearcher, Plan
 from jointsearch.loops.recipe import Mixing, Recipe, SearchRecipe
 from jointsearch.loops.retrain import BestWeights, plain_steps
 from jointsearch.loops.training import Training
+from jointsearch.networks.supernet import SupernetSettings
 from jointsearch.protocols import StepSearcher, TrainStep
 from jointsearch.runs.plain_state import decode_state, encode_state
-from jointsearch.search_kinds import Joint, PolicyOnly, SupernetSettings
+from jointsearch.search_kinds import Joint, PolicyOnly
 from jointsearch.searchers.cell_learner import ArchitectureSettings
 from jointsearch.searchers.differentiable import Differentiable
 from jointsearch.searchers.first_order import FirstOrder

@@ -18,10 +18,9 @@ from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.retrain import retrain
 from jointsearch.loops.search import search
 from jointsearch.networks.network_settings import NetworkSettings
-from jointsearch.networks.supernet import SUPERNET
+from jointsearch.networks.supernet import SUPERNET, SupernetSettings
 from jointsearch.protocols import Context, SearcherSettings, StepSearcher, TrainStep
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
-from jointsearch.search_kinds import SupernetSettings
 from jointsearch.searchers.cell_learner import ArchitectureSettings, CellLearner
 from jointsearch.searchers.spaces import Pairs
 from jointsearch.searchers.table_entries import table_entries

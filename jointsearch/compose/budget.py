@@ -3,8 +3,8 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from jointsearch.loops.recipe import SearchRecipe
-from jointsearch.search_kinds import has_population
+from jointsearch.loops.recipe import SearchRecipe, times
+from jointsearch.search_kinds import trains_by_recipe
 from jointsearch.study import Study
 from search_spaces.errors import InputError
 
@@ -24,21 +24,7 @@ def scaled(study: Study, budget: float) -> Study:
 
     At least one is left, and of a search as many as it needs to find anything.
     """
-
-    recipe = study.recipe
-    warmup = recipe.warmup and replace(recipe.warmup, epochs=_times(recipe.warmup.epochs, budget))
-    epochs = _times(recipe.epochs, budget)
-    shorter = replace(
-        recipe,
-        epochs=epochs,
-        warmup=None if warmup and warmup.epochs >= epochs else warmup,
-        timm=recipe.timm and recipe.timm.scaled(budget, recipe.schedule_name),
-    )
-    return replace(study, recipe=shorter, search=_shorter(study.search, budget))
-
-
-def _times(count: Any, budget: float, fewest: int = 1) -> Any:
-    return max(fewest, round(count * budget)) if isinstance(count, int) else count * budget
+    return replace(study, recipe=study.recipe.shorter(budget), search=_shorter(study.search, budget))
 
 
 def _shorter(kind: Any, budget: float) -> Any:
@@ -48,12 +34,12 @@ def _shorter(kind: Any, budget: float) -> Any:
     changes: dict[str, Any] = {}
     for item in fields(kind):
         value = getattr(kind, item.name)
-        if isinstance(value, SearchRecipe) and has_population(getattr(kind, "searcher", None)) and not kind.judged:
-            continue  # nothing reads it: whole trainings have the recipe of the study
+        if isinstance(value, SearchRecipe) and trains_by_recipe(getattr(kind, "searcher", None)) and not kind.judged:
+            continue  # nothing reads it: such searches have the recipe of the study
         if isinstance(value, SearchRecipe):
-            changes[item.name] = replace(value, epochs=_times(value.epochs, budget, min(needed, value.epochs)))
+            changes[item.name] = replace(value, epochs=times(value.epochs, budget, min(needed, value.epochs)))
         elif item.name == "policy_epochs" and value:
-            changes[item.name] = _times(value, budget, min(needed, value))
+            changes[item.name] = times(value, budget, min(needed, value))
         elif getattr(value, "from_epoch", 0):
             last = kind.search_recipe.epochs * budget - 1
             changes[item.name] = replace(value, from_epoch=min(round(value.from_epoch * budget), max(0, int(last))))

@@ -10,7 +10,7 @@ from jointsearch.compose.files import names_of, readers
 from jointsearch.compose.proposals import proposals_of
 from jointsearch.compose.words import Composed, compose_words
 from jointsearch.registry import CONFIGS
-from jointsearch.search_kinds import PolicyOnly, has_population
+from jointsearch.search_kinds import PolicyOnly, trains_by_recipe
 from jointsearch.settings import TARGET, build, is_settings, meant, names_within, target_class
 from jointsearch.study import Study
 from search_spaces.errors import InputError
@@ -41,7 +41,7 @@ def study_of(composed: Composed) -> Study:
     except InputError as error:
         raise InputError(as_typed(str(error))) from None
     judge = getattr(study.search, "judge", None)  # the recipe is that of its trainings, too
-    by_trainings = judge is not None or has_population(getattr(study.search, "searcher", None))
+    by_trainings = judge is not None or trains_by_recipe(getattr(study.search, "searcher", None))
     unread = ("controls",) if by_trainings else ("recipe", "controls")
     of_trainings = sorted(name for name in composed.typed if name.partition(".")[0] in unread)
     if of_trainings and not study.retrain:
@@ -70,9 +70,9 @@ def nested(composed: Composed) -> dict[str, Any]:
         config["proposals"] = proposals_of(config["proposals"], lambda composed: build(Study, nested(composed)).search)
     if "searcher" in names_of(kinds[0]) and config.get("searcher") is not None:
         kinds.append(_class(config["searcher"]))
-        if has_population(kinds[1]) and not issubclass(kinds[0], PolicyOnly):
+        if trains_by_recipe(kinds[1]) and not issubclass(kinds[0], PolicyOnly):
             raise InputError(
-                f"searcher={kinds[1].__name__} searches by whole trainings of a network as it is; use search=policy, "
+                f"searcher={kinds[1].__name__} trains a network as it is by recipe=; use search=policy, "
                 "or judge=race beside a searcher inside one training"
             )
         config["searcher"] = _with(config["searcher"], config)

@@ -1,6 +1,7 @@
 """A grid of trainings, policies by seeds, each in its own folder: <run folder>/<policy>/seed<seed>.
 
-On a network of cells a row may name a genotype of its own: policy@genotype, as in trivialaugment@random.
+On a network of cells a row may name a genotype of its own: policy@genotype, as in trivialaugment@random. It may also
+ask for several copies of every image, as in trivialaugment+copies4 (augmenters/copies.py).
 """
 
 import os
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from jointsearch.augmenters.copies import split_copies
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.load import Loaded
 from jointsearch.data.sets import DataSplits
@@ -124,17 +126,19 @@ class Grid:
 
     def parts(self, row: str) -> tuple[str, str | None]:
         """The policy and the genotype that a row names."""
-        policy, genotype = split_row(row) if self.network.name == CELLS else (row, None)
+        policy, genotype = split_row(row) if self.network.name == CELLS else (split_copies(row)[0], None)
         return policy, self.genotype if genotype is None else genotype
 
     def plan(self, row: str, seed: int, folder: Path, options: dict[str, Any]) -> Plan:
         """One of its trainings."""
+        _, copies = split_copies(row)
         return Plan(
             folder=folder / folder_name(row) / f"seed{seed}",
             policy=self.policy(row, seed),
             network=self.network,
             network_options=self.network_options(row, seed),
-            recipe=self.recipe_of(seed),
+            copies=copies,
+            recipe=self.recipe_of(seed).for_copies(copies),
             untuned=self.recipe,
             standard=self.dataset.standard,
             seed=seed,
@@ -248,6 +252,7 @@ def plain_dataset(dataset: Any) -> dict[str, Any]:
 
 def split_row(row: str) -> tuple[str, str | None]:
     """Policy and genotype of policy@genotype: a name or a file stands before the mark, which folders may have too."""
+    row, _ = split_copies(row)
     for marker in re.finditer("@", row):
         policy, genotype = row[: marker.start()], row[marker.end() :]
         if policy.endswith(".json") or is_control(policy):
@@ -260,4 +265,5 @@ def folder_name(policy: str) -> str:
     found = f"{SEED}/{POLICY_FILE}"  # what a search of each seed found
     parts = ("found" if part.endswith(found) else part for part in split_row(policy) if part is not None)
     stems = (os.path.basename(part).removesuffix(".json") for part in parts)
-    return file_name("@".join(stems)) or "policy"
+    _, copies = split_copies(policy)
+    return file_name("@".join(stems) + (str(copies) if copies else "")) or "policy"

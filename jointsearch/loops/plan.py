@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from jointsearch.augmenters.copies import Copies
 from jointsearch.data.sets import DataSplits
 from jointsearch.data.standard import Standard, normalized
 from jointsearch.device import choose_device
@@ -41,7 +42,7 @@ OURS = [os.path.join(Path(__file__).resolve().parents[2], package, "") for packa
 INSTALLED = [os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 NOT_THE_USERS = (*OURS, *INSTALLED, "<frozen", "<string", "<eval", "<__array")
 
-COMPARED = ("policy", "network_options.genotype", "backbone")  # in these the trainings of one table differ
+COMPARED = ("policy", "copies", "network_options.genotype", "backbone")  # in these the trainings of one table differ
 MOST_TOLD = 4  # differences in one error
 # And in these where seeds differ: a search with each seed may have tuned the recipe.
 DRAWN = ("seed", "data.digest", "tuned.learning_rate", "tuned.weight_decay")
@@ -64,6 +65,7 @@ class Plan:
     standard: Standard
     seed: int
     policy: Policy | PolicySchedule | None = None  # what it is trained under, or what a search starts from
+    copies: Copies | None = None  # of every image, where a step trains on more than one
     dataset: dict[str, Any] = field(default_factory=dict)  # the settings of the data set, as plain data
     search: dict[str, Any] | None = None  # the settings of a search, as plain data; None where nothing is searched
     network_options: dict[str, Any] = field(default_factory=dict)  # what only this network knows, as a genotype
@@ -107,12 +109,14 @@ class Plan:
         options = {"network_options": plain_options(self.network_options)} if self.network_options else {}
         several = {"processes": processes()} if processes() > 1 else {}
         given = self.untuned or self.recipe
-        tuned = {name: value for name, value in vars(self.recipe).items() if value != vars(given)[name]}
+        whole = given if self.untuned is None else given.for_copies(self.copies)
+        tuned = {name: value for name, value in vars(self.recipe).items() if value != vars(whole)[name]}
         return {
             **searches,
             **options,
             **several,
             **self.task.identity(),
+            **({"copies": str(self.copies)} if self.copies else {}),
             "policy": None if self.policy is None else hashlib.sha256(self.policy.to_json().encode()).hexdigest()[:16],
             **self.network.plain(),
             "recipe": given.plain(),

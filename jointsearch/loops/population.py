@@ -44,7 +44,7 @@ from jointsearch.runs.run_folder import (
     replace_file,
     write_json,
 )
-from jointsearch.runs.track import Tracker
+from jointsearch.runs.track import METRICS_FILE, Tracker
 from search_spaces.genotype import Genotype
 from search_spaces.plain_json import read_json
 
@@ -208,7 +208,7 @@ class Population:
         return {"own_test_score": scores.decisive}
 
     def _write_files(self, folder: Path, found: Found, done: Sequence[tuple[Job, JobResult]]) -> None:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        (folder / METRICS_FILE).unlink(missing_ok=True)
         with Tracker(folder, self.plan.board) as tracker:
             for number, (job, result) in enumerate(done, start=1):
                 tracker.log(number, {"job": job.name, "fold": job.fold, "seed": job.seed or 0, "score": result.score})

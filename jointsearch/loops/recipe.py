@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from timm.optim import list_optimizers
 
+from jointsearch.augmenters.copies import Copies
 from jointsearch.settings import as_plain, bounded, check_fields, choice, setting
 from search_spaces.errors import InputError, nearest
 
@@ -162,6 +163,21 @@ class Recipe:
         """Of optimizers that have one."""
         return (self.timm or Timm()).momentum
 
+    def shorter(self, budget: float) -> "Recipe":
+        """The recipe with its epochs multiplied, and whatever counts epochs with them. At least one is left."""
+        warmup = self.warmup and replace(self.warmup, epochs=times(self.warmup.epochs, budget))
+        epochs = times(self.epochs, budget)
+        return replace(
+            self,
+            epochs=epochs,
+            warmup=None if warmup and warmup.epochs >= epochs else warmup,
+            timm=self.timm and self.timm.scaled(budget, self.schedule_name),
+        )
+
+    def for_copies(self, copies: Copies | None) -> "Recipe":
+        """The recipe of a row that trains on copies of every image."""
+        return self if copies is None or not copies.short else self.shorter(1 / copies.kept)
+
     def scaled(self, factors: Mapping[str, float]) -> "Recipe":
         """The recipe with some of its settings multiplied."""
         values: dict[str, Any] = {name: getattr(self, name) * factor for name, factor in factors.items()}
@@ -208,6 +224,11 @@ class SearchRecipe:
     def whole(self) -> Recipe:
         """The same as a recipe."""
         return Recipe(**vars(self), precision="float32", evaluate_every=1)
+
+
+def times(count: Any, budget: float, fewest: int = 1) -> Any:
+    """A number of epochs, multiplied; whole ones stay whole."""
+    return max(fewest, round(count * budget)) if isinstance(count, int) else count * budget
 
 
 def check_scaled(recipe: Recipe, factors: Mapping[str, float]) -> None:

@@ -11,13 +11,13 @@ from jointsearch.loops.plan import Plan, write_identity
 from jointsearch.networks.trained import WEIGHTS_FILE
 from jointsearch.networks.weights import MODEL_FILE
 from jointsearch.runs.run_folder import PREDICTIONS_FILE, RESULT_FILE, SETTINGS_FILE, lock_folder, write_json
-from jointsearch.runs.track import tell_again
+from jointsearch.runs.track import METRICS_FILE, tell_again
 from search_spaces.plain_json import read_json
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 
 SAME_AS = "same_as"  # in a result, the row that was trained in its place
-COPIED = ("metrics.jsonl", MODEL_FILE, WEIGHTS_FILE, PREDICTIONS_FILE)
+COPIED = (METRICS_FILE, MODEL_FILE, WEIGHTS_FILE, PREDICTIONS_FILE)
 # Weights of a found policy are shares, those of a control whole numbers: their running sums differ by rounding. A draw
 # that falls between two of them is as likely as this.
 ROUNDING = 1e-12

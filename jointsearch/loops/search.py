@@ -1,6 +1,6 @@
 """Search inside one training: some images train the weights, others validate, and no test image is looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,16 @@ from jointsearch.data.sets import DataSplits
 from jointsearch.distributed import from_first
 from jointsearch.loops.journal import Journal, carry_out
 from jointsearch.loops.plan import NewStepSearcher, Plan
+from jointsearch.loops.retrain import BestWeights, leave_network
 from jointsearch.loops.training import Training
 from jointsearch.protocols import Scores, State
 from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, replace_file
+from search_spaces.policy import Policy
+from search_spaces.schedule import PolicySchedule
 
 SELECT = ("last", "best")
+
+RowOf = Callable[[Policy | PolicySchedule | None], Plan]  # the training that counts as that of the policy found
 
 
 class KeptFinding:
@@ -56,19 +61,56 @@ class KeptFinding:
         vars(self).update(state)
 
 
+class KeptNetwork(KeptFinding):
+    """Keeps the weights of the best epoch as well, for a search whose network is a result."""
+
+    def __init__(self, select_epoch: str, row: RowOf) -> None:
+        super().__init__(select_epoch)
+        self.row, self.best = row, BestWeights()
+
+    def consider(self, training: Training, scores: Scores | None) -> Mapping[str, float | str]:
+        """Keep what is found, and the weights if this epoch is better."""
+        self.best.consider(training, scores)
+        return super().consider(training, scores)
+
+    def leave(self, training: Training, splits: DataSplits) -> dict[str, float]:
+        """Leave the network as if it had been retrained. Returns its score on test images."""
+        plan = self.row(training.searcher.found().policy)
+        result = leave_network(training, splits, self.best, plan)
+        score = result.get(f"test_{training.metric()['name']}_last")
+        return {} if score is None else {"own_test_score": score}
+
+    def state(self) -> State:
+        """What a checkpoint has to hold."""
+        mine = {name: value for name, value in vars(self).items() if name not in ("row", "best")}
+        return mine | {"best": self.best.state()}
+
+    def restore(self, state: State) -> None:
+        """Continue from a state."""
+        super().restore({name: value for name, value in state.items() if name != "best"})
+        self.best.restore(state["best"])
+
+
 def search(
-    plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher, select_epoch: str = SELECT[0]
+    plan: Plan,
+    splits: DataSplits,
+    new_searcher: NewStepSearcher,
+    select_epoch: str = SELECT[0],
+    row: RowOf | None = None,
 ) -> dict[str, Any]:
     """Search, or continue, or return the result that is there already; policy.json and genotype.json hold the finding.
 
     The training part of `splits` trains the weights, the validation part gives the rewards, the test part is not read.
+    Only where the network is a result, too, do the test images score it, once: it is left in the folder of the training
+    that `row` makes of the policy found.
     """
 
     def find(journal: Journal) -> dict[str, Any]:
-        kept = KeptFinding(select_epoch)
+        kept = KeptFinding(select_epoch) if row is None else KeptNetwork(select_epoch, row)
         training = Training(plan, splits, new_searcher, kept, journal)
         training.advance(plan.recipe.epochs)
         from_first(lambda: kept.write(plan.folder))
+        own = kept.leave(training, splits) if isinstance(kept, KeptNetwork) else {}
         return {
             "epochs": training.progress.epoch,
             "steps": training.total_steps(),
@@ -78,6 +120,7 @@ def search(
             "select_epoch": select_epoch,
             "selected_epoch": kept.epoch,
             "metric": training.metric(),
+            **own,
             **kept.facts,
         }
 

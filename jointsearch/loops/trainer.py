@@ -1,7 +1,7 @@
 """timm's optimizer, schedule, mixing and averaging for one network under one recipe, and one step with them."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class Trainer:
         steps: int,
         task: Task = CLASSIFICATION,
     ) -> None:
-        self.recipe, self.device, self.classes, self.steps = recipe, device, classes, steps
+        self.recipe, self.device, self.classes, self.steps, self.task = recipe, device, classes, steps, task
         check_network(network, recipe)
         self.trained = network.to(device).to(memory_format=torch.channels_last)
         self.mixing: Mixup | None = None
@@ -64,11 +64,18 @@ class Trainer:
 
     def step(self, images: Any, labels: Any, done: int) -> Tensor:
         """Take one optimizer step after `done` others. Returns the loss, still on the device."""
+        return self.step_on([images], labels, done)[0]
+
+    def step_on(self, copies: Sequence[Any], labels: Any, done: int) -> Tensor:
+        """The same on the mean gradient of copies of a batch, each with statistics of its own; the loss of each."""
         if self.recipe.drop_path:
             set_drop_path(self.trained, self.recipe.drop_path * (done // self.steps) / self.recipe.epochs)
-        if self.erasing is not None:  # after normalization, and in place
-            images = self.erasing(images.clone())
-        loss = self._gradients(images, labels)
+        losses = []
+        for images in copies:
+            if self.erasing is not None:  # after normalization, and in place
+                images = self.erasing(images.clone())
+            losses.append(self._gradients(images, labels, 1 / len(copies)))
+        self._add_up(losses, part_of(len(copies[0])).weight)
         if self.recipe.clip_gradient:
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_gradient)
         self.optimizer.step()
@@ -77,22 +84,20 @@ class Trainer:
             self.averaged.update(self.trained, step=done + 1)
         if self.schedule is not None:
             self.schedule.step_update(done + 1)
-        return loss
+        return torch.stack(losses) * len(copies)
 
-    def _gradients(self, images: Any, labels: Any) -> Tensor:
-        """Add the gradients of the mean loss of a batch, or of its parts where steps accumulate; return that loss."""
+    def _gradients(self, images: Any, labels: Any, share: float) -> Tensor:
+        """Add a share of the gradient of a batch, or of its parts where steps accumulate; return that of the loss."""
         # Not of batch_size each: a part of one image, at the end of an epoch, would have no batch statistics.
         parts = min(1 if self.recipe.timm is None else self.recipe.timm.grad_accum_steps, max(1, len(images) // 2))
         if parts == 1:
-            loss = self._backward(images, labels)
-        else:
-            loss = torch.zeros((), device=self.device)
-            for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-                loss += self._backward(some, theirs, len(some) / len(images))
-        self._add_up(loss, part_of(len(images)).weight)
+            return self._backward(images, labels, share)
+        loss = torch.zeros((), device=self.device)
+        for some, theirs in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            loss += self._backward(some, theirs, share * len(some) / len(images))
         return loss
 
-    def _backward(self, images: Any, labels: Any, share: float = 1.0) -> Tensor:
+    def _backward(self, images: Any, labels: Any, share: float) -> Tensor:
         """Add the gradients of a share of the mean loss of images, which are blended first where the recipe says so."""
         if self.mixing is not None and len(images) % 2 == 0:
             images, labels = self.mixing(images, labels)
@@ -105,8 +110,8 @@ class Trainer:
         loss.backward()
         return loss.detach()
 
-    def _add_up(self, loss: Tensor, weight: float) -> None:
-        """Add up what each process has of the loss and of its gradient, and take the mean of the running statistics.
+    def _add_up(self, losses: Sequence[Tensor], weight: float) -> None:
+        """Add up what each process has of the losses and their gradient, and take the mean of the running statistics.
 
         Batch statistics are those of the images of one process.
         """
@@ -119,7 +124,7 @@ class Trainer:
             for name, buffer in module.named_buffers(recurse=False)
             if module.training and name in ("running_mean", "running_var")
         ]
-        add_up([loss, *gradients, *statistics])
+        add_up([*losses, *gradients, *statistics])
 
     def soft(self, labels: Tensor) -> Tensor:
         """Labels as timm's Mixup writes them, (B, classes), without mixing."""
@@ -218,6 +223,17 @@ class StepOf:
     def __call__(self, images: Any, labels: Any) -> Tensor:
         """Take one optimizer step."""
         return self.trainer.step(images, labels, self.done())
+
+    def of_copies(self, copies: Sequence[Any], labels: Any) -> Tensor:
+        """Take one optimizer step on several copies of a batch; the loss of each."""
+        return self.trainer.step_on(copies, labels, self.done())
+
+    def beside(self) -> Trainer:
+        """A second training of the same network, with the weights that it has now."""
+        of = self.trainer
+        network = copy.deepcopy(of.trained)
+        network.zero_grad()
+        return Trainer(network, of.recipe, of.device, of.classes, of.steps, of.task)
 
     def undone(self) -> AbstractContextManager[None]:
         """Train inside for a while and take it back; the learning rate stays the same inside."""

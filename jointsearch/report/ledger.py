@@ -68,7 +68,8 @@ def iterations(trainings: int, epochs: int, images: int, batch: int = OHL_BATCH)
 def _training_cost(record: Record) -> Cost:
     result = record.result or {}
     images, epochs = _value(result, "images_trained"), _value(result, "epochs")
-    return Cost(_value(result, "seconds"), images, _passes(images, epochs, _batch(record)))
+    passes = _value(result, "forward_equivalents")  # told where steps are not plain ones
+    return Cost(_value(result, "seconds"), images, passes or _passes(images, epochs, _batch(record)))
 
 
 def _search_cost(record: Record) -> Cost:

@@ -18,8 +18,8 @@ from jointsearch.data.objects import Padded
 from jointsearch.loops.repeat import SAME_AS
 from jointsearch.report.contact_sheet import IMAGES, evenly_spread
 from jointsearch.report.metric_facts import ACCURACY, MetricFacts, metric_facts
-from jointsearch.runs.run_folder import PROPOSAL, RESULT_FILE, SETTINGS_FILE
-from jointsearch.runs.track import read_metrics
+from jointsearch.runs.run_folder import OWN_NETWORK, PROPOSAL, RESULT_FILE, SETTINGS_FILE
+from jointsearch.runs.track import METRICS_FILE, read_metrics
 from jointsearch.settings import build
 from search_spaces.errors import InputError
 from search_spaces.plain_json import read_json, shown_path
@@ -169,7 +169,7 @@ def training_images(part: Part, dataset: Any = None) -> Tensor:
     loaded = load_data(part, dataset)
     if part.folds:
         train = loaded.fold_splits(part.seed, 0, part.folds).train
-    elif "search" in part.settings:
+    elif "search" in part.settings and not part.setting("search", OWN_NETWORK):
         train = loaded.search_splits(part.seed, part.setting("search", "images")).train
     else:
         train = loaded.splits(part.seed).train
@@ -222,7 +222,7 @@ def read_part(path: Path, group: str) -> Part:
     seed = settings.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"{shown_path(path)} has no seed as runs have; restore the file or move its folder away")
-    birth, result, metrics = (path.with_name(name) for name in ("birth.json", RESULT_FILE, "metrics.jsonl"))
+    birth, result, metrics = (path.with_name(name) for name in ("birth.json", RESULT_FILE, METRICS_FILE))
     records = read_metrics(metrics) if metrics.is_file() else []
     return Part(
         folder=path.parent,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jointsearch.report.results_file import Record, read_results
-from jointsearch.runs.run_folder import RESULT_FILE, SETTINGS_FILE
+from jointsearch.runs.run_folder import OWN_NETWORK, RESULT_FILE, SETTINGS_FILE
 from jointsearch.runs.wandb_runs import WANDB, BoardRun, read_offline_run, read_wandb_runs
 from jointsearch.sweeps.work import DONE_FILE
 from search_spaces.errors import InputError
@@ -45,7 +45,7 @@ class Source:
             return False
         options = settings.get("network_options")
         cells = isinstance(options, dict) and "genotype" in options and "@" not in row
-        return re.split("[@+]", row)[0] == FOUND or (cells and bool(self.searches))
+        return re.split("[@+]", row)[0] in (FOUND, OWN_NETWORK) or (cells and bool(self.searches))
 
 
 def _outcome(search: Record) -> object:

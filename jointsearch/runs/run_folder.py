@@ -17,6 +17,7 @@ from search_spaces.errors import InputError
 
 # Of a training or search: all that decides its result, the policy it used or found, the cells, and the result.
 SETTINGS_FILE, POLICY_FILE, GENOTYPE_FILE, RESULT_FILE = "settings.json", "policy.json", "genotype.json", "result.json"
+OWN_NETWORK = "own_network"  # the folder of networks that searches trained, beside those of the rows
 PROPOSAL = "proposal-"  # begins the folder of searches whose findings another one judges
 # Of a training whose metric tells more than numbers: what was found in each test image.
 PREDICTIONS_FILE = "predictions.json"
@@ -101,7 +102,7 @@ def check_writable(folder: Path) -> None:
 
 def file_name(text: str) -> str:
     """A text as the name of a file or folder."""
-    return re.sub(r"[^A-Za-z0-9._@-]+", "_", text)[:100]
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "_", text)[:100]
 
 
 def _remove_temporary_files(folder: Path) -> None:

@@ -12,6 +12,7 @@ from jointsearch.runs.boards import NO_BOARD, Board
 from search_spaces.errors import InputError
 from search_spaces.plain_json import parse_json
 
+METRICS_FILE = "metrics.jsonl"
 NO_NUMBERS = ("nan", "inf", "-inf")  # how JSON holds them
 
 
@@ -22,7 +23,7 @@ class Tracker:
         self._board = board
         board.open()
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS_FILE
         tell_again(folder, board)
         self._file = self.path.open("ab")
 
@@ -72,7 +73,7 @@ def tell_again(folder: Path, board: Board) -> None:
     W&B sends in intervals, so what a killed process logged last never arrived. A point that did arrive comes again with
     the same step and the same value.
     """
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS_FILE
     for line in read_metrics(path) if board.is_wanted and path.is_file() else ():
         step = line.pop("step")
         board.log(folder, step, {key: float(value) if value in NO_NUMBERS else value for key, value in line.items()})

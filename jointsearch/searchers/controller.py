@@ -58,13 +58,16 @@ class ControllerSettings:
 
 
 class Controller(nn.Module):
-    """An LSTM that makes decisions one after the other: op, probability, magnitude, and again."""
+    """An LSTM that makes decisions one after the other, of a few kinds in turn: op, probability, magnitude, and again.
 
-    def __init__(self, ops: int, decisions: int, generator: torch.Generator) -> None:
+    `kinds` are the choices of a decision of each kind.
+    """
+
+    def __init__(self, kinds: Sequence[int], decisions: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.sizes = [(ops, PROBABILITIES, MAGNITUDES)[place % 3] for place in range(decisions)]
-        self.embeddings = nn.ModuleList([nn.Embedding(size, EMBEDDING) for size in (ops, PROBABILITIES, MAGNITUDES)])
-        self.heads = nn.ModuleList([nn.Linear(HIDDEN, size) for size in (ops, PROBABILITIES, MAGNITUDES)])
+        self.kinds, self.decisions = len(kinds), decisions
+        self.embeddings = nn.ModuleList([nn.Embedding(size, EMBEDDING) for size in kinds])
+        self.heads = nn.ModuleList([nn.Linear(HIDDEN, size) for size in kinds])
         self.cell = nn.LSTMCell(EMBEDDING, HIDDEN)
         self.first = nn.Parameter(torch.empty(EMBEDDING))
         with torch.no_grad():
@@ -76,9 +79,9 @@ class Controller(nn.Module):
         inputs = self.first.expand(count, -1)
         state: tuple[Tensor, Tensor] | None = None
         taken, logs, entropies = [], [], []
-        for place in range(len(self.sizes)):
+        for place in range(self.decisions):
             state = self.cell(inputs, state)
-            spread = self.heads[place % 3](state[0]).log_softmax(1)
+            spread = self.heads[place % self.kinds](state[0]).log_softmax(1)
             if given is None:
                 chosen = torch.multinomial(spread.detach().exp(), 1, generator=generator)
             else:
@@ -86,7 +89,7 @@ class Controller(nn.Module):
             taken.append(chosen)
             logs.append(spread.gather(1, chosen))
             entropies.append(-(spread.exp() * spread).sum(1, keepdim=True))
-            inputs = self.embeddings[place % 3](chosen.squeeze(1))
+            inputs = self.embeddings[place % self.kinds](chosen.squeeze(1))
         return torch.cat(taken, 1), torch.cat(logs, 1), torch.cat(entropies, 1)
 
 
@@ -97,7 +100,7 @@ class ControllerSearcher:
         self.settings, self.context = settings, context
         self.generator = torch.Generator().manual_seed(context.seed)
         decisions = settings.sub_policies * STAGES * 3
-        self.controller = Controller(len(settings.ops), decisions, self.generator)
+        self.controller = Controller((len(settings.ops), PROBABILITIES, MAGNITUDES), decisions, self.generator)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), settings.learning_rate)
         self.baseline: float | None = None
         self.children = torch.empty(0, decisions, dtype=torch.int64)
