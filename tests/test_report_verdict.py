@@ -56,6 +56,24 @@ def test_the_first_sentence_says_by_how_much_the_finding_is_better_and_than_what
     )
 
 
+def test_a_control_that_was_handed_over_is_called_the_same(tmp_path: Path) -> None:
+    run = run_of(tmp_path, none=(80, 81, 82), found=(81, 82.2, 83.4), trivialaugment=(81, 82.2, 83.4))
+    assert verdicts(run)[0] == (
+        "The policy found is better than training without a policy by 1.2 points (95% interval 0.7 to 1.7, 3 seeds); "
+        "the same as TrivialAugment: equal scores with every seed."
+    )
+
+
+def test_the_network_of_a_search_is_told_beside_a_row_of_as_many_copies(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path, **{"none": (80, 81, 82), "own_network": (81, 82.2, 83.4), "none+copies4": (81.1, 82.0, 83.5)}
+    )
+    assert verdicts(run)[0] == (
+        "The network of the search is better than training without a policy by 1.2 points (95% interval 0.7 to 1.7, 3 "
+        "seeds); no difference to none+copies4 was found (+0.0 points, 95% interval -0.4 to 0.4, 3 seeds)."
+    )
+
+
 def test_a_finding_that_is_worse_is_called_worse(tmp_path: Path) -> None:
     run = run_of(tmp_path, none=(81, 82.2, 83.4), found=(80, 81, 82))
     assert verdicts(run)[0] == (

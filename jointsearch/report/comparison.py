@@ -34,6 +34,11 @@ class Row:
         """Mean over seeds."""
         return statistics.fmean(self.values.values())
 
+    def same_as(self, other: "Row") -> bool:
+        """Whether all scores with the same seeds are equal, as where a search handed over a control."""
+        shared = self.values.keys() & other.values.keys()
+        return bool(shared) and all(self.values[seed] == other.values[seed] for seed in shared)
+
     @property
     def spread(self) -> float | None:
         """Sample standard deviation over seeds; None for a single one."""

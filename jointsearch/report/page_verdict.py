@@ -11,7 +11,8 @@ from jointsearch.report.difference import FEWEST_SEEDS, NO_DIFFERENCE, Differenc
 from jointsearch.report.movement import still
 from jointsearch.report.page_html import capitalized
 from jointsearch.report.page_run import Run
-from jointsearch.report.trainings_found import FOUND
+from jointsearch.report.trainings_found import FINDINGS, FOUND
+from jointsearch.runs.run_folder import OWN_NETWORK
 
 NONE, MARK = "none", "@"
 NAMES = {
@@ -20,6 +21,7 @@ NAMES = {
     "autoaugment": "AutoAugment",
     "randaugment": "RandAugment",
     "random": "a random policy",
+    OWN_NETWORK: "the network of the search",
 }
 SHOWN = 4  # names in a sentence
 
@@ -57,9 +59,12 @@ def _claims(run: Run, comparison: Comparison) -> list[str]:
     """What the comparison says of the policy found, then of the cells found; without a search, of all rows."""
     rows = {row.policy for row in comparison.rows}
     said = []
-    if FOUND in rows and any(part.finds_policy for part in run.searches):
-        others = [name for name in (NONE, "trivialaugment") if name in rows] or sorted(rows - {FOUND})[:1]
-        said.append(_of_pairs("the policy found", FOUND, others, comparison))
+    for row, subject in ((OWN_NETWORK, "the network of the search"), (FOUND, "the policy found")):
+        if row in rows and any(part.finds_policy for part in run.searches):
+            others = [name for name in (NONE, "trivialaugment") if name in rows] or sorted(rows - {*FINDINGS})[:1]
+            if row == OWN_NETWORK:  # it had several copies of every image
+                others += sorted(name for name in rows if "+copies" in name)[:1]
+            said.append(_of_pairs(subject, row, others, comparison))
     if any(part.finds_cells for part in run.searches):
         randoms = [row.removesuffix(RANDOM_CELLS) for row in rows if row.endswith(RANDOM_CELLS)]
         for policy in sorted(set(randoms) & rows)[:1]:
@@ -81,7 +86,10 @@ def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Compari
         name = "random cells" if other == row + RANDOM_CELLS else _name(other)
         if difference is None:
             continue
-        if not difference.is_claim:
+        if against.base is not None and mine.same_as(against.base):
+            begin = f"{subject} {'are' if plural else 'is'} " if not parts else ""
+            parts.append(f"{begin}the same as {name}: equal scores with every seed")
+        elif not difference.is_claim:
             few.append(f"{_amount(difference.mean, comparison, signed=True)} to {name}")
             refused.append(difference)
         elif difference.verdict == NO_DIFFERENCE:

@@ -15,6 +15,7 @@ from search_spaces.plain_json import read_json, shown_path
 
 CELLS = "Cells"  # the outcome of a search that finds no policy
 FOUND = "found"  # the row that is trained with what a search found
+FINDINGS = (FOUND, OWN_NETWORK)  # rows that owe themselves to a search
 DETECTION = "detection"  # within a run folder, the trainings of detectors on its networks
 WORDS = re.compile(r"(?:^|[\s,])((?:preset|search|searcher)=[\w.-]+)")  # of a command, those that choose a method
 
@@ -45,7 +46,7 @@ class Source:
             return False
         options = settings.get("network_options")
         cells = isinstance(options, dict) and "genotype" in options and "@" not in row
-        return re.split("[@+]", row)[0] in (FOUND, OWN_NETWORK) or (cells and bool(self.searches))
+        return re.split("[@+]", row)[0] in FINDINGS or (cells and bool(self.searches))
 
 
 def _outcome(search: Record) -> object:

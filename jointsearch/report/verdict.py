@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from jointsearch.report.alike import OR
 from jointsearch.report.comparison import NONE_FINISHED, Comparison, Row
 from jointsearch.report.difference import FEWEST_SEEDS, NO_DIFFERENCE, Difference, paired_difference
-from jointsearch.report.trainings_found import FOUND
+from jointsearch.report.trainings_found import FINDINGS
 from search_spaces.controls import is_control
 
 UNITS = {"%": " points"}
@@ -20,7 +20,7 @@ def verdict_sentence(comparison: Comparison) -> str:
     """
     if not comparison.rows:
         return NONE_FINISHED
-    findings = [row for row in comparison.rows if _part(row.policy) == FOUND]
+    findings = [row for row in comparison.rows if _part(row.policy) in FINDINGS]
     ranked = [row for row in findings if len(row.values) >= FEWEST_SEEDS]  # one lucky seed is not the best mean
     if len(findings) > 1 and not ranked:
         return f"No finding has the {FEWEST_SEEDS} seeds that a verdict takes."
@@ -48,7 +48,7 @@ def _beside(comparison: Comparison, row: Row) -> Iterator[Row]:
     own = _searches(row.policy)  # not those with the cells of another search
     controls = (one for one in rows if is_control(_part(one.policy)))
     yield from (one for one in controls if not (theirs := _searches(one.policy)) or own & theirs)
-    yield from (other for other in rows if _part(other.policy) == FOUND)
+    yield from (other for other in rows if _part(other.policy) in FINDINGS)
 
 
 def _difference(comparison: Comparison, row: Row, other: Row) -> Difference | None:
@@ -64,6 +64,8 @@ def _said(comparison: Comparison, row: Row, beside: Row) -> str:
         return f"no seed is shared with {other}"
     seeds = f"{difference.seeds} seed{'s' * (difference.seeds > 1)}"
     unit = UNITS.get(comparison.metric.unit, "")
+    if row.same_as(beside):
+        return f"is the same as {other}: equal scores with {seeds}"
     if not difference.is_claim:
         mean = _number(comparison, difference.mean)
         if difference.seeds >= FEWEST_SEEDS:
