@@ -123,13 +123,14 @@ class Cell(nn.Module):
 class CellNetwork(nn.Module):
     """Stem, cells, average pooling and a linear classifier, with the interface of timm's networks.
 
-    `affine` False leaves the cells' BatchNorms without scale and shift, as in a supernet.
+    `nodes` is how many nodes a cell concatenates: one number, or those of a normal and of a reduction cell. `affine`
+    False leaves the cells' BatchNorms without scale and shift, as in a supernet.
     """
 
     def __init__(
         self,
         skeleton: Skeleton,
-        nodes: int,
+        nodes: int | tuple[int, int],
         make_body: MakeBody,
         affine: bool = True,
         auxiliary: bool = False,
@@ -141,20 +142,22 @@ class CellNetwork(nn.Module):
         self.stem = STEMS[skeleton.stem](skeleton)
         self.cells = nn.ModuleList()
         self.maps: list[FeatureMap] = list(self.stem.maps)
-        channels = skeleton.channels
+        channels, outputs = skeleton.channels, (nodes, nodes) if isinstance(nodes, int) else nodes
         for place in range(skeleton.layers):
             before, last = self.maps[-2:]
             is_reduction = place in skeleton.reductions
             factor = 2 if is_reduction else 1
             channels *= factor
             self.cells.append(Cell(before, last, channels, make_body(channels, is_reduction), affine))
-            self.maps.append(FeatureMap(nodes * channels, factor * last.reduction, f"cells.{place}"))
-        self.num_features = self.head_hidden_size = nodes * channels
+            width = outputs[is_reduction] * channels
+            self.maps.append(FeatureMap(width, factor * last.reduction, f"cells.{place}"))
+        self.num_features = self.head_hidden_size = self.maps[-1].channels
         self.dropout = nn.Dropout(drop_rate)
         self.classifier = _linear(self.num_features, self.num_classes)
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
-            self.auxiliary = AuxiliaryHead(self.num_features, self.num_classes, self.stem.pooling_stride)
+            read = self.maps[skeleton.reductions[1] + 2].channels
+            self.auxiliary = AuxiliaryHead(read, self.num_classes, self.stem.pooling_stride)
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
