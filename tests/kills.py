@@ -1,10 +1,13 @@
 """What tests of killed runs share: waiting for a file of theirs, and comparing what is left bit for bit."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from jointsearch.runs.checkpoint import load_checkpoint
 
 
 def same(left: Any, right: Any) -> bool:
@@ -34,3 +37,14 @@ def sleep_until(folder: Path, epochs: float, seconds: float) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     time.sleep(epochs % 1 * seconds)
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    """What the only training of a run has left: result, metrics and last checkpoint, without what a clock measured."""
+    trained = next(folder.glob("*/seed*"))
+    loaded = load_checkpoint(trained / "checkpoints")
+    assert loaded is not None
+    result = json.loads((trained / "result.json").read_text())
+    result.pop("seconds")
+    state = {key: value for key, value in loaded.state.items() if key != "seconds"}
+    return {"result": result, "metrics": (trained / "metrics.jsonl").read_bytes(), "state": state}

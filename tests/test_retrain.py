@@ -1,7 +1,6 @@
 """A training that is killed anywhere ends with the same bits; what it reports is what it measured."""
 
 import copy
-import json
 import os
 import random
 import signal
@@ -31,7 +30,7 @@ from search_spaces.errors import InputError
 from search_spaces.policy import Policy
 from search_spaces.schedule import PolicySchedule
 from tests.forked import forkserver
-from tests.kills import same, sleep_until, wait_for
+from tests.kills import final_state, same, sleep_until, wait_for
 
 # Everything that has a state of its own: averaging, mixing (NumPy's generator), dropout (torch's), clipping, warm-up.
 RECIPE = Recipe(
@@ -57,16 +56,6 @@ def train(folder: str, grid: Grid = GRID, save_seconds: float = 0.1) -> None:
         run_grid(grid, folder, save_seconds=save_seconds)
     except Interrupted as interrupted:
         os._exit(interrupted.exit_code)
-
-
-def final_state(folder: Path) -> dict[str, Any]:
-    trained = next(folder.glob("*/seed*"))
-    loaded = load_checkpoint(trained / "checkpoints")
-    assert loaded is not None
-    result = json.loads((trained / "result.json").read_text())
-    result.pop("seconds")
-    state = {key: value for key, value in loaded.state.items() if key != "seconds"}
-    return {"result": result, "metrics": (trained / "metrics.jsonl").read_bytes(), "state": state}
 
 
 @pytest.fixture(scope="module")
