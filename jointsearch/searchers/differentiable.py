@@ -19,7 +19,7 @@ from jointsearch.searchers.cell_learner import CellLearner
 from jointsearch.searchers.drawn_policy import Augmented, DrawnPolicy
 from jointsearch.searchers.gradients import all_finite
 from jointsearch.searchers.policy_learner import PolicyLearner, policy_facts
-from jointsearch.searchers.rewards import Rewards, Stabilize
+from jointsearch.searchers.rewards import Rewards, Stabilize, check_differences
 from jointsearch.searchers.spaces import Pairs, Start
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from jointsearch.soft.policy import SoftPolicy
@@ -119,6 +119,8 @@ class Differentiable:
 
     def start(self, context: Context) -> "DifferentiableSearcher":
         """Begin a search of a policy, and of cells where the network has them to choose."""
+        if not self.measures.exact:
+            check_differences(context.network)
         policy = PolicyLearner(self, context.standard, context.noise)
         return DifferentiableSearcher(context, policy.drawn, policy, self)
 

@@ -19,6 +19,7 @@ from jointsearch.distributed import part_of
 from jointsearch.front_end import augment_with
 from jointsearch.protocols import TrainStep
 from jointsearch.searchers.credit import scaled
+from jointsearch.searchers.rewards import check_differences
 from jointsearch.through_step.loss import ImageLosses
 from jointsearch.through_step.record import StepNetwork, record_step
 from jointsearch.through_step.sides import losses_on_both_sides
@@ -95,6 +96,7 @@ class OneStep:
     def __init__(
         self, table: Rows, network: nn.Module, train_step: TrainStep, scale: str, validation_batches: int
     ) -> None:
+        check_differences(network)
         self.table, self.network, self.train_step, self.scale = table, network, train_step, scale
         self.cost = 3 * validation_batches + 2 * len(table.members)
 

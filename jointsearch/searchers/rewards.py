@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from jointsearch.settings import bounded, check_fields, choice
+from jointsearch.through_step.sides import with_own_backward
+from search_spaces.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,13 @@ class Stabilize:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def check_differences(network: nn.Module) -> None:
+    """Refuse a network whose steps a difference of losses does not show."""
+    if found := with_own_backward(network.modules()):
+        raise InputError(
+            f"the network has a {type(found).__name__}, whose gradient is not the slope of the loss, and rewards here "
+            "are differences of losses; use searcher=differentiable searcher.rewards.epsilon=0, with a race "
+            "proposals=[trials], or another network"
+        )

@@ -1,10 +1,10 @@
 """The losses on both sides of a finite difference over the weights: two forward passes of any network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointsearch.distributed import add_up, part_of
 from jointsearch.through_step.direction import (
@@ -54,6 +54,11 @@ def losses_on_both_sides(
     architecture: Mapping[str, Tensor] | None = None,
 ) -> Sides:
     """Losses at w + reach v and w - reach v, reach = epsilon / ||v||, with `architecture` in place of the network's."""
+    if found := with_own_backward(module for module, training in network.modes.items() if training):
+        raise ValueError(
+            f"{type(found).__name__} gives weights another gradient than the slope of the loss, so a difference of "
+            "losses does not show what a step did; use jvp or double_backward, or a network without it"
+        )
     with full_precision(images.device):
         v = checked_direction(network, direction)
         inputs = in_precision_of_weights(images, network)
@@ -64,6 +69,11 @@ def losses_on_both_sides(
             for sign in (1, -1)
         )
         return Sides(above, below, reach, v)
+
+
+def with_own_backward(modules: Iterable[nn.Module]) -> nn.Module | None:
+    """The first module whose gradient in training is not the derivative of its output: it says so by `own_backward`."""
+    return next((module for module in modules if getattr(module, "own_backward", False)), None)
 
 
 def _moved(network: StepNetwork, direction: dict[str, Tensor], reach: Tensor) -> dict[str, Tensor]:
