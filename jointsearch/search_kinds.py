@@ -127,6 +127,8 @@ class PolicyOnly:
         None,
         help="what searcher=race judges: searchers or presets, as [dada2020_relax]; null: trials and differentiable",
     )
+    policy_images: int | None = bounded(None, 4, help="training images of the policy search, at most; null: all")
+    policy_classes: int | None = bounded(None, 2, help="classes of its images, the same with every seed; null: all")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -143,6 +145,11 @@ class PolicyOnly:
                 f"search_recipe is not read by {type(self.searcher).__name__}, which trains by recipe; leave it out"
             )
         unusual = {name for name, value in vars(self.search_recipe).items() if value != vars(POLICY_RECIPE)[name]}
+        if trains_by_recipe(self.searcher) and (self.policy_images or self.policy_classes):
+            raise InputError(
+                f"policy_images and policy_classes are of searches inside one training; {type(self.searcher).__name__} "
+                "has all training images, so use dataset.reduced"
+            )
         if about(self.searcher).own_optimizer and (unread := unusual - {"epochs", "batch_size"}):
             raise InputError(f"search_recipe.{min(unread)} is not read by {type(self.searcher).__name__}; leave it out")
 
@@ -164,7 +171,8 @@ class PolicyOnly:
         """One search, after those whose findings it judges."""
         searcher: Any = self.searcher
         if not has_population(searcher):
-            return (policy_stage(searcher, self.network, self.search_recipe),)
+            share = self.policy_images, self.policy_classes
+            return (policy_stage(searcher, self.network, self.search_recipe, *share),)
         before = {}
         for proposal in self.judged:
             [before[proposal.name]] = replace(proposal.search, network=self.network).stages()
@@ -215,11 +223,9 @@ class OneAfterTheOther:
     def stages(self) -> tuple[Stage | WholeTrainings, ...]:
         """Two searches, and the race that judges what they find."""
         recipe = replace(self.search_recipe, epochs=self.policy_epochs or self.search_recipe.epochs)
-        first = policy_stage(self.searcher, self.network, recipe)
+        first = policy_stage(self.searcher, self.network, recipe, self.policy_images)
         if self.policy_epochs:
             first = replace(first, epochs_from="policy_epochs")
-        if images := self.policy_images:
-            first = replace(first, images=images, settings=first.settings | {"images": images})
 
         def under_found(folder: Path | None, seed: int) -> CellsOnly:
             if folder is None:
@@ -229,14 +235,13 @@ class OneAfterTheOther:
         return replace(first, folder=POLICY_FOLDER), *with_judge(cell_stage("Cells", self, under_found), self)
 
 
-def policy_stage(searcher: SearcherSettings, network: NetworkSettings | str, recipe: SearchRecipe) -> Stage:
-    """A search of a policy on a network as it is."""
-    plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | as_plain(searcher)}
-    online = about(searcher).own_network
-    plain |= {OWN_NETWORK: True} if online else {}
-    return (OnlineStage if online else Stage)(
-        "Policy", plain, lambda folder, seed: searcher, recipe, NetworkSettings.of(network), {}
-    )
+def policy_stage(searcher: SearcherSettings, network: Any, recipe: SearchRecipe, *share: int | None) -> Stage:
+    """A search of a policy on a network as it is, with a `share` of the images: so many, of so many classes."""
+    online = {OWN_NETWORK: True} if about(searcher).own_network else {}
+    given = {name: value for name, value in zip(("images", "classes"), share, strict=False) if value is not None}
+    plain = {"outcome": "Policy", "searcher": {"is": type(searcher).__name__} | as_plain(searcher), **given, **online}
+    kind, network = OnlineStage if online else Stage, NetworkSettings.of(network)
+    return kind("Policy", plain, lambda folder, seed: searcher, recipe, network, {}, share=share)
 
 
 def cell_stage(

@@ -66,7 +66,7 @@ class Stage:
     architecture: ArchitectureSettings | None = None  # None: no cells are searched
     folder: str = ""  # below that of the run
     epochs_from: str = "search_recipe.epochs"  # the setting that holds its epochs
-    images: int | None = None  # of the training images, so many at most; None: all
+    share: tuple[int | None, ...] = ()  # of the training images so many at most, and of so many classes; None: all
 
     @property
     def about(self) -> About:
@@ -79,7 +79,7 @@ class Stage:
 
     def splits(self, prepared: Prepared, seed: int) -> DataSplits:
         """The images that it trains on, and others that validate."""
-        return prepared.loaded.search_splits(seed, self.images)
+        return prepared.loaded.search_splits(seed, *self.share)
 
     def new_searcher(self, folder: Path | None, seed: int, standard: Standard) -> NewStepSearcher:
         """Builds the searcher of a seed from a network, its training step and a generator."""

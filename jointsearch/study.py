@@ -139,7 +139,7 @@ class Prepared:
         )
         if total > LONG_SECONDS:
             lines.append("That is long: budget=0.5 takes half of the epochs")
-        splits = self.loaded.splits(study.seeds[0])
+        splits = self.loaded.listed(study.seeds[0])
         networks = dict.fromkeys([*(stage.network for stage in self.stages), study.search.retrained])
         return lines + [note for one in networks for note in start_notes(study.dataset, one, splits)]
 

@@ -62,7 +62,7 @@ def run_searches(
             plan = stage.plan(prepared, seed, prepared.folder)
             plan = plan if recipe is None else replace(plan, recipe=recipe)
             new_searcher = watch(stage.new_searcher(prepared.folder, seed, study.dataset.standard))
-            splits = prepared.loaded.search_splits(seed, stage.images)
+            splits = prepared.loaded.search_splits(seed, *stage.share)
             if tried:
                 try_plan(plan, splits, stage.new_searcher(None, seed, study.dataset.standard))
             results.append({"seed": seed, **search(plan, splits, new_searcher, study.select_epoch)})

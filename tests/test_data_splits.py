@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jointsearch.data.sets import ImageSet
-from jointsearch.data.splits import search_halves, stratified_split
+from jointsearch.data.splits import of_classes, search_halves, stratified_split
 from search_spaces.errors import InputError
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
@@ -76,3 +76,31 @@ def test_search_halves_are_disjoint_and_together_everything(count: int) -> None:
     assert len(validation) == count // 2
     assert validation.labels.bincount().tolist() == [5, 5, 5]
     assert search_halves(image_set, seed=1)[0].images.flatten().tolist() != pixels[0]
+
+
+def thirty_classes(per_class: int) -> ImageSet:
+    """Images whose one pixel is their label, of classes by the names 0 to 29."""
+    labels = (torch.arange(30 * per_class) * 7) % 30
+    return ImageSet(labels.to(torch.uint8).view(-1, 1, 1, 1), labels, tuple(map(str, range(30))))
+
+
+def test_some_of_the_classes_are_numbered_anew_one_to_one_and_keep_all_of_their_images() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    some = of_classes(thirty_classes(4), 12)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert sorted(some.labels.unique().tolist()) == list(range(12))
+    assert some.labels.bincount().tolist() == [4] * 12
+    pairs = set(zip(some.labels.tolist(), some.images.flatten().tolist(), strict=True))
+    assert len(pairs) == 12  # each new number has one old one
+    assert [some.classes[new] for new, _ in sorted(pairs)] == [str(old) for _, old in sorted(pairs)]
+    assert list(some.classes) == sorted(some.classes, key=int)  # in the order that they had
+    assert some.classes != tuple(map(str, range(12)))
+
+
+def test_the_classes_are_the_same_for_every_part_of_a_data_set_and_never_more_than_there_are() -> None:
+    whole = thirty_classes(4)
+    assert of_classes(whole, 12).classes == of_classes(thirty_classes(1), 12).classes
+    for count in (30, 31):
+        assert torch.equal(of_classes(whole, count).labels, whole.labels)
+        assert of_classes(whole, count).classes == whole.classes

@@ -8,7 +8,7 @@ from torch import Tensor
 from jointsearch.data.datasets import DataSettings
 from jointsearch.data.files import shown
 from jointsearch.data.sets import AnySet, DataSplits, FoundSplits, ImageSet
-from jointsearch.data.splits import search_halves, stratified_folds, stratified_split
+from jointsearch.data.splits import of_classes, search_halves, stratified_folds, stratified_split
 from search_spaces.errors import InputError
 
 # Where a set has no test split of its own, its test images are the same for every seed, so that figures of
@@ -30,29 +30,31 @@ class Loaded:
     def splits(self, seed: int) -> DataSplits:
         """The training, validation and test images; the seed chooses what is held out and what a reduced set keeps."""
         if seed not in self._splits:
-            parts = divided(self.found, self.settings, seed)
-            wanted = getattr(self.settings, "in_memory", "auto")
-            if wanted == "always" or (wanted == "auto" and _pixel_bytes(parts) <= MAX_AUTO_BYTES):
-                splits = DataSplits(*map(self._in_memory, parts))
-            else:
-                splits = DataSplits(*parts)
-            self._splits = {seed: splits}  # of one seed at a time: each holds its own pixels
+            self._splits = {seed: self._held(self.listed(seed))}  # of one seed at a time: each holds its own pixels
         return self._splits[seed]
 
-    def search_splits(self, seed: int, images: int | None = None) -> DataSplits:
+    def listed(self, seed: int) -> DataSplits:
+        """The same images before any is decoded, where they lie in files."""
+        return DataSplits(*divided(self.found, self.settings, seed))
+
+    def search_splits(self, seed: int, images: int | None = None, classes: int | None = None) -> DataSplits:
         """What a search trains its weights on, what validates, and no test images at all.
 
         Validation images are those that a data set brings along, as a folder may. A data set without any is searched on
-        two halves of its training images, or of so many `images` of them.
+        two halves of its training images, or of so many `images` of them, of so many `classes`. Only these are decoded.
         """
-        splits = self.splits(seed)
-        train, validation = splits.train, splits.validation
+        every, reduced = self.found.train, images is not None or classes is not None
+        splits = self.listed(seed) if reduced else self.splits(seed)
+        train, validation, test = splits.train, splits.validation, splits.test
+        if classes is not None:
+            every, train, validation, test = (of_classes(part, classes) for part in (every, train, validation, test))
         if images is not None:
             train = train.subset(*stratified_split(train.labels, (min(images, len(train)),), seed))
         if self.found.validation is None:
             train, validation = search_halves(train, seed)
-        _check_every_class_is_trained(train, self.found.train, self.settings)
-        return DataSplits(train, validation, splits.test.subset(splits.test.labels[:0]))
+        _check_every_class_is_trained(train, every, self.settings)
+        found = DataSplits(train, validation, test.subset(test.labels[:0]))
+        return self._held(found) if reduced else found
 
     def fold_splits(self, seed: int, fold: int, folds: int) -> DataSplits:
         """What a whole training of a search trains on, what judges it, and no test images at all.
@@ -85,6 +87,14 @@ class Loaded:
             id(getattr(self.found, name).source): dict(zip(rows, images, strict=True))
             for name, (rows, images) in state["decoded"].items()
         }
+
+    def _held(self, splits: DataSplits) -> DataSplits:
+        """The splits in memory, as far as the settings want them there."""
+        parts = splits.train, splits.validation, splits.test
+        wanted = getattr(self.settings, "in_memory", "auto")
+        if wanted == "always" or (wanted == "auto" and _pixel_bytes(parts) <= MAX_AUTO_BYTES):
+            return DataSplits(*map(self._in_memory, parts))
+        return splits
 
     def _in_memory(self, part: AnySet) -> ImageSet:
         return part if isinstance(part, ImageSet) else part.in_memory(self._decoded.setdefault(id(part.source), {}))

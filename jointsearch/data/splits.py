@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from jointsearch.data.sets import AnySet
 from search_spaces.errors import InputError
+
+CLASSES_SEED = 0  # of the classes that a search is given: the same with every seed, so that searches compare
 
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:
@@ -59,6 +62,18 @@ def search_halves(image_set: AnySet, seed: int) -> tuple[AnySet, AnySet]:
     half = len(image_set) // 2
     train, validation = stratified_split(image_set.labels, (len(image_set) - half, half), seed)
     return image_set.subset(train), image_set.subset(validation)
+
+
+def of_classes(image_set: AnySet, count: int) -> AnySet:
+    """The images of so many classes, at most, which are numbered anew in the order that they had."""
+    total = len(image_set.classes)
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(CLASSES_SEED))[:count].sort().values
+    place = torch.full((total,), -1)
+    place[drawn] = torch.arange(len(drawn))
+    labels = place.to(image_set.labels.device)[image_set.labels]
+    rows = torch.nonzero(labels >= 0).flatten()
+    names = tuple(image_set.classes[label] for label in drawn.tolist())
+    return replace(image_set.subset(rows), labels=labels[rows], classes=names)
 
 
 def stratified_folds(labels: Tensor, count: int, seed: int) -> tuple[Tensor, ...]:

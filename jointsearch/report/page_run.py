@@ -170,7 +170,7 @@ def training_images(part: Part, dataset: Any = None) -> Tensor:
     if part.folds:
         train = loaded.fold_splits(part.seed, 0, part.folds).train
     elif "search" in part.settings and not part.setting("search", OWN_NETWORK):
-        train = loaded.search_splits(part.seed, part.setting("search", "images")).train
+        train = loaded.search_splits(part.seed, *(part.setting("search", name) for name in ("images", "classes"))).train
     else:
         train = loaded.splits(part.seed).train
     if len(train) != part.setting("data", "train"):
