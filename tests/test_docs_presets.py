@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 PRESETS = REPOSITORY / "jointsearch" / "configs" / "preset"
 PAGE = REPOSITORY / "docs" / "presets.md"
 TABLE = re.compile(r"(<!-- differences of presets -->\n).*?(<!-- end -->)", re.DOTALL)
+ON_DATA = [path for path in sorted((PRESETS.parent / "specialized").glob("*.yaml")) if re.search(r"\d_", path.stem)]
 OURS = {"joint", "separate", "architecture", "joint_trivialaugment"}
 
 
@@ -25,9 +26,17 @@ def differences(preset: Path) -> list[str]:
     return text.strip().splitlines()
 
 
+def words_of(path: Path) -> tuple[str, str | None]:
+    """The preset of a file, and the data set, where it has what a preset sets on that one."""
+    preset, _, dataset = path.stem.rpartition("_")
+    return (preset, dataset) if path in ON_DATA else (path.stem, None)
+
+
 def table() -> str:
-    """The rows of all presets."""
-    rows = [(path.stem, line) for path in sorted(PRESETS.glob("*.yaml")) for line in differences(path)]
+    """The rows of all presets, each before what it does on single data sets."""
+    files = sorted([*PRESETS.glob("*.yaml"), *ON_DATA], key=lambda path: [word or "" for word in words_of(path)])
+    names = {path: " dataset=".join(filter(None, words_of(path))) for path in files}
+    rows = [(names[path], line) for path in files for line in differences(path)]
     return "| preset | what differs |\n|---|---|\n" + "".join(f"| `{name}` | {line} |\n" for name, line in rows)
 
 
@@ -41,8 +50,9 @@ def test_every_preset_of_a_paper_says_how_it_differs(preset: Path) -> None:
     assert bool(differences(preset)) == (preset.stem not in OURS)
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", [*sorted(PRESETS.glob("*.yaml")), *ON_DATA], ids=lambda path: path.stem)
 def test_what_a_preset_tells_to_type_is_accepted(preset: Path) -> None:
+    name, on = words_of(preset)
     for line in differences(preset):
         for command in re.findall(r"jointsearch retrain ((?:\"?[\w.]+=(?:'[^']*'\"|[^\s,;]+) ?)+)", line):
             words = shlex.split(command.strip().rstrip(".").replace("genotype=RUN", "genotype=DARTS_V2"))
@@ -50,12 +60,12 @@ def test_what_a_preset_tells_to_type_is_accepted(preset: Path) -> None:
             line = line.replace(command, "")
         for word in re.findall(r"\b[a-z_]+(?:\.[a-z_]+)*=(?:\[[^\]]*\]|[^\s,;:]+)", line):
             word, script = word.rstrip(".").replace("dataset.cutout", ""), "joint_search"
-            if preset.stem == "fast_autoaugment2019" or word.startswith("recipe."):
+            if name == "fast_autoaugment2019" or word.startswith("recipe."):
                 script = "retrain"
             if word.partition("=")[0] in ("preset", "policy", "recipe", "genotype", "retrain"):
                 continue  # files, or told in passing
-            data = "svhn" if "extra" in word else "cifar10"
-            given = [f"preset={preset.stem}"] if script == "joint_search" else []
+            data = on or "cifar10"
+            given = [f"preset={name}"] if script == "joint_search" else []
             compose_words(script, [*given, f"dataset={data}", word])
 
 

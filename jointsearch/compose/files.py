@@ -112,7 +112,8 @@ def yaml_of(word: str) -> Path:
     return CONFIGS / f"{word.replace('=', '/')}.yaml"
 
 
-def brought_by(word: str) -> frozenset[str]:
-    """The dotted names that a preset or experiment sets, and the groups that it chooses from."""
-    file = yaml_of(word)
-    return frozenset([*(name for name, _ in leaves(content(file))), *chosen(file)])
+def brought_by(word: str, dataset: str | None) -> frozenset[str]:
+    """The dotted names that a preset or experiment sets on a data set, and the groups that it chooses from."""
+    files = yaml_of(word), yaml_of(f"specialized={word.partition('=')[2]}_{dataset}")
+    there = [file for file in files if file.is_file()]
+    return frozenset(name for file in there for name in [*(leaf for leaf, _ in leaves(content(file))), *chosen(file)])

@@ -104,7 +104,7 @@ def compose_words(config_name: str, words: Sequence[str], settings: Mapping[str,
     check_beside(values, typed)
     for name, value in values.items():
         put(found, name, value)
-    brought = {word: brought_by(word) for word in overrides if word.partition("=")[0] in WHOLE}
+    brought = {word: brought_by(word, data) for word in overrides if word.partition("=")[0] in WHOLE}
     halves = tuple(note for word in brought for note in _half(word, overrides))
     return Composed({str(name): value for name, value in found.items()}, frozenset(typed), brought, halves)
 
