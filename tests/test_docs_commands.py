@@ -139,7 +139,7 @@ def write_cifar(folder: Path) -> None:
 
 
 def write_sweeps(folder: Path) -> None:
-    """The sweep of this project, found by its name and by its path, and that of the page about sweeps; both short."""
+    """The sweeps of this project, one of them also found by its path, and that of the page about sweeps; all short."""
     name = Path("configs", "sweep", "joint_vs_separate.yaml")
     (folder / "jointsearch" / name.parent).mkdir(parents=True)
     ours = (CONFIGS / name.relative_to("configs")).read_text()
@@ -150,6 +150,8 @@ def write_sweeps(folder: Path) -> None:
         more = ["network=tiny_cnn", "dataset=digits", "recipe.epochs=1"]
         more += ["searcher.folds=2"] if file.startswith("ohl") else []
         write_sweep(folder / file, text, *TRAINING, *more)
+    text = (CONFIGS / "sweep" / "kashima2021_table.yaml").read_text()
+    write_sweep(folder / "kashima2021_table", text, *TRAINING, *SIZES, *SEARCH, "dataset=digits", "preset=kashima2021")
     [yours] = re.findall(r"```yaml\n(.*?)```", TEXTS[REPOSITORY / "docs" / "sweeps.md"], re.DOTALL)
     write_sweep(folder / "sweep.yaml", yours, "budget=0.02", "network=tiny_cnn", "threads=1", "device=cpu")
 
