@@ -33,7 +33,7 @@ def markdown(table: dict[str, Any]) -> str:
         cells = [row["data"], row["network"], *(figure or "-" for figure in row["published"])]
         cells.append(row["ours"] or "not measured")
         if table["command"]:
-            cells.append(f"`{row['words']}`" if row["words"] else "there is no such network here")
+            cells.append(f"`{row['words']}`" if row["words"] else "its recipe is not at hand")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, *(["", table["note"]] if table["note"] else [])])
 
