@@ -1,5 +1,6 @@
 """Measure on this machine: speed, cost, exactness, and what searches find where the answer is known."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -12,6 +13,7 @@ from jointsearch.benchmarks.planted import CELL_STEPS, STEPS, planted_outcome
 from jointsearch.benchmarks.planted_race import race_table
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.shapes import OPS, shapes_outcome
+from jointsearch.benchmarks.theory.demos import theory_lines
 from jointsearch.benchmarks.trainings import trainings_table
 from jointsearch.compose import compose_study
 from jointsearch.data.datasets import Shapes
@@ -28,7 +30,7 @@ from search_spaces.errors import InputError
 
 SUBJECT = "task"
 MOST_USED = ()
-KNOWN_ANSWERS = ("planted", "planted_cells", "planted_race", "levers", "shapes")
+KNOWN_ANSWERS = ("planted", "planted_cells", "planted_race", "levers", "shapes", "theory")
 TASKS = ("augment", "ops", "search_step", "trainings", "agreement", *KNOWN_ANSWERS)
 # What is measured, and what has to be written after joint_search.py to get it.
 GRADIENTS = ["search=policy", "searcher=differentiable", "estimator=reinforce"]
@@ -41,7 +43,6 @@ SEARCHES = {
     "dada2020_gumbel": ["preset=dada2020_gumbel"],
     "faster_aa2020": ["preset=faster_aa2020"],
 }
-
 # Of a supernet; measured with network=supernet batch_size=64.
 CELL_SEARCHES = {
     "joint, default": ["search=joint"],
@@ -78,7 +79,6 @@ PLANTED_CELLS = {
     "joint, relax, ranks of rewards, shuffled": [*BY_OPS, "estimator=relax", RANKS, "searcher.shuffled=true"],
     "joint, relax, as search=joint has it": ["search=joint", "estimator=relax"],
 }  # fmt: skip
-
 # On the same planted data: each by itself beside "gradients, ours", and another search without gradients.
 LEVERS = {
     "from the second half of the steps on": [*GRADIENTS, "searcher.from_epoch=20"],
@@ -98,7 +98,6 @@ ON_PLANTED = {
     "planted_cells": (PLANTED_CELLS, CELL_STEPS, SHADES_ANSWER),
     "levers": (LEVERS, STEPS, PLANTED_ANSWER),
 }
-
 # With the ops that drawn shapes must not have beside DADA's; 60 epochs are 420 steps.
 ON_SHAPES = ["search=policy", f"policy_space.ops=[{','.join(OPS)}]"]
 TRIALS = ["searcher=trials", "searcher.measurements=12", "searcher.trial_steps=30", "searcher.validation_batches=7"]
@@ -109,6 +108,12 @@ SHAPES = {
     "table, rewards of one step": ["searcher=table", "searcher.from_epoch=30", "searcher.every=4"],
     "gradients": ["searcher=differentiable", "estimator=reinforce"],
 }  # fmt: skip
+
+LINES: dict[str, Callable[["Settings"], Iterable[str]]] = {
+    "ops": lambda settings: [ops_table(settings.rounds)],
+    "planted_race": lambda settings: race_table(Race(), searcher_of(GRADIENTS), settings.range_of_seeds()),
+    "theory": lambda settings: theory_lines(settings.range_of_seeds(), settings.figures),
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class Settings:
     rounds: int = bounded(7, 1, 1000, help="repetitions of what is timed; the median counts, of trainings the least")
     seeds: int = bounded(10, 1, 1000, help="number of seeds where the answer is known")
     first_seed: int = bounded(0, 0, 1_000_000, help="the first of these seeds")
+    figures: str = setting("", help="a folder; theory draws its figures into it")
     plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
 
     def range_of_seeds(self) -> range:
@@ -141,8 +147,6 @@ def main(settings: Settings) -> None:
     birth = birth_certificate()
     print(f"{birth['command']} at {birth['commit']}: {birth['hardware']}, torch {birth['torch']}, {birth['date']}\n")
     match settings.task:
-        case "ops":
-            print(ops_table(settings.rounds))
         case "search_step":
             print_search_steps(settings, device)
         case "trainings":
@@ -151,8 +155,8 @@ def main(settings: Settings) -> None:
             print_agreement()
         case "planted" | "planted_cells" | "levers":
             print_planted(settings, *ON_PLANTED[settings.task])
-        case "planted_race":
-            for line in race_table(Race(), searcher_of(GRADIENTS), settings.range_of_seeds()):
+        case "ops" | "planted_race" | "theory":
+            for line in LINES[settings.task](settings):
                 print(line, flush=True)
         case "shapes":
             print_shapes(settings)
@@ -202,9 +206,7 @@ def print_search_steps(settings: Settings, device: torch.device) -> None:
     costs = step_costs(searches, settings.network, settings.batch_size, device, settings.rounds)
     plain = costs["plain"].seconds
     seconds = " s |" if device.type == "cuda" else ""
-    print(
-        f"| step |{' seconds |' if seconds else ''} / plain step | forward-equivalents | augmentation | peak memory |"
-    )
+    print(f"| step |{' seconds |' * bool(seconds)} / plain step | forward-equivalents | augmentation | peak memory |")
     print(f"|---|{'---|' if seconds else ''}---|---|---|---|")
     for name, cost in costs.items():
         absolute = f" {cost.seconds:.4f}{seconds}" if seconds else ""
