@@ -224,13 +224,22 @@ def test_the_interaction_of_two_ops_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
     assert {ops: values.tolist() for ops, values in found.items()} == {("Rotate", "ShearX"): [[1.0, 2.0]] * 3}
 
 
-def test_copies_go_through_all_ops_and_keep_their_labels() -> None:
+def test_copies_go_through_all_ops_and_keep_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compositions, "STRONGEST", {"Rotate": 0.0, "Invert": 1.0})  # the first does nothing
     train, _ = drawn_digits(0, 7, 0)
-    points, targets = compositions.with_copies(("Rotate", "Cutout"), train, torch.Generator().manual_seed(0))
-    assert torch.equal(points[:7], train.pixels)
+    points, targets = compositions.with_copies(("Rotate", "Invert"), train, torch.Generator().manual_seed(0))
+    first, *copies = points.split(7)
+    assert torch.equal(first, train.pixels)
+    assert len(copies) == compositions.COPIES
+    assert all(torch.allclose(copy, 1 - train.pixels) for copy in copies)
     assert torch.equal(targets, targets_of(train.labels).repeat(1 + compositions.COPIES, 1))
-    assert all(not torch.equal(some, train.pixels) for some in points.split(7)[1:])
     assert len(compositions.with_copies((), train, torch.Generator())[0]) == 7
+
+
+def test_copies_differ_by_their_draws() -> None:
+    train, _ = drawn_digits(0, 7, 0)
+    points, _ = compositions.with_copies(("Rotate", "Cutout"), train, torch.Generator().manual_seed(0))
+    assert all(not torch.equal(*pair) for pair in itertools.combinations(points.split(7), 2))
 
 
 @pytest.mark.slow
