@@ -173,7 +173,7 @@ class About:
     own_optimizer: bool = False  # whether of a search recipe it reads only epochs and batch_size
     own_network: bool = False  # whether it trains by the recipe of the study, and its network is a result, too
     judges: bool = False  # whether it judges what other searches found
-    complete_at_end: bool = False  # whether only its last epoch has measured everything
+    complete_at_end: bool = False  # whether only what its last epoch found is to be used
     warning: str | None = None  # what it is known to do wrong
 
 

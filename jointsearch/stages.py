@@ -175,8 +175,8 @@ class Stage:
             )
         if select_epoch == "best" and self.about.complete_at_end:
             raise InputError(
-                "select_epoch=best could select an epoch before the last measurement, and the estimates of "
-                "searcher=trials and table improve with every one; use select_epoch=last"
+                "select_epoch=best could select an epoch before the last measurement of searcher=trials and table, and "
+                "searcher=tanda has no score to select by; use select_epoch=last"
             )
 
 

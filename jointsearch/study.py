@@ -191,7 +191,7 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
     for stage in stages:
         stage.check(study.select_epoch, seed)
         if stage.about.own_optimizer and processes() > 1:
-            raise InputError("searcher=faster_aa has optimizers that processes do not share; start it without torchrun")
+            raise InputError("its searcher has optimizers that processes do not share; start this without torchrun")
     grid = study.grid(study.controls or CONTROLS[:1]) if study.retrain else None
     check_writable(folder)
     loaded = first_before_others(lambda: Loaded(study.dataset))  # last: it may have to be downloaded

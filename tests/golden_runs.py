@@ -48,6 +48,7 @@ RUNS = {
     "darts2019_first": ("joint_search", ["preset=darts2019_first", *CELLS, "retrain=false"]),
     "darts2019_second": ("joint_search", ["preset=darts2019_second", *CELLS, *SMALL_MAPS, "controls=[none@random]"]),
     "faster_aa2020": ("joint_search", ["preset=faster_aa2020", *POLICY]),
+    "tanda2017": ("joint_search", ["preset=tanda2017", *POLICY]),
     "separate2021": ("joint_search", ["preset=separate2021", *CELLS, "network=wide_resnet16_1", "policy_epochs=2"]),
     "joint_trivialaugment": ("joint_search", ["preset=joint_trivialaugment", *CELLS]),
     "joint_relax_second": (

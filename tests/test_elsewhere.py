@@ -27,6 +27,7 @@ from jointsearch.searchers.first_order import FirstOrder
 from jointsearch.searchers.rewards import Stabilize
 from jointsearch.searchers.spaces import Measured
 from jointsearch.searchers.table import Table, Trials
+from jointsearch.searchers.tanda import Tanda
 from jointsearch.study import Study
 from jointsearch.through_step.hessian import largest_eigenvalue
 from tests.elsewhere import ELSEWHERE, elsewhere
@@ -50,6 +51,7 @@ POLICIES: dict[str, Any] = {
     "table": Table(MEASURED, every=1),
     "trials": Trials(MEASURED, measurements=2, trial_steps=2),
     "faster_aa": FasterAA(),
+    "tanda": Tanda(length=3, samples=2),
 }
 
 

@@ -149,4 +149,4 @@ def test_a_search_of_cells_alone_keeps_the_contract() -> None:
 
 
 def test_every_searcher_is_covered() -> None:
-    assert {"differentiable", "faster_aa", "first_order", "random", "table", "trials"} <= set(SEARCHERS)
+    assert {"differentiable", "faster_aa", "first_order", "random", "table", "tanda", "trials"} <= set(SEARCHERS)
