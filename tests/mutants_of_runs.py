@@ -1,6 +1,7 @@
 """Mistakes in what several processes share and in what is said of results; rows of Mutant for tests/mutants.py."""
 
 from tests.mutants_of_populations import OF_POPULATIONS
+from tests.mutants_of_tanda import OF_TANDA
 
 TRAINER, ADDED = "jointsearch/loops/trainer.py", "add_up([loss, *gradients, *statistics])"
 TESTS = "tests/test_torchrun.py"
@@ -210,4 +211,4 @@ OF_REVIEWS = (
     ),
 )
 
-OF_RUNS = (*OF_PROCESSES, *OF_SWEEPS, *OF_RESULTS, *OF_DRAWS, *OF_REVIEWS, *OF_POPULATIONS)
+OF_RUNS = (*OF_PROCESSES, *OF_SWEEPS, *OF_RESULTS, *OF_DRAWS, *OF_REVIEWS, *OF_POPULATIONS, *OF_TANDA)

@@ -129,11 +129,13 @@ def test_sequences_are_drawn_as_often_as_their_probability_says(kind: str) -> No
         assert tallies[tuple(row)] / count == pytest.approx(chance, abs=5 * math.sqrt(chance * (1 - chance) / count))
 
 
-def test_only_the_lstm_lets_a_function_depend_on_those_before_it() -> None:
+def test_only_the_lstm_lets_a_function_depend_on_those_before_it_and_on_all_of_them() -> None:
     for kind, depends in (("mean_field", False), ("lstm", True)):
-        _, spreads = a_generator(kind, 3, 2)(torch.tensor([[0, 0], [2, 0]]), 2)
-        assert torch.equal(spreads[0, 0], spreads[1, 0])
-        assert torch.allclose(spreads[0, 1], spreads[1, 1]) != depends
+        for place in range(3):
+            other = [2 if place == one else 0 for one in range(4)]
+            _, spreads = a_generator(kind, 3, 4)(torch.tensor([[0, 0, 0, 0], other]), 2)
+            changed = [not torch.allclose(*spreads[:, one]) for one in range(4)]
+            assert changed == [depends and one > place for one in range(4)]
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
