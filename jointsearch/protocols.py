@@ -191,7 +191,9 @@ class SearcherSettings(Protocol):
 class Objective(Protocol):
     """The loss of a network on a batch. One that learns, as group DRO does, keeps a state.
 
-    Images and labels are those of a Batch: tensors, or for detectors `Padded` images and `Objects`.
+    Images and labels are those of a Batch: tensors, or for detectors `Padded` images and `Objects`. Where `by_group` is
+    true and the data have groups, labels of a training are `Grouped`. It may have `begin(train, standard)`, which is
+    given the training images, and how they are normalized, before the first step.
     """
 
     def loss(self, network: nn.Module, images: Any, labels: Any) -> Tensor:
@@ -221,7 +223,8 @@ class Metric(Protocol):
     """A score of a network, summed up batch by batch.
 
     It may also have `further(classes)` and `details(classes)`, which only test images are asked for: more scores, and
-    plain data about each image for a report. `classes` are the names of the classes.
+    plain data about each image for a report. `classes` are the names of the classes. Where `by_group` is true and the
+    data have groups, labels are `Grouped`.
     """
 
     name: str  # as in "accuracy"

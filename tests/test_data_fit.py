@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as reference
 from jointsearch import Folder, Grid, Recipe, load_splits, run_grid
 from jointsearch.commands import predict, retrain
 from jointsearch.compose import compose_words
-from jointsearch.data.datasets import form_of
+from jointsearch.data.dataset_words import form_of
 from jointsearch.data.decode import Form, decode_image
 from jointsearch.loops.grid import plain_dataset
 from jointsearch.settings import build

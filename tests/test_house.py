@@ -32,7 +32,8 @@ MAY_IMPORT_OF_OURS: dict[str, set[str]] = {
     "jointsearch.networks": {"search_spaces", "jointsearch.networks"}
     | {f"jointsearch.{name}" for name in ("settings", "data.objects", "soft", "runs")},
     "jointsearch.export": {"search_spaces", "jointsearch.soft", "jointsearch.estimators", "jointsearch.export"},
-    "jointsearch.objectives": FOUNDATION | {"jointsearch.through_step", "jointsearch.objectives"},
+    "jointsearch.objectives": FOUNDATION
+    | {f"jointsearch.{name}" for name in ("distributed", "through_step", "objectives")},
     "jointsearch.augmenters": FOUNDATION | {"jointsearch.front_end", "jointsearch.augmenters"},
     "jointsearch.metrics": FOUNDATION | {"jointsearch.metrics"},
     "jointsearch.searchers": FOUNDATION

@@ -1,5 +1,6 @@
 """Augment training images with a finished policy, or with a schedule of policies."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -23,7 +24,7 @@ class WithPolicy:
     def __call__(self, batch: Batch, network: nn.Module, at: Moment, noise: torch.Generator) -> Batch:
         """The batch as it is trained on."""
         policy = self.policy if isinstance(self.policy, Policy) else self.policy.at(at.epoch)
-        return Batch(augment(batch.images, policy, self.standard, noise), batch.labels, batch.index)
+        return replace(batch, images=augment(batch.images, policy, self.standard, noise))
 
 
 class CountedPolicy(WithPolicy):
@@ -37,7 +38,7 @@ class CountedPolicy(WithPolicy):
     def __call__(self, batch: Batch, network: nn.Module, at: Moment, noise: torch.Generator) -> Batch:
         """The batch as it is trained on."""
         images = augment_with(partial(self._drawn, noise=noise), batch.images, self.standard, noise)
-        return Batch(images, batch.labels, batch.index)
+        return replace(batch, images=images)
 
     def _drawn(self, pixels: Tensor, noise: torch.Generator) -> Tensor:
         draw = draw_policy(self.one, len(pixels), noise)

@@ -18,6 +18,7 @@ from jointsearch.data.datasets import DataSettings, Digits
 from jointsearch.data.load import Loaded
 from jointsearch.device import choose_device
 from jointsearch.distributed import first_before_others, from_first
+from jointsearch.loops.by_group import ObjectiveSettings
 from jointsearch.loops.grid import (
     CELLS,
     RANDOM,
@@ -31,6 +32,7 @@ from jointsearch.loops.grid import (
 )
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.start import start_notes
+from jointsearch.loops.task import CLASSIFICATION, Task
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.report.comparison import write_summary
 from jointsearch.report.on_board import put_on_board
@@ -77,6 +79,9 @@ class Settings:
         None, help="ours or timm's, as network=resnet18 network.weights=FILE; null: wide_resnet16_1, or genotype's"
     )
     recipe: Recipe = group(Recipe, help="how every row is trained")
+    objective: ObjectiveSettings | None = group(
+        lambda: None, help="group_dro, clamp: losses that compare groups of images; null: cross entropy"
+    )
     seeds: tuple[int, ...] | None = setting(None, help="null: those of the search that is named, or [0,1,2,3,4]")
     cells: CellsSettings | None = setting(None, help="size of the network of a genotype, as in cells.layers=8")
     random_space: str | None = choice(
@@ -113,6 +118,7 @@ def main(given: Settings) -> None:
     folder = Path(from_first(lambda: given.run or new_folder("retrain")))
     options: dict[str, Any] = {"save_seconds": given.save_seconds, "show_progress": True}
     options["device"] = choose_device(given.device)
+    options["task"] = CLASSIFICATION if given.objective is None else Task(new_objective=given.objective)
     check_writable(folder)
     loaded = first_before_others(lambda: Loaded(grid.dataset))
     seconds = check_grid(grid, folder, loaded, **options)

@@ -14,7 +14,7 @@ def always_on(settings: Any) -> str:
     if getattr(settings, "image_size", None):
         parts.append(f"images of {settings.image_size}x{settings.image_size} pixels, {FITTED[settings.fit]}")
     if getattr(settings, "balanced", False):
-        parts.append("every class as often (dataset.balanced)")
+        parts.append(f"every {getattr(settings, 'balances', 'class')} as often (dataset.balanced)")
     if skip := getattr(settings, "skip", ()):
         parts.append(f"without {counted(len(skip), 'image')} (dataset.skip)")
     return "; ".join(parts)

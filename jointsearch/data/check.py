@@ -10,7 +10,8 @@ from torch import Tensor
 
 from jointsearch.data.check_objects import check_objects
 from jointsearch.data.check_text import counted, grouped
-from jointsearch.data.datasets import FILES, DataSettings, form_of
+from jointsearch.data.dataset_words import form_of
+from jointsearch.data.datasets import FILES, DataSettings
 from jointsearch.data.decode import Form, decode_image, image_shape
 from jointsearch.data.facts import Photo, class_facts, photo_facts, split_facts, suggested_size
 from jointsearch.data.files import Finding, shown

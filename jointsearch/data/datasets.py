@@ -8,37 +8,40 @@ Every class finds its images by `find()`.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol
 
 from jointsearch.data.cifar import read_cifar
-from jointsearch.data.decode import FITS, Form
+from jointsearch.data.dataset_words import (
+    BACKGROUND,
+    BALANCED,
+    CHANNELS,
+    DOWNLOAD,
+    FIT,
+    IN_MEMORY,
+    REDUCED,
+    SIZE,
+    SKIP,
+    STANDARD,
+    VALIDATION,
+    Count,
+    decoded,
+    place,
+)
+from jointsearch.data.decode import FITS
 from jointsearch.data.digits import read_digits
 from jointsearch.data.files import Finding
 from jointsearch.data.folder import find_folder
+from jointsearch.data.group_datasets import ColoredDigits, ZigzagDigits
 from jointsearch.data.hf import Columns, find_hf
 from jointsearch.data.object_sets import ObjectSplits
 from jointsearch.data.object_shapes import read_object_shapes
 from jointsearch.data.sets import FoundSplits
 from jointsearch.data.shapes import read_shapes
-from jointsearch.data.sources import FoundFiles, streamed, without
+from jointsearch.data.sources import FoundFiles, without
 from jointsearch.data.standard import PhotoStandard, Standard
 from jointsearch.data.svhn import read_svhn
 from jointsearch.settings import bounded, check_fields, choice, group, setting
 from search_spaces.errors import InputError
-
-Count: TypeAlias = int | float | None
-
-REDUCED = "number of training images that are kept; null for all"
-VALIDATION = "images held out of the training images: a number, or a share below 1"
-STANDARD = "crop, flip, cutout and normalization"
-DOWNLOAD = "fetch what is not there"
-SIZE = "pixels of a side; null keeps the size, which must be one"
-CHANNELS = "null keeps them as found, which must be the same everywhere"
-FIT = "to a square: crop keeps its middle, pad all of it on a background, stretch distorts it"
-BACKGROUND = "gray level where an image is transparent, or padded"
-SKIP = "image files to leave out; check_data lists the broken ones"
-BALANCED = "training images of an epoch: as many of every class, so that small classes repeat theirs"
-IN_MEMORY = "auto: up to 1 GiB of pixels lie on the device"
 
 
 class DataSettings(Protocol):
@@ -261,23 +264,6 @@ class HuggingFace:
 
 
 FILES: tuple[type[Folder] | type[HuggingFace], ...] = (Folder, HuggingFace)
-DATASETS: dict[str, type] = {cls.name: cls for cls in (Digits, Shapes, Cifar10, Cifar100, Svhn, *FILES)}
-
-
-def form_of(settings: Folder | HuggingFace) -> Form:
-    """What the decoded images of these settings are brought to."""
-    return Form(settings.image_size, settings.channels, settings.background, settings.fit)
-
-
-def decoded(settings: Folder | HuggingFace) -> FoundSplits:
-    """Files as streams of decoded images; the first file that does not fit is an error."""
-    files, problems = settings.files()
-    if problems:
-        more = f" (and {len(problems) - 1} more, listed by scripts/check_data.py)" if len(problems) > 1 else ""
-        raise InputError(f"{problems[0]}{more}")
-    return streamed(files, form_of(settings), settings.workers, settings.balanced)
-
-
-def place(path: str | None) -> Path | None:
-    """A path as it was typed."""
-    return Path(path).expanduser() if path else None
+DATASETS: dict[str, type] = {
+    cls.name: cls for cls in (Digits, ColoredDigits, ZigzagDigits, Shapes, Cifar10, Cifar100, Svhn, *FILES)
+}

@@ -49,7 +49,7 @@ class Loaded:
         if classes is not None:
             every, train, validation, test = (of_classes(part, classes) for part in (every, train, validation, test))
         if images is not None:
-            train = train.subset(*stratified_split(train.labels, (min(images, len(train)),), seed))
+            train = train.subset(*stratified_split(train.strata, (min(images, len(train)),), seed))
         if self.found.validation is None:
             train, validation = search_halves(train, seed)
         _check_every_class_is_trained(train, every, self.settings)
@@ -65,7 +65,7 @@ class Loaded:
         splits = self.splits(seed)
         train, validation = splits.train, splits.validation
         if self.found.validation is None:
-            parts = stratified_folds(train.labels, folds, seed)
+            parts = stratified_folds(train.strata, folds, seed)
             others = torch.cat([part for place, part in enumerate(parts) if place != fold]).sort().values
             train, validation = train.subset(others), train.subset(parts[fold])
         _check_every_class_is_trained(train, self.found.train, self.settings)
@@ -117,7 +117,7 @@ def divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[AnyS
         count = _count("test_share", settings.test_share, len(train))
         if not count:
             raise InputError(f"dataset {settings.name} has no test split; set dataset.test_share, for example to 0.2")
-        rest, held_out = stratified_split(train.labels, (len(train) - count, count), TEST_SEED)
+        rest, held_out = stratified_split(train.strata, (len(train) - count, count), TEST_SEED)
         train, test = train.subset(rest), train.subset(held_out)
     held_out_count = 0 if validation is not None else _count("validation", settings.validation, len(train))
     room = len(train) - held_out_count
@@ -127,7 +127,7 @@ def divided(found: FoundSplits, settings: DataSettings, seed: int) -> tuple[AnyS
             f"dataset.reduced asks for {kept_count} images, and {len(train)} training images less {held_out_count} for "
             f"validation leave {room}; lower dataset.reduced or dataset.validation"
         )
-    held_out, kept = stratified_split(train.labels, (held_out_count, kept_count), seed)
+    held_out, kept = stratified_split(train.strata, (held_out_count, kept_count), seed)
     parts = train.subset(kept), train.subset(held_out) if validation is None else validation, test
     _check_every_class_is_trained(parts[0], found.train, settings)
     return parts

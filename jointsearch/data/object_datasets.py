@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jointsearch.data.coco import Place, find_coco
-from jointsearch.data.datasets import REDUCED
+from jointsearch.data.dataset_words import REDUCED
 from jointsearch.data.marked import FileSource, FoundObjects
 from jointsearch.data.object_sets import ObjectSplits, PictureSource
 from jointsearch.data.standard import IMAGENET, Standard

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from jointsearch.data.groups import Grouped, Groups
 from search_spaces.errors import InputError
 
 
@@ -25,10 +26,17 @@ class Batch:
     images: Any
     labels: Any
     index: Tensor
+    groups: Groups | None = None  # where the set has any
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(self.images.to(device), self.labels.to(device), self.index.to(device))
+        groups = None if self.groups is None else self.groups.to(device)
+        return Batch(self.images.to(device), self.labels.to(device), self.index.to(device), groups)
+
+    @property
+    def targets(self) -> Any:
+        """The labels, with the groups where there are any."""
+        return self.labels if self.groups is None else Grouped(self.labels, self.groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,8 @@ class ImageSet:
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
     boxes: Tensor | None = None  # (N, 4) float, x1 y1 x2 y2 in pixels
-    balanced: bool = False  # whether a training sees as many images of every class
+    balanced: bool = False  # whether a training sees as many images of every class, or group where there are any
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,30 +59,38 @@ class ImageSet:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    @property
+    def strata(self) -> Tensor:
+        """What every part of the set keeps its share of (N,): groups, or classes."""
+        return self.labels if self.groups is None else self.groups.numbers
+
     def subset(self, index: Tensor) -> ImageSet:
         """The images at these positions, in this order."""
         index = index.to(self.images.device)
         boxes = None if self.boxes is None else self.boxes[index]
-        return replace(self, images=self.images[index], labels=self.labels[index], boxes=boxes)
+        groups = None if self.groups is None else self.groups.at(index)
+        return replace(self, images=self.images[index], labels=self.labels[index], boxes=boxes, groups=groups)
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on another device."""
         boxes = None if self.boxes is None else self.boxes.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), boxes=boxes)
+        groups = None if self.groups is None else self.groups.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), boxes=boxes, groups=groups)
 
     def blank(self, count: int) -> Batch:
         """A batch of black images of every class in turn, to try a step on."""
         return _blank(self, count, self.images.device)
 
     def fingerprint(self) -> Iterator[bytes]:
-        """What tells this set from others: classes, labels and pixels."""
+        """What tells this set from others: classes, labels, groups and pixels."""
         yield "\n".join(self.classes).encode()
-        yield from (_bytes(self.labels), _bytes(self.images))
+        yield from (_bytes(self.labels), _bytes(self.images), *_of_groups(self.groups))
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The images in exactly this order; the last batch may be short."""
         for index in _parts(order.to(self.images.device), batch_size):
-            yield Batch(self.images[index], self.labels[index], index)
+            groups = None if self.groups is None else self.groups.at(index)
+            yield Batch(self.images[index], self.labels[index], index, groups)
 
 
 class ImageSource(Protocol):
@@ -94,29 +111,35 @@ class StreamSet:
     image_shape: tuple[int, int, int]
     workers: int = 2
     device: torch.device | str = "cpu"
-    balanced: bool = False  # whether a training sees as many images of every class
+    balanced: bool = False  # whether a training sees as many images of every class, or group where there are any
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def strata(self) -> Tensor:
+        """What every part of the set keeps its share of (N,): groups, or classes."""
+        return self.labels if self.groups is None else self.groups.numbers
+
     def subset(self, index: Tensor) -> StreamSet:
         """The images at these positions, in this order."""
-        return replace(
-            self, rows=self.rows[index.to(self.rows.device)], labels=self.labels[index.to(self.labels.device)]
-        )
+        rows, labels = self.rows[index.to(self.rows.device)], self.labels[index.to(self.labels.device)]
+        return replace(self, rows=rows, labels=labels, groups=None if self.groups is None else self.groups.at(index))
 
     def to(self, device: torch.device | str) -> StreamSet:
         """The same set with its batches on another device."""
-        return replace(self, labels=self.labels.to(device), device=device)
+        groups = None if self.groups is None else self.groups.to(device)
+        return replace(self, labels=self.labels.to(device), groups=groups, device=device)
 
     def blank(self, count: int) -> Batch:
         """A batch of black images of every class in turn, to try a step on."""
         return _blank(self, count, self.device)
 
     def fingerprint(self) -> Iterator[bytes]:
-        """What tells this set from others: classes, labels and rows."""
+        """What tells this set from others: classes, labels, groups and rows."""
         yield "\n".join(self.classes).encode()
-        yield from (_bytes(self.labels), _bytes(self.rows))
+        yield from (_bytes(self.labels), _bytes(self.rows), *_of_groups(self.groups))
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The images in exactly this order; the last batch may be short."""
@@ -134,7 +157,8 @@ class StreamSet:
             if isinstance(images, InputError):
                 raise images
             index = part.to(self.device)
-            yield Batch(images.to(self.device, non_blocking=True), self.labels[index], index)
+            groups = None if self.groups is None else self.groups.at(index)
+            yield Batch(images.to(self.device, non_blocking=True), self.labels[index], index, groups)
 
     def in_memory(self, decoded: dict[int, Tensor] | None = None) -> ImageSet:
         """The set in memory. `decoded` holds images that were read before, by row, and takes in the others."""
@@ -147,7 +171,7 @@ class StreamSet:
             decoded.update(zip((rows[place] for place in batch.index.tolist()), batch.images, strict=True))
         images = [decoded[row] for row in rows]
         stacked = torch.stack(images) if images else torch.empty(0, *self.image_shape, dtype=torch.uint8)
-        return ImageSet(stacked.to(self.device), self.labels, self.classes, balanced=self.balanced)
+        return ImageSet(stacked.to(self.device), self.labels, self.classes, balanced=self.balanced, groups=self.groups)
 
 
 AnySet: TypeAlias = ImageSet | StreamSet
@@ -201,7 +225,17 @@ def _stack(images: list[Tensor | InputError]) -> Tensor | InputError:
 
 def _blank(images: ImageSet | StreamSet, count: int, device: torch.device | str) -> Batch:
     pixels, places = torch.zeros(count, *images.image_shape, dtype=torch.uint8), torch.arange(count)
-    return Batch(pixels, places % len(images.classes), places).to(device)
+    labels, groups = places % len(images.classes), images.groups
+    if groups is not None:
+        values = places // len(images.classes) % len(groups.attributes)
+        groups = Groups.of(labels, values, groups.attributes, groups.translate)
+    return Batch(pixels, labels, places, groups).to(device)
+
+
+def _of_groups(groups: Groups | None) -> Iterator[bytes]:
+    if groups is not None:
+        yield "\n".join(groups.attributes).encode()
+        yield _bytes(groups.numbers)
 
 
 def _bytes(values: Tensor) -> bytes:

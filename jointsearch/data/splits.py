@@ -40,13 +40,13 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> tuple[T
 def epoch_order(images: Any, generator: torch.Generator) -> Tensor:
     """The images of one epoch of training in a random order: each once, or of a balanced set each class as often.
 
-    A class with fewer images repeats them, each once before any comes again; of a class with more, some wait for a
-    later epoch. An epoch is as long either way.
+    Where there are groups, it is each group. One with fewer images repeats them, each once before any comes again; of
+    one with more, some wait for a later epoch. An epoch is as long either way.
     """
     count = len(images)
     if not getattr(images, "balanced", False):  # sets of objects know no classes of images
         return torch.randperm(count, generator=generator)
-    labels = images.labels.cpu()
+    labels = images.strata.cpu()
     members = [torch.nonzero(labels == label).flatten() for label in labels.unique().tolist()]
     more = torch.randperm(len(members), generator=generator)  # the first of them get what is left over
     taken = []
@@ -60,7 +60,7 @@ def epoch_order(images: Any, generator: torch.Generator) -> Tensor:
 def search_halves(image_set: AnySet, seed: int) -> tuple[AnySet, AnySet]:
     """Two stratified, disjoint halves for a search: training images for weights, validation images for choices."""
     half = len(image_set) // 2
-    train, validation = stratified_split(image_set.labels, (len(image_set) - half, half), seed)
+    train, validation = stratified_split(image_set.strata, (len(image_set) - half, half), seed)
     return image_set.subset(train), image_set.subset(validation)
 
 

@@ -132,7 +132,9 @@ class Plan:
 def new_trainer(plan: Plan, splits: DataSplits, device: torch.device) -> Trainer:
     """Build the network of a plan with fresh weights, and its trainer; draws from the global generator."""
     network, classes = plan.task.new_network(plan, splits), len(splits.train.classes)
-    return Trainer(network, plan.recipe, device, classes, plan.recipe.check_steps(len(splits.train)), plan.task)
+    trainer = Trainer(network, plan.recipe, device, classes, plan.recipe.check_steps(len(splits.train)), plan.task)
+    getattr(trainer.objective, "begin", lambda train, standard: None)(splits.train, plan.standard)
+    return trainer
 
 
 def try_plan(plan: Plan, splits: DataSplits, new_searcher: NewStepSearcher) -> float:

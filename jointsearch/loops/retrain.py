@@ -41,7 +41,7 @@ class PlainSteps:
     def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
         """Train on a batch."""
         batch = self.augmenter(train, self.network, at, self.noise)
-        return StepReport(self.train_step(batch.images, batch.labels))
+        return StepReport(self.train_step(batch.images, batch.targets))
 
     def found(self) -> Found:
         """Nothing is searched."""

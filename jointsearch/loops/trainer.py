@@ -15,6 +15,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from jointsearch.data.groups import as_read_by
 from jointsearch.distributed import add_up, part_of, processes
 from jointsearch.loops.recipe import Recipe, Timm
 from jointsearch.loops.task import CLASSIFICATION, Task
@@ -68,6 +69,7 @@ class Trainer:
 
     def step_on(self, copies: Sequence[Any], labels: Any, done: int) -> Tensor:
         """The same on the mean gradient of copies of a batch, each with statistics of its own; the loss of each."""
+        labels = as_read_by(self.objective, labels)
         if self.recipe.drop_path:
             set_drop_path(self.trained, self.recipe.drop_path * (done // self.steps) / self.recipe.epochs)
         losses = []

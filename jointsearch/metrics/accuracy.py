@@ -7,24 +7,35 @@ import torch
 from timm.task.evaluator import ClassificationEvaluator
 from torch import Tensor
 
+from jointsearch.data.groups import Grouped, Groups
+from jointsearch.metrics.groups import WORST, group_accuracies, group_scores, worst_group
+
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al. (ICML 2017)
 TOP = 5  # of fewer classes, or as many, the right one is always among the five likeliest
 
 
 class Accuracy:
-    """Top-1 accuracy in percent, with the mean cross entropy beside it, summed up on the device by timm."""
+    """Top-1 accuracy in percent, with the mean cross entropy beside it, summed up on the device by timm.
+
+    Where the data have groups, that of the worst group, too.
+    """
 
     name = "accuracy"
     unit = "%"
     higher_is_better = True
+    by_group = True
 
     def __init__(self, device: torch.device) -> None:
         self._evaluator = ClassificationEvaluator(device)
         self._classes = 0
         self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # labels, predicted classes, their probabilities: (B,)
+        self._groups: list[Groups] = []
 
-    def update(self, outputs: Tensor, labels: Tensor) -> None:
+    def update(self, outputs: Tensor, labels: Tensor | Grouped) -> None:
         """Take in the class logits (B, C) and labels (B,) of a batch."""
+        if isinstance(labels, Grouped):
+            self._groups.append(labels.groups)
+            labels = labels.labels
         self._evaluator.update(outputs, labels)
         self._classes = outputs.shape[1]
         logits = outputs.detach().float()
@@ -37,7 +48,8 @@ class Accuracy:
     def compute(self) -> dict[str, float]:
         """The loss and the accuracy of all batches so far."""
         scores = self._evaluator.compute()
-        return {"loss": scores["loss"], self.name: scores["top1"]}
+        worst = {WORST: worst_group(self._of_groups())} if self._groups else {}
+        return {"loss": scores["loss"], self.name: scores["top1"], **worst}
 
     def further(self, classes: Sequence[str]) -> dict[str, float]:
         """More scores in percent. A class of which there is no image is left out."""
@@ -46,6 +58,8 @@ class Accuracy:
         scores["calibration_error"] = calibration_error(labels == predicted, confidence)
         if self._classes > TOP:
             scores["top5_accuracy"] = self._evaluator.compute()["top5"]
+        if self._groups:
+            scores |= group_scores(self._of_groups(), classes, self._groups[0].names(classes))
         return scores | accuracy_by_class(labels, predicted, classes)
 
     def details(self, classes: Sequence[str]) -> Mapping[str, Any]:
@@ -56,11 +70,19 @@ class Accuracy:
             "labels": labels.tolist(),
             "predicted": predicted.tolist(),
             "confidence": [round(value, 4) for value in confidence.tolist()],
+            **({"groups": self._numbers().tolist()} if self._groups else {}),
         }
 
     def _images(self) -> tuple[Tensor, Tensor, Tensor]:
         labels, predicted, confidence = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
         return labels, predicted, confidence.double()
+
+    def _numbers(self) -> Tensor:
+        return torch.cat([groups.numbers for groups in self._groups]).cpu()
+
+    def _of_groups(self) -> Tensor:
+        labels, predicted, _ = self._images()
+        return group_accuracies(Groups(self._numbers(), self._groups[0].attributes), labels == predicted, self._classes)
 
 
 def further_scores(labels: Tensor, predicted: Tensor, classes: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from jointsearch.data.groups import as_read_by
 from jointsearch.protocols import Metric, Scores
 
 EVALUATION_BATCH = 500
@@ -40,7 +41,7 @@ def evaluate(
     trained.network().eval()
     metric = new_metric(trained.device)
     for batch in images.batches(torch.arange(len(images)), batch_size):
-        metric.update(trained.outputs(as_seen(batch.images)), batch.labels)
+        metric.update(trained.outputs(as_seen(batch.images)), as_read_by(metric, batch.targets))
     scores = Scores(metric.compute(), metric.name, metric.higher_is_better)
     if not thorough:
         return scores

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jointsearch.metrics.groups import GAP, LARGEST
 from search_spaces.errors import InputError
 from search_spaces.plain_json import shown
 
@@ -58,14 +59,14 @@ class MetricFacts:
 
 
 # Scores beside the main one of which less is better. The others have unit and direction of the main one.
-LOWER_IS_BETTER = ("calibration_error",)
+LOWER_IS_BETTER = ("calibration_error", LARGEST, GAP)
 
 ACCURACY = MetricFacts("accuracy", "%")  # what every result was scored by before results named their metric
 
 
 def beside_facts(name: str, main: MetricFacts) -> MetricFacts:
     """A score that a metric tells beside its main one."""
-    return MetricFacts(name, main.unit, False if name in LOWER_IS_BETTER else main.higher_is_better)
+    return MetricFacts(name, main.unit, False if name.partition("/")[0] in LOWER_IS_BETTER else main.higher_is_better)
 
 
 def metric_facts(result: Mapping[str, Any], place: str) -> MetricFacts:

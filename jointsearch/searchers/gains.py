@@ -5,7 +5,7 @@ Either way the weights are trained as if nothing were measured, and all ops are 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
 from typing import Any, Protocol
@@ -160,15 +160,14 @@ class ManySteps:
 
     def remember(self, train: Batch) -> None:
         """Keep the last batches."""
-        self.recent.append(train)
+        self.recent.append(replace(train, groups=None))
 
     def measure(
         self, images: Tensor, train: Batch, validation: Validation, step_size: float, noise: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """The training loss, and the gain of each row; that of the first, the plain image, is 0."""
         train_loss = self.train_step(images, train.labels)
-        resumed = [Batch(*(part.to(images.device) for part in vars(batch).values())) for batch in self.recent]
-        self.recent = deque(resumed, maxlen=self.steps)
+        self.recent = deque((batch.to(images.device) for batch in self.recent), maxlen=self.steps)
         errors = torch.stack([self.error_after(row, validation, noise) for row in range(len(self.table.members))]).cpu()
         errors[1:] = errors[1:].nan_to_num(nan=1.0)  # an op that makes training diverge has lost all there is
         return train_loss, errors[0] - errors
@@ -184,9 +183,9 @@ class ManySteps:
 
     def state(self) -> list[dict[str, Tensor]]:
         """The batches."""
-        return [vars(batch) for batch in self.recent]
+        return [{name: part for name, part in vars(batch).items() if part is not None} for batch in self.recent]
 
-    def restore(self, state: Sequence[dict[str, Tensor]]) -> None:
+    def restore(self, state: Sequence[dict[str, Any]]) -> None:
         """Take them back."""
         self.recent = deque((Batch(**batch) for batch in state), maxlen=self.steps)
 
