@@ -193,7 +193,8 @@ class Objective(Protocol):
 
     Images and labels are those of a Batch: tensors, or for detectors `Padded` images and `Objects`. Where `by_group` is
     true and the data have groups, labels of a training are `Grouped`. It may have `begin(train, standard)`, which is
-    given the training images, and how they are normalized, before the first step.
+    given the training images, and how they are normalized, before the first step. `passes` says how often a batch goes
+    through the network where that is not once.
     """
 
     def loss(self, network: nn.Module, images: Any, labels: Any) -> Tensor:

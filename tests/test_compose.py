@@ -161,7 +161,9 @@ def test_help_lists_every_setting_once_with_its_comment(script: str, capsys: pyt
     first = head.partition("Most used:\n")[2].partition("\n\n")[0]
     shown = set(re.findall(r"^  ([a-z_.]+)=", first, re.MULTILINE))
     assert shown == set(module.MOST_USED) - unused(given)
-    assert ("  dataset=bccd|coco|shapes" if script == "detect" else "  dataset=cifar10|cifar100|colored_digits|digits") in first
+    assert (
+        "  dataset=bccd|coco|shapes" if script == "detect" else "  dataset=cifar10|cifar100|colored_digits|digits"
+    ) in first
 
 
 def unused(given: Any) -> set[str]:

@@ -34,11 +34,13 @@ class Clamp:
         self.group_weights, self.consistency, self.translate = weights, consistency, translate
         self.label_smoothing = label_smoothing
         self.standard = Standard()
+        self.passes = 1
 
     def begin(self, train: Any, standard: Standard) -> None:
         """Count the training images of each group, and find the translator."""
         self.group_weights.begin(train, "clamp")
         self.standard, self.translate = standard, _known(self.translate or train.groups.translate)
+        self.passes = 1 + len(train.groups.attributes)
 
     def loss(self, network: nn.Module, images: Tensor, labels: Any) -> Tensor:
         """The loss of a batch: its images and their translations pass the network together."""

@@ -1,9 +1,10 @@
-"""Which trainings stand in one table: those that differ in policy, genotype and seed alone.
+"""Which trainings stand in one table: those that differ in policy, genotype, objective and seed alone.
 
 Trainings of one method from several runs become one row. A row that owes itself to a search carries the name of that
 search where several are there: `found (search=joint)`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ Leaves = frozenset[tuple[str, str]]
 # In these the searches of one method may differ; what a search starts from may have been drawn or found for its seed.
 OF_NO_METHOD = ("seed", "policy", "device", "precision")
 OF_DATA = ("data.", "dataset.")
+OBJECTIVE = "objective"  # of trainings; where one table has several, rows are named by it
 # The kind of a search by the outcomes of its stages, as the setting `search` names it.
 KINDS = {
     ("Policy and cells",): "joint",
@@ -53,7 +55,13 @@ class _Entry:
     def frame(self) -> Leaves:
         """All that must agree within a table."""
         free = {*COMPARED, *DRAWN}
-        return frozenset(leaf for leaf in leaves(self.training.settings) if leaf[0] not in free)
+        every = frozenset(leaf for leaf in leaves(self.training.settings) if leaf[0] not in free)
+        return every - self.objective
+
+    @property
+    def objective(self) -> Leaves:
+        """What it descends, where that is no cross entropy."""
+        return frozenset(leaf for leaf in leaves(self.training.settings) if _is_objective(leaf[0]))
 
 
 def tables_of(sources: Sequence[Source]) -> list[Alike]:
@@ -73,7 +81,9 @@ def tables_of(sources: Sequence[Source]) -> list[Alike]:
 
 def check_alike(first: Record, other: Record) -> None:
     """Refuse two trainings that cannot stand in one table."""
-    differing = differences(first.settings, other.settings, (*COMPARED, *DRAWN))
+    differing = [
+        one for one in differences(first.settings, other.settings, (*COMPARED, *DRAWN)) if not _is_objective(one)
+    ]
     was, is_now = (dict(leaves(one.settings)) for one in (first, other))
     if first.seed == other.seed:
         differing += [
@@ -89,9 +99,10 @@ def check_alike(first: Record, other: Record) -> None:
 def _alike(title: str, entries: Sequence[_Entry], names: dict[tuple[str, Leaves | None], str]) -> Alike:
     once: dict[tuple[str, int], list[_Entry]] = {}
     by_seed: dict[int, Record] = {}
+    objectives = _by_objective({entry.objective for entry in entries})
     for entry in entries:
         check_alike(by_seed.setdefault(entry.training.seed, entry.training), entry.training)
-        name = names.get((entry.training.row, entry.search), entry.training.row)
+        name = names.get((entry.training.row, entry.search), entry.training.row) + objectives[entry.objective]
         once.setdefault((name, entry.training.seed), []).append(entry)
     trainings, searches, repeated, notes = [], {}, 0, []
     for (name, seed), several in once.items():
@@ -225,6 +236,27 @@ def _by_place(sources: dict[Any, Source]) -> dict[Any, str]:
 def _named(found: Leaves, most: int = MOST_NAMED) -> str:
     names = [f"{name}={value.strip(chr(39))}" for name, value in sorted(found)]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _is_objective(setting: str) -> bool:
+    return re.match(rf"{OBJECTIVE}\b", setting) is not None
+
+
+def _by_objective(found: set[Leaves]) -> dict[Leaves, str]:
+    """What follows the name of a row where one table has several objectives; nothing after cross entropy."""
+    if len(found) == 1:
+        return dict.fromkeys(found, "")
+    named: dict[str, list[Leaves]] = {}
+    for one in found:
+        told = dict(one)
+        named.setdefault(told.get(f"{OBJECTIVE}.name", told.get(OBJECTIVE, "")).strip("'"), []).append(one)
+    words = {}
+    for name, several in named.items():
+        shared = frozenset.intersection(*several)
+        for one in several:
+            own = "" if len(several) == 1 else f", {_named(one - shared, len(one))}"
+            words[one] = f" ({OBJECTIVE}={name}{own})" if name else ""
+    return words
 
 
 # The names of tables

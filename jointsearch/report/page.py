@@ -11,6 +11,7 @@ from jointsearch.report.page_comparison import comparison_section
 from jointsearch.report.page_cost import cost_section
 from jointsearch.report.page_detection import detection_section
 from jointsearch.report.page_gallery import gallery
+from jointsearch.report.page_groups import groups_section
 from jointsearch.report.page_history import training_history
 from jointsearch.report.page_html import Html, document, facts, tag
 from jointsearch.report.page_mistakes import mistakes_section
@@ -53,6 +54,7 @@ def _sections(
     sections = {
         "Compared with controls": comparison_section(run, compared, problem, chance),
         "Accuracy and cost" if run.metric.name == "accuracy" else "Score and cost": cost_section(run, compared, chance),
+        "Groups": groups_section(run),
         "What was searched": searches_section(run),
         "What was detected": detection_section(run, pictures),
         "What was found, in pictures" if run.searches else "The policies, in pictures": gallery(run, pictures),
