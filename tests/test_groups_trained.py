@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from jointsearch import compose_study, run_study
 from jointsearch.commands.command import run
 from jointsearch.data.group_datasets import ColoredDigits
 from jointsearch.loops.by_group import Clamp, GroupDro
@@ -130,8 +131,6 @@ def test_a_page_of_a_run_without_groups_has_none(tmp_path: Path) -> None:
 
 
 def test_a_search_inside_one_training_refuses_a_loss_of_groups(tmp_path: Path) -> None:
-    from jointsearch import compose_study, run_study
-
     words = ["search=policy", "searcher=differentiable", "network=tiny_cnn", "search_recipe.epochs=1"]
     study = compose_study(*words, dataset="colored_digits", seeds=(0,), retrain=False, device="cpu")
     with pytest.raises(InputError, match="no search inside one training does; train with"):

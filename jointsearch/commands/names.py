@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "export_policy",
     "export_model": "export_model",
     "check": "check_data",
+    "translator": "translator",
     "benchmark": "benchmark",
 }
 INSTALLED = ContextVar("INSTALLED", default=False)  # whether `jointsearch COMMAND` was typed

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from jointsearch.loops.recipe import Recipe
+from jointsearch.networks.cyclegan import file_digest, load_translator
 from jointsearch.objectives import clamp, group_dro
 from jointsearch.protocols import Objective
-from jointsearch.settings import as_plain, bounded, check_fields
+from jointsearch.settings import as_plain, bounded, check_fields, setting
 
 STEP_SIZE = "by which the weights of groups follow their losses; 0: equal weights"
 ADJUSTMENT = "this over the root of a group's images counts as loss; above 0, small groups weigh more"
@@ -56,6 +57,7 @@ class Clamp:
     step_size: float = bounded(0.01, 0.0, 100.0, help=STEP_SIZE)
     adjustment: float = bounded(0.0, 0.0, 1000.0, help=ADJUSTMENT)
     consistency: float = bounded(5.0, 0.0, 10_000.0, help="of the distance between predictions; 0: not trained on")
+    translator: str | None = setting(None, help="a file of translator.py; null: what is known of drawn images")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -64,8 +66,12 @@ class Clamp:
         """A new objective."""
         group_dro.check_recipe(recipe, self.name)
         weights = group_dro.GroupWeights(self.step_size, self.adjustment, within_classes=True)
-        return clamp.Clamp(weights, self.consistency, None, recipe.label_smoothing)
+        translate = None if self.translator is None else load_translator(self.translator)
+        return clamp.Clamp(weights, self.consistency, translate, recipe.label_smoothing)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result."""
-        return {"objective": {"name": self.name, **as_plain(self)}}
+        """What decides the result: of a translator what is in its file, and not where it lies."""
+        plain = {"name": self.name, **as_plain(self)}
+        if self.translator is not None:
+            plain["translator"] = file_digest(self.translator)
+        return {"objective": plain}

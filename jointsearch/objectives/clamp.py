@@ -40,6 +40,7 @@ class Clamp:
         """Count the training images of each group, and find the translator."""
         self.group_weights.begin(train, "clamp")
         self.standard, self.translate = standard, _known(self.translate or train.groups.translate)
+        getattr(self.translate, "check", lambda train: None)(train)
         self.passes = 1 + len(train.groups.attributes)
 
     def loss(self, network: nn.Module, images: Tensor, labels: Any) -> Tensor:
