@@ -92,7 +92,8 @@ def test_a_data_set_has_the_same_defaults_in_python_and_on_the_command_line(name
 
 
 def test_every_named_data_set_has_its_yaml() -> None:
-    assert sorted([*DATASETS, "bccd", "coco", "imagenet", "voc"]) == groups()["dataset"]
+    named = ["bccd", "celeba", "coco", "imagenet", "voc", "waterbirds"]
+    assert sorted([*DATASETS, *named]) == groups()["dataset"]
 
 
 # These are what their names say, and differ from the class that they start from.

@@ -31,7 +31,7 @@ from jointsearch.data.decode import FITS
 from jointsearch.data.digits import read_digits
 from jointsearch.data.files import Finding
 from jointsearch.data.folder import find_folder
-from jointsearch.data.group_datasets import ColoredDigits, ZigzagDigits
+from jointsearch.data.group_datasets import ColoredDigits, Listed, ZigzagDigits
 from jointsearch.data.hf import Columns, find_hf
 from jointsearch.data.object_sets import ObjectSplits
 from jointsearch.data.object_shapes import read_object_shapes
@@ -263,7 +263,7 @@ class HuggingFace:
         return without(found, self.skip), ()
 
 
-FILES: tuple[type[Folder] | type[HuggingFace], ...] = (Folder, HuggingFace)
+FILES: tuple[type[Folder] | type[HuggingFace] | type[Listed], ...] = (Folder, HuggingFace, Listed)
 DATASETS: dict[str, type] = {
     cls.name: cls for cls in (Digits, ColoredDigits, ZigzagDigits, Shapes, Cifar10, Cifar100, Svhn, *FILES)
 }

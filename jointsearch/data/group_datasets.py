@@ -1,13 +1,31 @@
 """The data sets whose images have groups, by name; every class finds its images by `find()`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from jointsearch.data.dataset_words import REDUCED, STANDARD
+from jointsearch.data.dataset_words import (
+    BACKGROUND,
+    CHANNELS,
+    FIT,
+    IN_MEMORY,
+    REDUCED,
+    SIZE,
+    SKIP,
+    STANDARD,
+    VALIDATION,
+    Count,
+    decoded,
+)
+from jointsearch.data.decode import FITS
+from jointsearch.data.files import Finding
 from jointsearch.data.group_digits import colored_digits, zigzag_digits
+from jointsearch.data.listed import Columns, find_listed, read_table
 from jointsearch.data.sets import FoundSplits
-from jointsearch.data.standard import Standard
-from jointsearch.settings import bounded, check_fields, group, setting
+from jointsearch.data.sources import FoundFiles, without
+from jointsearch.data.standard import PhotoStandard, Standard
+from jointsearch.settings import bounded, check_fields, choice, group, setting
+from search_spaces.errors import InputError
 
 CORRELATION = "share of the training images of a class that have the attribute which goes with it"
 BALANCED_GROUPS = "training images of an epoch: as many of every group, so that small groups repeat theirs"
@@ -56,3 +74,56 @@ class ZigzagDigits:
     def find(self) -> FoundSplits:
         """The three splits."""
         return zigzag_digits(self.correlation, self.balanced)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Images in a folder, with their classes and attributes in a table."""
+
+    name: ClassVar[str] = "listed"
+    balances: ClassVar[str] = "group"
+
+    path: str | None = setting(None, help="the folder of the table")
+    table: str = setting(
+        "metadata.csv", help="in that folder, a line for each image: .csv with a head, or CelebA's .txt"
+    )
+    images: str = setting(".", help="in that folder, the folder that the table's names begin in")
+    image_column: str = setting("image", help="that names the images")
+    label_column: str = setting("label", help="that holds the classes")
+    attribute_column: str = setting("attribute", help="that holds what divides classes into groups")
+    split_column: str | None = setting(None, help="that holds train, val, test, or 0, 1, 2; null: all are of one split")
+    split_table: str | None = setting(None, help="where the splits stand, if that is another file")
+    classes: tuple[str, ...] = setting((), help="names of the classes, in the order of their values; empty: the values")
+    attributes: tuple[str, ...] = setting((), help="names of the attributes, in the order of their values")
+    image_size: int | None = bounded(None, 1, 4096, help=SIZE)
+    fit: str = choice(FITS[0], *FITS, help=FIT)
+    channels: int | None = choice(3, None, 1, 3, help=CHANNELS)
+    background: int = bounded(255, 0, 255, help=BACKGROUND)
+    skip: tuple[str, ...] = setting((), help=SKIP)
+    balanced: bool = setting(False, help=BALANCED_GROUPS)
+    reduced: int | None = bounded(None, 1, help=REDUCED)
+    validation: Count = bounded(0.1, 0, help=VALIDATION)
+    test_share: float | None = bounded(0.2, 0, 1, help="held out as test images, where there is no test split")
+    in_memory: str = choice("auto", "auto", "always", "never", help=IN_MEMORY)
+    workers: int = bounded(2, 0, 64, help="processes that decode images")
+    standard: Standard = group(lambda: PhotoStandard(crop_padding=4), help=STANDARD)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.split_table is not None and self.split_column is None:
+            raise InputError("dataset.split_table needs the column of its splits; set dataset.split_column")
+
+    def find(self) -> FoundSplits:
+        """The splits, as streams."""
+        return decoded(self)
+
+    def files(self) -> tuple[dict[str, FoundFiles], tuple[Finding, ...]]:
+        """The encoded images by split."""
+        if self.path is None:
+            raise InputError("dataset=listed needs a place; set dataset.path to the folder of its table")
+        folder = Path(self.path).expanduser()
+        columns = Columns(self.image_column, self.label_column, self.attribute_column, self.split_column)
+        splits = None if self.split_table is None else read_table(folder / self.split_table)
+        names = (self.classes, self.attributes)
+        found = find_listed(read_table(folder / self.table), columns, folder / self.images, names, splits)
+        return without(found, self.skip), ()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jointsearch.data.decode import Form, image_shape
 from jointsearch.data.files import shown
+from jointsearch.data.groups import Groups
 from jointsearch.data.sets import FoundSplits, StreamSet
 from search_spaces.errors import InputError, nearest
 
@@ -54,6 +55,8 @@ class FoundFiles:
     encoded: EncodedImages
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    values: tuple[int, ...] = ()  # the place of each image's attribute, where any are told
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def without(found: dict[str, FoundFiles], skip: Collection[str]) -> dict[str, Fo
         keys = [files.encoded.key(row) for row in range(len(files.labels))]
         rows = tuple(row for row, key in enumerate(keys) if key not in skip)
         labels = tuple(files.labels[row] for row in rows)
-        kept[split] = FoundFiles(Kept(files.encoded, rows), labels, files.classes)
+        values = tuple(files.values[row] for row in rows) if files.attributes else ()
+        kept[split] = FoundFiles(Kept(files.encoded, rows), labels, files.classes, values, files.attributes)
         left.difference_update(keys)
     if left:
         known = [files.encoded.key(row) for files in found.values() for row in range(min(len(files.labels), 1000))]
@@ -122,10 +126,17 @@ def streamed(found: dict[str, FoundFiles], form: Form, workers: int, balanced: b
             shape,
             workers,
             balanced=balanced,
+            groups=_groups(files),
         )
         for split, files in found.items()
     }
     return FoundSplits(sets["train"], sets.get("validation"), sets.get("test"))
+
+
+def _groups(files: FoundFiles) -> Groups | None:
+    if not files.attributes:
+        return None
+    return Groups.of(torch.tensor(files.labels), torch.tensor(files.values), files.attributes)
 
 
 def mixed_shapes(shape: tuple[int, int, int], other: str, other_shape: tuple[int, int, int]) -> str:

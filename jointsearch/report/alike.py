@@ -29,7 +29,7 @@ KINDS = {
     ("Cells", "Policy"): "separate",
     ("Cells", "Policy", "Policy and cells"): "separate",
 }
-NAMED_BY_PATH = ("folder", "hf")  # data sets that their path tells apart
+NAMED_BY_PATH = ("folder", "hf", "listed")  # data sets that their path tells apart
 RANDOM_CELLS = "@random"  # ends the name of a row
 OR = " / "  # between the searches that share a control
 MOST_NAMED = 3  # settings in the name of a search or of a table
