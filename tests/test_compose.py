@@ -163,7 +163,9 @@ def test_help_lists_every_setting_once_with_its_comment(script: str, capsys: pyt
     shown = set(re.findall(r"^  ([a-z_.]+)=", first, re.MULTILINE))
     assert shown == set(module.MOST_USED) - unused(given)
     assert (
-        "  dataset=bccd|coco|shapes" if script == "detect" else "  dataset=cifar10|cifar100|colored_digits|digits"
+        "  dataset=bccd|coco|shapes"
+        if script == "detect"
+        else "  dataset=celeba|cifar10|cifar100|colored_digits|digits"
     ) in first
 
 
