@@ -12,11 +12,14 @@ from jointsearch.augmenters.copies import ALL, HARDEST, SAMPLED, Copies, keep, l
 from jointsearch.augmenters.teachers import Teachers, half_of
 from jointsearch.augmenters.with_policy import WithPolicy
 from jointsearch.data.datasets import Digits
+from jointsearch.data.group_datasets import ColoredDigits
 from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
+from jointsearch.loops.by_group import Clamp
 from jointsearch.loops.copies_steps import CopiesSteps
 from jointsearch.loops.grid import Grid, folder_name, run_grid
 from jointsearch.loops.recipe import Recipe, Timm, Warmup
+from jointsearch.loops.task import Task
 from jointsearch.loops.trainer import StepOf, Trainer
 from jointsearch.protocols import PLAIN_STEP, Moment
 from jointsearch.report.comparison import compare
@@ -301,3 +304,12 @@ def test_short_rows_compute_as_many_gradients_as_a_row_of_one_copy(tmp_path: Pat
     assert settings["recipe"]["epochs"] == 8  # as it was given
     assert grid.plan(rows[1], 0, tmp_path, {}).recipe.warmup == Warmup(epochs=1)
     assert grid.plan("random+copies4", 0, tmp_path, {}).recipe == recipe
+
+
+def test_copies_go_with_losses_of_groups_and_cost_what_those_cost(tmp_path: Path) -> None:
+    recipe, task = Recipe(epochs=1, batch_size=100), Task(new_objective=Clamp())
+    grid = Grid(("none+copies2-safe",), ColoredDigits(reduced=200), (0,), "tiny_cnn", recipe)
+    [result] = run_grid(grid, tmp_path, task=task)
+    # Each copy goes through the network with its two translations; teachers judge three and learn from one.
+    assert result["forward_equivalents"] == 2 * (2 * 3 * PLAIN_STEP + 3 + PLAIN_STEP)
+    assert "worst_group_accuracy" in result["test_scores_last"]

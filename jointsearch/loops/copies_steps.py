@@ -32,21 +32,22 @@ class CopiesSteps:
     def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
         """Train on the copies that are kept."""
         copies = [self.augmenter(train, self.network, at, self.noise) for _ in range(self.copies.drawn)]
-        images, labels = torch.stack([one.images for one in copies]), copies[0].labels
-        allowed, cost = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device), 0
+        images = torch.stack([one.images for one in copies])
+        allowed = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        cost = PLAIN_STEP * self.copies.kept * getattr(self.train_step.objective, "passes", 1)
         if self.teachers is not None:
             plain = self.plain(train, self.network, at, self.noise).images
             allowed = self.teachers.recognized(images, replace(train, images=plain))
             cost += self.teachers.learn(replace(train, images=plain), at) + 1 + self.copies.drawn
         if self.copies.by != ALL:
-            losses = losses_of(self.train_step, self.network, images, labels)
+            losses = losses_of(self.train_step, self.network, images, train.labels)
             chosen, allowed = keep(losses, allowed, self.copies.kept, self.copies.by, self.noise)
             images = images[chosen, torch.arange(images.shape[1], device=images.device)]
             cost += self.copies.drawn
         if self.teachers is not None:
             images = torch.where(allowed[..., None, None, None], images, plain)
-        losses = self.train_step.of_copies(list(images), labels)
-        return StepReport(losses.mean(), forward_equivalents=PLAIN_STEP * self.copies.kept + cost)
+        losses = self.train_step.of_copies(list(images), train.targets)
+        return StepReport(losses.mean(), forward_equivalents=cost)
 
     def found(self) -> Found:
         """Nothing is searched."""

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jointsearch.data.groups import as_read_by
 from jointsearch.distributed import add_up, part_of, processes
 from jointsearch.loops.recipe import Recipe, Timm
-from jointsearch.loops.task import CLASSIFICATION, Task
+from jointsearch.loops.task import CLASSIFICATION, Task, cross_entropy
 from jointsearch.protocols import Objective
 from jointsearch.randomness import kept_global_randomness
 from search_spaces.cells.derived import DropPath, set_drop_path
@@ -231,11 +231,11 @@ class StepOf:
         return self.trainer.step_on(copies, labels, self.done())
 
     def beside(self) -> Trainer:
-        """A second training of the same network, with the weights that it has now."""
-        of = self.trainer
+        """A second training of the same network, with the weights that it has now, on its cross entropy."""
+        of, task = self.trainer, replace(self.trainer.task, new_objective=cross_entropy)
         network = copy.deepcopy(of.trained)
         network.zero_grad()
-        return Trainer(network, of.recipe, of.device, of.classes, of.steps, of.task)
+        return Trainer(network, of.recipe, of.device, of.classes, of.steps, task)
 
     def undone(self) -> AbstractContextManager[None]:
         """Train inside for a while and take it back; the learning rate stays the same inside."""

@@ -80,7 +80,7 @@ class AdversarialSearcher:
             known = self.teachers.recognized(torch.stack(copies), plain)[..., None, None, None]
             copies = [torch.where(mine, copy, plain.images) for mine, copy in zip(known, copies, strict=True)]
             cost += 1 + self.settings.copies + self.teachers.learn(plain, at)
-        losses = self.context.train_step.of_copies(copies, train.labels)
+        losses = self.context.train_step.of_copies(copies, train.targets)
         self.losses = DECAY * self.losses.to(losses.device) + (1 - DECAY) * losses
         self.weight = DECAY * self.weight + (1 - DECAY)
         if at.step == at.steps - 1:
