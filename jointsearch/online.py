@@ -1,11 +1,12 @@
 """Searches whose own training is a result: by the recipe of the study, on all training images, tested at the end."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from jointsearch.augmenters.copies import Copies
 from jointsearch.data.sets import DataSplits
-from jointsearch.loops.plan import NewStepSearcher, Plan
+from jointsearch.loops.plan import NewStepSearcher, Plan, check_identity
 from jointsearch.loops.recipe import Recipe
 from jointsearch.loops.search import SELECT, search
 from jointsearch.runs.run_folder import OWN_NETWORK
@@ -23,7 +24,14 @@ class OnlineStage(Stage):
     def copies(self) -> Copies:
         """On how many copies of every image its steps train."""
         settings: Any = self.searcher(None, 0)
-        return Copies(settings.copies, settings.copies, safe=settings.safe, short=settings.short)
+        copies: Copies = settings.drawn
+        return copies
+
+    def row(self, prepared: Prepared, seed: int, policy: Policy | PolicySchedule | None = None) -> Plan:
+        """The training that its network counts as, under the policy found."""
+        study, plan = prepared.study, self.plan(prepared, seed, None)
+        folder = prepared.folder / OWN_NETWORK / f"seed{seed}"
+        return replace(plan, folder=folder, policy=policy, copies=self.copies, search=None, untuned=study.recipe)
 
     def recipe_in(self, study: Any) -> Recipe:
         """That of the study."""
@@ -43,12 +51,12 @@ class OnlineStage(Stage):
                 f"each of them; use select_epoch={SELECT[0]}"
             )
 
+    def check_begun(self, prepared: Prepared, seed: int) -> None:
+        """Refuse a folder in which the search of a seed was begun with other settings, or left another network."""
+        super().check_begun(prepared, seed)
+        check_identity(self.row(prepared, seed), self.splits(prepared, seed), ("policy",))
+
     def search(self, prepared: Prepared, plan: Plan, new_searcher: NewStepSearcher) -> dict[str, Any]:
         """Carry out a plan, and leave its network beside the trainings that follow."""
-
-        def row(policy: Policy | PolicySchedule | None) -> Plan:
-            folder = prepared.folder / OWN_NETWORK / f"seed{plan.seed}"
-            untuned = prepared.study.recipe
-            return replace(plan, folder=folder, policy=policy, copies=self.copies, search=None, untuned=untuned)
-
+        row = partial(self.row, prepared, plan.seed)
         return search(plan, self.splits(prepared, plan.seed), new_searcher, prepared.study.select_epoch, row)

@@ -113,6 +113,9 @@ class Beside(Protocol):
     def network(self) -> nn.Module:
         """The network as it is evaluated."""
 
+    def outputs(self, images: Any) -> Any:
+        """What it says of images, in the precision of the recipe."""
+
     def state(self) -> State:
         """Everything that training changes."""
 
@@ -132,6 +135,9 @@ class TrainStep(Protocol):
 
     def of_copies(self, copies: Sequence[Any], labels: Any) -> Tensor:
         """Train on several augmented copies of a batch in one step; the loss of each."""
+
+    def losses(self, images: Any, labels: Any) -> Tensor:
+        """The loss of each image (B,) in evaluation mode; nothing is changed."""
 
     def beside(self) -> Beside:
         """A second training of the same network, which begins with the weights that it has now."""

@@ -81,15 +81,17 @@ class Stage:
         """The images that it trains on, and others that validate."""
         return prepared.loaded.search_splits(seed, *self.share)
 
-    def new_searcher(self, folder: Path | None, seed: int, standard: Standard) -> NewStepSearcher:
+    def new_searcher(
+        self, folder: Path | None, seed: int, standard: Standard, epochs: int | None = None
+    ) -> NewStepSearcher:
         """Builds the searcher of a seed from a network, its training step and a generator."""
-        settings = self.searcher(folder, seed)
+        settings, epochs = self.searcher(folder, seed), epochs or self.recipe.epochs
 
         def start(network: nn.Module, train_step: TrainStep, noise: torch.Generator) -> StepSearcher:
             cells = None
             if self.architecture is not None and isinstance(network, SuperNet):
                 cells = CellLearner(self.architecture, network)
-            return settings.start(Context(network, train_step, standard, noise, self.recipe.epochs, seed, cells))
+            return settings.start(Context(network, train_step, standard, noise, epochs, seed, cells))
 
         return start
 
@@ -127,8 +129,9 @@ class Stage:
         seed = study.seeds[0]
         splits, plan = self.splits(prepared, seed), self.plan(prepared, seed, None)
         steps = plan.recipe.check_steps(len(splits.train))
-        self.check_epochs(steps)
-        step = try_plan(plan, splits, self.new_searcher(None, seed, study.dataset.standard))
+        self.check_epochs(steps, plan.recipe.epochs)
+        new_searcher = self.new_searcher(None, seed, study.dataset.standard, plan.recipe.epochs)
+        step = try_plan(plan, splits, new_searcher)
         return step * steps * plan.recipe.epochs * len(study.seeds)
 
     def check_begun(self, prepared: Prepared, seed: int) -> None:
@@ -141,17 +144,18 @@ class Stage:
         """Search with a seed, or continue, or return the result that is there already."""
         plan = self.plan(prepared, seed, prepared.folder)
         plan = replace(plan, place=course.next((plan.folder / RESULT_FILE).is_file()))
-        new_searcher = self.new_searcher(prepared.folder, seed, prepared.study.dataset.standard)
+        standard, epochs = prepared.study.dataset.standard, plan.recipe.epochs
+        new_searcher = self.new_searcher(prepared.folder, seed, standard, epochs)
         return self.search(prepared, plan, new_searcher)
 
     def search(self, prepared: Prepared, plan: Plan, new_searcher: NewStepSearcher) -> dict[str, Any]:
         """Carry out a plan."""
         return search(plan, self.splits(prepared, plan.seed), new_searcher, prepared.study.select_epoch)
 
-    def check_epochs(self, steps: int) -> None:
+    def check_epochs(self, steps: int, epochs: int | None = None) -> None:
         """Refuse epochs of so many steps that are too few for this search."""
         check = getattr(self.searcher(None, 0), "check", lambda *_: None)
-        check(self.recipe.epochs, steps, self.epochs_from)
+        check(epochs or self.recipe.epochs, steps, self.epochs_from)
 
     def check(self, select_epoch: str, seed: int) -> None:
         """Refuse what cannot be learned with this recipe, or on a network or from a policy that nobody knows."""

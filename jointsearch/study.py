@@ -31,7 +31,7 @@ from jointsearch.report.page import write_report
 from jointsearch.report.page_html import duration
 from jointsearch.report.searches import describe_searches
 from jointsearch.runs.boards import Board, Disabled, WandbSettings
-from jointsearch.runs.run_folder import check_writable, write_json
+from jointsearch.runs.run_folder import OWN_NETWORK, check_writable, write_json
 from jointsearch.search_kinds import Joint, SearchKind
 from jointsearch.settings import as_plain, bounded, check_fields, choice, group, setting
 from jointsearch.stages import FOUND, FOUND_CELLS, FOUND_FACTS, Stage, folder_of
@@ -75,8 +75,8 @@ class Study:
         if (network := getattr(self.search, "network", None)) is not None:
             object.__setattr__(self, "dataset", normalized_as_weights(self.dataset, network))
         for control in self.controls:
-            if folder_name(control) == folder_name(FOUND):
-                raise InputError(f"the control {control} would share a folder with the policy found; rename the file")
+            if folder_name(control) in (folder_name(FOUND), OWN_NETWORK):
+                raise InputError(f"the control {control} would share a folder with what is found; rename the file")
 
     @property
     def finds_cells(self) -> bool:
@@ -192,13 +192,13 @@ def _prepared(study: Study, folder: Path, options: dict[str, Any]) -> Prepared:
         stage.check(study.select_epoch, seed)
         if stage.about.own_optimizer and processes() > 1:
             raise InputError("its searcher has optimizers that processes do not share; start this without torchrun")
-    grid = study.grid(study.controls or CONTROLS[:1]) if study.retrain else None
+    rows = study.controls or CONTROLS[:1]
+    grid = study.grid((CONTROLS[0], *study.controls)) if study.retrain else None  # one for what will be found
     check_writable(folder)
     loaded = first_before_others(lambda: Loaded(study.dataset))  # last: it may have to be downloaded
     prepared = Prepared(study, folder, loaded, stages, options)
     if grid is not None:
-        seconds = check_grid(grid, folder, loaded, **options)
-        prepared.seconds["trainings"] = seconds * (1 + len(study.controls)) / len(grid.policies)
+        prepared.seconds["trainings"] = check_grid(grid, folder, loaded, rows[0], **options)
     for stage in stages:
         prepared.seconds[stage.outcome] = prepared.seconds.get(stage.outcome, 0.0) + stage.seconds(prepared)
     for other in study.seeds:

@@ -11,7 +11,7 @@ from search_spaces.plain_json import check_header, check_keys, check_name, locat
 from search_spaces.policy import CONVERTED, Policy, policy_from_data
 
 SCHEDULE_FORMAT, VERSION = "jointsearch-schedule", 1  # its policies name their own versions
-SCHEDULE_BYTES = 4_000_000  # a policy of 25 sub-policies for each of 900 epochs
+SCHEDULE_BYTES = 16_000_000  # a policy of 40 sub-policies for each of 2,100 epochs
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ OF_POPULATIONS = (
     (
         "rows train with the recipe as it was given",
         "jointsearch/loops/grid.py",
-        "recipe=self.recipe_of(seed),",
-        "recipe=self.recipe,",
+        "recipe=self.recipe_of(seed).for_copies(copies),",
+        "recipe=self.recipe.for_copies(copies),",
         "tests/test_judge.py::test_all_rows_of_a_seed_train_with_the_recipe_that_the_race_chose",
     ),
     (

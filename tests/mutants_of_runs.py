@@ -1,14 +1,15 @@
 """Mistakes in what several processes share and in what is said of results; rows of Mutant for tests/mutants.py."""
 
+from tests.mutants_of_copies import OF_COPIES
 from tests.mutants_of_populations import OF_POPULATIONS
 from tests.mutants_of_tanda import OF_TANDA
 
-TRAINER, ADDED = "jointsearch/loops/trainer.py", "add_up([loss, *gradients, *statistics])"
+TRAINER, ADDED = "jointsearch/loops/trainer.py", "add_up([*losses, *gradients, *statistics])"
 TESTS = "tests/test_torchrun.py"
 
 OF_PROCESSES = (
-    ("the gradients of several processes are not added up", TRAINER, ADDED, "add_up([loss, *statistics])", TESTS),
-    ("running statistics stay those of one process", TRAINER, ADDED, "add_up([loss, *gradients])", TESTS),
+    ("the gradients of several processes are not added up", TRAINER, ADDED, "add_up([*losses, *statistics])", TESTS),
+    ("running statistics stay those of one process", TRAINER, ADDED, "add_up([*losses, *gradients])", TESTS),
     (
         "the validation gradient is that of one process",
         "jointsearch/through_step/validation.py",
@@ -85,8 +86,8 @@ OF_RESULTS = (
     (
         "accumulated gradients are those of a mean for each part",
         TRAINER,
-        "self._backward(some, theirs, len(some) / len(images))",
-        "self._backward(some, theirs)",
+        "self._backward(some, theirs, share * len(some) / len(images))",
+        "self._backward(some, theirs, share)",
         "tests/test_timm_recipe.py",
     ),
     (
@@ -211,4 +212,4 @@ OF_REVIEWS = (
     ),
 )
 
-OF_RUNS = (*OF_PROCESSES, *OF_SWEEPS, *OF_RESULTS, *OF_DRAWS, *OF_REVIEWS, *OF_POPULATIONS, *OF_TANDA)
+OF_RUNS = (*OF_PROCESSES, *OF_SWEEPS, *OF_RESULTS, *OF_DRAWS, *OF_REVIEWS, *OF_POPULATIONS, *OF_TANDA, *OF_COPIES)

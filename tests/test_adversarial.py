@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,11 @@ from jointsearch.data.sets import Batch
 from jointsearch.data.standard import Standard
 from jointsearch.networks.trained import load_network
 from jointsearch.protocols import PLAIN_STEP, Context, Moment
+from jointsearch.report.alike import tables_of
 from jointsearch.report.comparison import compare
+from jointsearch.report.ledger import ledger
 from jointsearch.report.page import write_report
+from jointsearch.report.trainings_found import sources_of
 from jointsearch.runs.checkpoint import load_checkpoint
 from jointsearch.searchers import adversarial
 from jointsearch.searchers.adversarial import DECAY, Adversarial, AdversarialSearcher
@@ -157,21 +161,91 @@ def test_rewards_are_moving_means_without_the_bias_of_their_beginning(plain_copi
         assert float(searcher.losses[copy]) / searcher.weight == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_after_an_epoch_the_harder_policy_is_more_likely_and_equal_losses_teach_nothing(plain_copies: None) -> None:
-    for losses, wanted in (([3.0, 1.0], 1), ([1.0, 3.0], -1), ([2.0, 2.0], 0)):
-        step = Hard()
-        searcher = searcher_of(step, copies=2)
-        drawn, step.losses = searcher.history[-1].clone(), [list(losses)]
-        with torch.no_grad():
-            before = searcher.controller(drawn, 2)[1].sum(1)
-        searcher.step(BATCH, [], moment(0))
-        with torch.no_grad():
-            change = searcher.controller(drawn, 2)[1].sum(1) - before
-        lead = float(change[0] - change[1])
-        assert lead * wanted > 1e-3 if wanted else abs(lead) < 0.05  # the bonus for entropy is Adam's only direction
+def test_the_moving_means_of_an_epoch_begin_anew(plain_copies: None) -> None:
+    step = Hard()
+    searcher = searcher_of(step, copies=2)
+    step.losses = [[100.0, 1.0], [1.0, 2.0]]
+    searcher.step(BATCH, [], moment(0))
+    searcher.step(BATCH, [], moment(1, 0, 2))
+    assert (searcher.losses / searcher.weight).tolist() == pytest.approx([1.0, 2.0])
+
+
+def gradient_of(losses: list[float]) -> tuple[dict[str, Tensor], AdversarialSearcher, Tensor]:
+    """The gradient with which a controller learns from the losses of its copies, and the policies of these."""
+    step = Hard()
+    searcher = searcher_of(step, copies=len(losses), learning_rate=0.0)
+    drawn, step.losses = searcher.history[-1].clone(), [losses]
+    searcher.step(BATCH, [], moment(0))
+    found = {name: one.grad.clone() for name, one in searcher.controller.named_parameters() if one.grad is not None}
+    return found, searcher, drawn
+
+
+def test_the_controller_ascends_normalized_losses_times_log_probabilities_and_entropy(plain_copies: None) -> None:
+    for losses in ([5.0, 1.0, 3.0], [2.0, 2.0, 2.0]):
+        found, searcher, drawn = gradient_of(list(losses))
+        _, logs, entropies = searcher.controller(drawn, 3)
+        told = torch.tensor(losses)
+        spread = (told - told.mean()).square().mean().sqrt()
+        rewards = (told - told.mean()) / spread if spread > 0 else torch.zeros(3)
+        aim = (rewards * logs.sum(1)).sum() / 3 + 1e-5 * entropies.sum() / 3
+        for name, parameter in searcher.controller.named_parameters():
+            (wanted,) = torch.autograd.grad(aim, parameter, retain_graph=True, allow_unused=True)
+            if wanted is not None:
+                assert float((found[name] + wanted).norm()) <= 1e-3 * float(wanted.norm()), name
+
+
+def test_copies_that_no_teacher_knows_are_replaced_and_teachers_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded: list[Batch] = []
+    known = torch.tensor([[True, False], [False, True]])
+
+    class Guard:
+        def __init__(self, train_step: Any) -> None:
+            pass
+
+        def guard(self, copies: Tensor, plain: Batch, at: Moment) -> Tensor:
+            guarded.append(plain)
+            return known
+
+    marks = iter([1.0, 2.0, 9.0])  # of two copies, and of the plain images
+    monkeypatch.setattr(adversarial, "Teachers", Guard)
+    monkeypatch.setattr(adversarial, "augment", lambda images, *_: torch.full((2, 1, 4, 4), next(marks)))
+    step = Hard()
+    searcher = searcher_of(step, copies=2, safe=True)
+    report = searcher.step(BATCH, [], moment(0, 0, 2))
+    [(copies, _)] = step.batches
+    assert [copy[:, 0, 0, 0].tolist() for copy in copies] == [[1.0, 9.0], [9.0, 2.0]]
+    assert guarded[0].images[0, 0, 0, 0] == 9.0
+    assert report.forward_equivalents == 2 * PLAIN_STEP + 1 + 2 + PLAIN_STEP
+
+
+def test_a_short_schedule_is_as_long_as_a_training_on_one_copy(plain_copies: None) -> None:
+    searcher = searcher_of(Hard(), copies=4, short=True)
+    for epoch in range(3):
+        searcher.step(BATCH, [], moment(epoch))
+    schedule = searcher.found().policy
+    assert isinstance(schedule, PolicySchedule)
+    assert [start for start, _ in schedule.spans] == [0, 4, 8]
+
+
+def test_magnitudes_are_told_of_ops_that_have_any(plain_copies: None) -> None:
+    for ops, mean in ((("Invert", "AutoContrast"), None), (("Invert", "Rotate"), 1.0)):
+        searcher = searcher_of(Hard(), copies=2, ops=ops)
+        searcher.history[-1, :, 1::2] = torch.where(searcher.history[-1, :, ::2] == 0, 3, MAGNITUDES - 1)
+        assert searcher.found().facts.get("mean_magnitude") == mean
+
+
+def test_the_longest_schedules_of_the_paper_can_be_read(tmp_path: Path) -> None:
+    searcher = searcher_of(Hard(), copies=32)
+    for copies, epochs in ((32, 200), (8, 1200)):
+        policy = Policy(tuple(row for one in searcher.policies[:copies] for row in one.sub_policies))
+        PolicySchedule(tuple((epoch, policy) for epoch in range(epochs))).save(tmp_path / "policy.json")
+        assert len(load_policy_or_schedule(tmp_path / "policy.json").spans) == epochs  # type: ignore[union-attr]
+
+
+def test_one_copy_alone_teaches_nothing_and_makes_no_nan(plain_copies: None) -> None:
     alone = searcher_of(Hard(), copies=1)
     alone.step(BATCH, [], moment(0))
-    assert all(bool(one.isfinite().all()) for one in alone.controller.parameters())  # and not nan
+    assert all(bool(one.isfinite().all()) for one in alone.controller.parameters())
 
 
 # ------------------------------------------------------------------------------------------- a study, and its kills
@@ -196,6 +270,11 @@ def test_the_network_of_the_search_is_a_row_beside_its_controls(finished: Path) 
     assert result["images_trained"] == 4 * 200 * 2
     # Two copies train; both and the plain image are judged by a teacher; and the teachers train on the plain image.
     assert result["forward_equivalents"] == search["forward_equivalents"] == 4 * 4 * (2 * PLAIN_STEP + 3 + PLAIN_STEP)
+    [alike] = tables_of(sources_of([finished]))
+    costs = {one.row: one for one in ledger(alike)}
+    assert costs["own_network"].search is None  # it is that training
+    assert costs["found"].search is not None
+    assert costs["found"].search.images == 4 * 200 * 2
     comparison = compare([finished])
     assert {row.policy for row in comparison.rows} == {row.parent.name for row in ROWS}
     assert load_policy_or_schedule(finished / ROWS[0] / "policy.json") == load_policy_or_schedule(
@@ -219,8 +298,9 @@ def test_its_history_tells_of_ops_and_magnitudes(finished: Path) -> None:
         assert sum(shares.values()) == pytest.approx(2)  # each image has two ops
         assert 0 <= line["mean_magnitude"] <= 1
         assert 0 <= line["unrecognized_share"] <= 1
-    told = json.loads((finished / SEARCH / "result.json").read_text())["magnitude_shares"]
-    assert sum(told) == pytest.approx(1)
+        levels = [value for name, value in line.items() if name.startswith("magnitude/")]
+        assert len(levels) == MAGNITUDES
+        assert sum(levels) == pytest.approx(1)
 
 
 def everything(folder: Path) -> dict[str, Any]:
@@ -253,6 +333,17 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(finished: Path, tmp
 def test_a_budget_shortens_what_it_trains_by() -> None:
     study = compose_study(*WORDS, "budget=0.5", dataset="digits")
     assert study.recipe.epochs == 2
+
+
+def test_a_control_in_its_folder_and_another_search_in_its_run_are_refused(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own_network.json"
+    file.write_bytes((finished / SEARCH / "policy.json").read_bytes())
+    with pytest.raises(InputError, match="would share a folder with what is found; rename the file"):
+        compose_study(*WORDS[:-2], f"controls=[{file}]", "seeds=[0]", dataset="digits")
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "own_network", folder / "own_network")
+    with pytest.raises(InputError, match=r"copies was '\+copies2-safe', is '\+copies3-safe'"):
+        run_study(compose_study(*WORDS, "searcher.copies=3", dataset="digits"), folder)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jointsearch.augmenters.copies import ALL, HARDEST, SAMPLED, Copies, keep, losses_of, split_copies
-from jointsearch.augmenters.teachers import Teachers, half_of
+from jointsearch.augmenters.copies import ALL, HARDEST, SAMPLED, Copies, keep, split_copies
+from jointsearch.augmenters.teachers import Teachers, halves_of
 from jointsearch.augmenters.with_policy import WithPolicy
 from jointsearch.data.datasets import Digits
 from jointsearch.data.group_datasets import ColoredDigits
@@ -78,6 +78,12 @@ def test_copies_in_no_known_form_are_refused_with_an_example(row: str) -> None:
         split_copies(row)
 
 
+def test_a_row_of_one_copy_is_not_short_and_a_file_may_be_called_anything() -> None:
+    with pytest.raises(InputError, match="-short would change nothing; leave it out"):
+        split_copies("none+hardest1of4-short")
+    assert split_copies("runs/mine+copies-old.json") == ("runs/mine+copies-old.json", None)
+
+
 def test_rows_of_copies_have_folders_of_their_own() -> None:
     names = [folder_name(f"random{end}") for end in ("", "+copies4", "+hardest1of4", "+hardest1of4-safe")]
     assert names == ["random", "random+copies4", "random+hardest1of4", "random+hardest1of4-safe"]
@@ -118,20 +124,22 @@ def test_what_is_not_allowed_comes_last_and_is_told(by: str) -> None:
     chosen, told = keep(losses, allowed, 2, by, dice())
     assert set(chosen[:, 0].tolist()) == {1, 2}
     assert told.tolist() == [[True, False], [True, False]]
+    below, _ = keep(losses - 20, allowed, 1, by, dice())
+    assert by == SAMPLED or below[0, 0] == 2
 
 
 def test_losses_that_select_are_measured_in_evaluation_mode_and_change_nothing() -> None:
-    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 3))
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 3))
     trainer = trainer_of(network)
     network.train()
+    network[1].eval()  # as a part that is frozen
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    images, labels = torch.rand(2, 8, 1, 6, 6, generator=dice()), batch_of().labels
-    found = losses_of(StepOf(trainer, lambda: 0), network, images, labels)
-    assert network.training
+    images, labels = torch.rand(8, 1, 6, 6, generator=dice()), batch_of().labels
+    found = StepOf(trainer, lambda: 0).losses(images, labels)
+    assert [module.training for module in network] == [True, False, True, True, True]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     network.eval()
-    for copy, mine in zip(images, found, strict=True):
-        assert torch.allclose(nn.functional.cross_entropy(network(copy), labels, reduction="none"), mine)
+    assert torch.allclose(nn.functional.cross_entropy(network(images), labels, reduction="none"), found)
 
 
 # ------------------------------------------------------------------------------------------------------ the step
@@ -210,26 +218,25 @@ def test_the_hardest_copies_are_those_that_train(monkeypatch: pytest.MonkeyPatch
 # -------------------------------------------------------------------------------------------------- the teachers
 
 
-class Brightest(nn.Module):
-    """Says 1 for a bright image and 0 for a dark one."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        bright = (images.flatten(1).mean(1) > 0.5).long()
-        return nn.functional.one_hot(bright, 3).float()
-
-
 class Known:
-    """A teacher with a fixed opinion, that notes what it was shown."""
+    """A teacher that says 1 for a bright image and 0 for a dark one, or the opposite, and notes what it learns."""
 
-    def __init__(self) -> None:
-        self.trained_on: list[Tensor] = []
-
-    def step(self, images: Tensor, labels: Tensor, done: int) -> Tensor:
-        self.trained_on.append(images)
-        return torch.zeros(())
+    def __init__(self, sign: int) -> None:
+        self.sign, self.asked, self.learned, self.done = sign, nn.Identity(), [], []
 
     def network(self) -> nn.Module:
-        return Brightest()
+        return self.asked
+
+    def outputs(self, images: Tensor) -> Tensor:
+        assert not self.asked.training
+        bright = (images.flatten(1).mean(1) > 0.5).long()
+        return self.sign * nn.functional.one_hot(bright, 2).float()
+
+    def step(self, images: Tensor, labels: Tensor, done: int) -> Tensor:
+        assert self.asked.training
+        self.learned.append(images)
+        self.done.append(done)
+        return torch.zeros(())
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -238,17 +245,19 @@ class Known:
         pass
 
 
-class Beside:
-    def __init__(self) -> None:
-        self.teachers = [Known(), Known()]
-        self.left = list(self.teachers)
+def teachers_of(*signs: int) -> tuple[Teachers, list[Known]]:
+    known = [Known(sign) for sign in signs]
+    left = list(known)
 
-    def beside(self) -> Known:
-        return self.left.pop(0)
+    class Step:
+        def beside(self) -> Known:
+            return left.pop(0)
+
+    return Teachers(Step()), known  # type: ignore[arg-type]
 
 
 def test_a_copy_is_lost_if_the_plain_image_was_recognized_and_the_copy_is_not() -> None:
-    teachers = Teachers(Beside())  # type: ignore[arg-type]
+    teachers, _ = teachers_of(1, 1)
     bright, dark = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     plain = Batch(
         torch.cat([bright, dark, bright]), torch.tensor([1, 0, 0]), torch.arange(3)
@@ -259,17 +268,45 @@ def test_a_copy_is_lost_if_the_plain_image_was_recognized_and_the_copy_is_not() 
     assert teachers.facts() == {"unrecognized_share": pytest.approx(2 / 6)}
 
 
-def test_no_teacher_learns_an_image_that_it_judges() -> None:
-    beside = Beside()
-    teachers = Teachers(beside)  # type: ignore[arg-type]
+def test_each_teacher_judges_the_half_that_it_does_not_learn() -> None:
+    teachers, known = teachers_of(1, -1)  # the second has every bright image wrong, and so loses none of its copies
+    plain = Batch(torch.ones(60, 1, 2, 2), torch.ones(60, dtype=torch.int64), torch.arange(60))
+    lost = ~teachers.guard(torch.zeros(1, 60, 1, 2, 2), plain, Moment(2, 3, 10, 4, 0.1))[0]
+    first, second = halves_of(plain)
+    assert lost[second].all()
+    assert not lost[first].any()
+    assert [len(one.learned[0]) for one in known] == [len(first), len(second)]
+    assert [one.done for one in known] == [[23], [23]]
+
+
+def test_a_teacher_learns_the_plain_images_of_its_half_and_no_others() -> None:
+    teachers, known = teachers_of(1, 1)
     index = torch.arange(60)
     plain = Batch(index[:, None, None, None].float().expand(60, 1, 2, 2), torch.zeros(60, dtype=torch.int64), index)
-    assert teachers.learn(plain, AT) == PLAIN_STEP
-    halves = [set(one.trained_on[0][:, 0, 0, 0].int().tolist()) for one in beside.teachers]
+    teachers.learn(plain, AT)
+    halves = [set(one.learned[0][:, 0, 0, 0].int().tolist()) for one in known]
     assert not halves[0] & halves[1]
     assert halves[0] | halves[1] == set(range(60))
     assert 18 <= len(halves[0]) <= 42
-    assert halves[1] == set(half_of(index).nonzero().flatten().tolist())
+
+
+def test_the_hardest_copy_is_one_that_a_teacher_knows_and_teachers_see_no_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer, seen, shown = trainer_of(), [], []
+    steps = steps_of(Copies(4, 1, HARDEST, safe=True), trainer, "trivialaugment")
+    assert steps.teachers is not None
+    known = torch.zeros(4, 8, dtype=torch.bool)
+    known[2] = True
+    monkeypatch.setattr(steps.teachers, "recognized", lambda copies, plain: shown.append((copies, plain)) or known)
+    monkeypatch.setattr(steps.teachers, "learn", lambda plain, at: shown.append((None, plain)))
+    keep_it = lambda copies, labels, done: seen.append(copies) or torch.zeros(len(copies))  # noqa: E731
+    monkeypatch.setattr(trainer, "step_on", keep_it)
+    batch = batch_of()
+    steps.step(batch, [], AT)
+    assert torch.equal(seen[0][0], shown[0][0][2])
+    for _, plain in shown:
+        assert torch.equal(plain.images, batch.images / 255)
 
 
 def test_what_a_teacher_does_not_recognize_is_replaced_by_the_plain_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,9 +65,10 @@ def test_a_control_that_was_handed_over_is_called_the_same(tmp_path: Path) -> No
 
 
 def test_the_network_of_a_search_is_told_beside_a_row_of_as_many_copies(tmp_path: Path) -> None:
-    run = run_of(
-        tmp_path, **{"none": (80, 81, 82), "own_network": (81, 82.2, 83.4), "none+copies4": (81.1, 82.0, 83.5)}
-    )
+    rows = {"none": (80, 81, 82), "own_network": (81, 82.2, 83.4), "none+copies4": (81.1, 82.0, 83.5)}
+    run = run_of(tmp_path, **rows, **{"none+copies2": (10, 20, 30)})
+    for seed in SEEDS:
+        edit(run / f"own_network/seed{seed}/settings.json", copies="+copies4")
     assert verdicts(run)[0] == (
         "The network of the search is better than training without a policy by 1.2 points (95% interval 0.7 to 1.7, 3 "
         "seeds); no difference to none+copies4 was found (+0.0 points, 95% interval -0.4 to 0.4, 3 seeds)."

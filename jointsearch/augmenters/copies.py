@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from jointsearch.protocols import TrainStep
-from jointsearch.settings import bounded, check_fields, choice, setting
+from jointsearch.augmenters.teachers import cost_of_teachers
+from jointsearch.protocols import PLAIN_STEP
 from search_spaces.errors import InputError
 
 ALL, HARDEST, SAMPLED = "copies", "hardest", "sampled"
@@ -28,14 +28,16 @@ EXAMPLES = "+copies4, +hardest1of4 or +sampled1of4, with -safe, -short or -safe-
 class Copies:
     """How many copies of an image are drawn in each step, and which of them train."""
 
-    drawn: int = bounded(4, 1, 1024, help="copies of every image in each step")
-    kept: int = bounded(4, 1, 1024, help="of them, those that train")
-    by: str = choice(ALL, ALL, HARDEST, SAMPLED, help="hardest: the highest losses; sampled: drawn by loss")
-    safe: bool = setting(False, help="leave out what a teacher no longer recognizes")
-    short: bool = setting(False, help="epochs are divided by the copies that train")
+    drawn: int
+    kept: int
+    by: str = ALL  # or those with the highest losses, or drawn by their losses
+    safe: bool = False  # whether those are left out that a teacher no longer recognizes
+    short: bool = False  # whether epochs are divided by the copies that train
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    def cost(self, passes: int = 1) -> int:
+        """Forward-equivalents of a step, in which a batch goes so many times through the network."""
+        chosen = 0 if self.by == ALL else self.drawn
+        return PLAIN_STEP * passes * self.kept + chosen + (cost_of_teachers(self.drawn) if self.safe else 0)
 
     def __str__(self) -> str:
         number = f"{self.drawn}" if self.by == ALL else f"{self.kept}of{self.drawn}"
@@ -46,13 +48,17 @@ def split_copies(row: str) -> tuple[str, Copies | None]:
     """The policy that a row names, and its copies."""
     match = FORM.search(row)
     if match is None:
-        if re.search(r"\+(copies|hardest|sampled)[^/]*$", row):
+        if re.search(r"\+(copies|hardest|sampled)[^/]*$", row) and not row.endswith(".json"):
             raise InputError(f"policy {row} names copies in no known form; write {EXAMPLES}")
         return row, None
     drawn = int(match["all"] or match["drawn"])
     kept = int(match["all"] or match["kept"])
     if not 1 <= kept <= drawn <= 1024 or (match["by"] and kept == drawn):
         raise InputError(f"policy {row} keeps {kept} of {drawn} copies; keep fewer than are drawn, as in +hardest1of4")
+    if match["short"] and kept == 1:
+        raise InputError(
+            f"policy {row} trains on one copy of every image, so -short would change nothing; leave it out"
+        )
     return row[: match.start()], Copies(drawn, kept, match["by"] or ALL, bool(match["safe"]), bool(match["short"]))
 
 
@@ -62,7 +68,7 @@ def keep(losses: Tensor, allowed: Tensor, kept: int, by: str, noise: torch.Gener
     Of equal losses the first comes first. Copies that are not allowed come last.
     """
     if by == HARDEST:
-        keys = losses.masked_fill(~allowed, -1.0)
+        keys = losses.masked_fill(~allowed, -torch.inf)
     else:
         # The largest of log(u) / w are a draw without replacement in proportion to w (Efraimidis, Spirakis 2006).
         uniform = torch.rand(losses.shape, generator=noise, dtype=torch.float64).to(losses.device)
@@ -70,13 +76,3 @@ def keep(losses: Tensor, allowed: Tensor, kept: int, by: str, noise: torch.Gener
         keys = (uniform.log() / shares).masked_fill(~allowed, -torch.inf)
     chosen = keys.argsort(dim=0, descending=True, stable=True)[:kept]
     return chosen, allowed.gather(0, chosen)
-
-
-@torch.no_grad()
-def losses_of(train_step: TrainStep, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The losses (C, B) of copies (C, B, ...) of a batch, in evaluation mode."""
-    training = network.training
-    network.eval()
-    found = [train_step.objective.losses(network, one, labels) for one in images]
-    network.train(training)
-    return torch.stack(found)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jointsearch.data.sets import Batch
-from jointsearch.protocols import PLAIN_STEP, Moment, State, TrainStep
+from jointsearch.protocols import PLAIN_STEP, Beside, Moment, State, TrainStep
 
 HALVES = 2
 LEAST = 2  # images of a step: one alone has no batch statistics
@@ -25,30 +25,30 @@ class Teachers:
         self.seen = torch.zeros((), dtype=torch.int64)  # copies
         self.lost = torch.zeros((), dtype=torch.int64)  # of them, those that were no longer recognized
 
+    def guard(self, copies: Tensor, plain: Batch, at: Moment) -> Tensor:
+        """Which of the copies (C, B, ...) of a batch count, (C, B); the teachers learn from its plain images."""
+        known = self.recognized(copies, plain)
+        self.learn(plain, at)
+        return known
+
     def recognized(self, copies: Tensor, plain: Batch) -> Tensor:
         """Which of the copies (C, B, ...) of a batch count, (C, B)."""
-        half = half_of(plain.index).to(copies.device)
         found = torch.ones(copies.shape[:2], dtype=torch.bool, device=copies.device)
-        for place, teacher in enumerate(self.trained):
-            judged = (half != place).nonzero().flatten()
-            if len(judged):
-                right = [
-                    _right(teacher.network(), one[judged], plain.labels[judged]) for one in (plain.images, *copies)
-                ]
-                found[:, judged] = torch.stack(right[1:]) | ~right[0]
+        for teacher, other in zip(self.trained, reversed(halves_of(plain)), strict=True):
+            if len(other):
+                labels = plain.labels[other]
+                before, *after = [_right(teacher, one[other], labels) for one in (plain.images, *copies)]
+                found[:, other] = torch.stack(after) | ~before
         self.seen += found.numel()
         self.lost = self.lost.to(found.device) + (~found).sum()
         return found
 
-    def learn(self, plain: Batch, at: Moment) -> int:
-        """Let each teacher take a step on the images of its half. Returns the cost in forward-equivalents."""
-        half = half_of(plain.index).to(plain.images.device)
-        for place, teacher in enumerate(self.trained):
-            own = (half == place).nonzero().flatten()
+    def learn(self, plain: Batch, at: Moment) -> None:
+        """Let each teacher take a step on the images of its half."""
+        for teacher, own in zip(self.trained, halves_of(plain), strict=True):
             if len(own) >= LEAST:
                 teacher.network().train()
                 teacher.step(plain.images[own], plain.labels[own], at.epoch * at.steps + at.step)
-        return PLAIN_STEP
 
     def facts(self) -> Mapping[str, float]:
         """The share of copies that were no longer recognized so far."""
@@ -65,14 +65,26 @@ class Teachers:
         self.seen, self.lost = state["seen"], state["lost"]
 
 
-def half_of(index: Tensor) -> Tensor:
-    """To which half the images with these numbers belong, 0 or 1, however they are sorted."""
-    scrambled = (index.to(torch.int64) * 0x9E3779B1) % 2**32  # Knuth's multiplicative hash
-    return (scrambled >> 31) & 1
+def cost_of_teachers(copies: int) -> int:
+    """Forward-equivalents of a step: an image is judged as it is and on each copy, and one teacher learns it."""
+    return 1 + copies + PLAIN_STEP
+
+
+def guarded(copies: Tensor, known: Tensor, plain: Batch) -> Tensor:
+    """Copies (C, B, ...) with the plain images in the place of those that are not known."""
+    return torch.where(known[..., None, None, None], copies, plain.images)
+
+
+def halves_of(batch: Batch) -> list[Tensor]:
+    """The places of the images of either half in a batch, however the set is sorted."""
+    scrambled = (batch.index.cpu().to(torch.int64) * 0x9E3779B1) % 2**32  # Knuth's multiplicative hash
+    half = (scrambled >> 31) & 1
+    return [(half == place).nonzero().flatten().to(batch.images.device) for place in range(HALVES)]
 
 
 @torch.no_grad()
-def _right(network: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def _right(teacher: Beside, images: Tensor, labels: Tensor) -> Tensor:
     """Whether each image is classified rightly."""
-    network.eval()
-    return network(images).argmax(1) == labels
+    teacher.network().eval()
+    right: Tensor = teacher.outputs(images).argmax(1) == labels
+    return right

@@ -13,6 +13,7 @@ from jointsearch.runs.run_folder import PROPOSAL
 from jointsearch.settings import bounded, build, group, setting
 from jointsearch.stages import FOUND, FOUND_CELLS
 from jointsearch.study import Prepared, Study, StudyResult, prepare, run_study
+from search_spaces.schedule import PolicySchedule
 
 SUBJECT = None
 MOST_USED = (
@@ -65,7 +66,8 @@ def what_next(result: StudyResult, trained: bool) -> str:
     lines = [f"To train with it: python scripts/retrain.py run={folder}"] if not trained else []
     if result.policies:
         lines.append(f"To see the policy: python scripts/show_policy.py {folder}")
-        lines.append(f"To use it elsewhere: python scripts/export_policy.py {folder} format=torchvision")
+        if not isinstance(result.policy, PolicySchedule):  # other libraries have no word for policies by epoch
+            lines.append(f"To use it elsewhere: python scripts/export_policy.py {folder} format=torchvision")
     lines += [f"To use the network: python scripts/predict.py {folder} images=PHOTOS"] if trained else []
     return "\n".join(lines)
 

@@ -1,15 +1,14 @@
 """Steps of a training on several augmented copies of every image."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
 
-from jointsearch.augmenters.copies import ALL, Copies, keep, losses_of
-from jointsearch.augmenters.teachers import Teachers
+from jointsearch.augmenters.copies import ALL, Copies, keep
+from jointsearch.augmenters.teachers import Teachers, guarded
 from jointsearch.data.sets import Batch
-from jointsearch.protocols import PLAIN_STEP, Augmenter, Found, Moment, Needs, State, StepReport, TrainStep
+from jointsearch.protocols import Augmenter, Found, Moment, Needs, State, StepReport, TrainStep
 
 
 class CopiesSteps:
@@ -33,20 +32,18 @@ class CopiesSteps:
         """Train on the copies that are kept."""
         copies = [self.augmenter(train, self.network, at, self.noise) for _ in range(self.copies.drawn)]
         images = torch.stack([one.images for one in copies])
-        allowed = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
-        cost = PLAIN_STEP * self.copies.kept * getattr(self.train_step.objective, "passes", 1)
+        known = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
         if self.teachers is not None:
-            plain = self.plain(train, self.network, at, self.noise).images
-            allowed = self.teachers.recognized(images, replace(train, images=plain))
-            cost += self.teachers.learn(replace(train, images=plain), at) + 1 + self.copies.drawn
+            plain = self.plain(train, self.network, at, self.noise)
+            known = self.teachers.guard(images, plain, at)
         if self.copies.by != ALL:
-            losses = losses_of(self.train_step, self.network, images, train.labels)
-            chosen, allowed = keep(losses, allowed, self.copies.kept, self.copies.by, self.noise)
+            losses = torch.stack([self.train_step.losses(one, train.labels) for one in images])
+            chosen, known = keep(losses, known, self.copies.kept, self.copies.by, self.noise)
             images = images[chosen, torch.arange(images.shape[1], device=images.device)]
-            cost += self.copies.drawn
         if self.teachers is not None:
-            images = torch.where(allowed[..., None, None, None], images, plain)
+            images = guarded(images, known, plain)
         losses = self.train_step.of_copies(list(images), train.targets)
+        cost = self.copies.cost(getattr(self.train_step.objective, "passes", 1))
         return StepReport(losses.mean(), forward_equivalents=cost)
 
     def found(self) -> Found:

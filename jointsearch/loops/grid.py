@@ -27,6 +27,7 @@ from jointsearch.loops.shared import Work, in_turn
 from jointsearch.loops.start import normalized_as_weights
 from jointsearch.networks.network_settings import NetworkSettings
 from jointsearch.networks.supernet import SUPERNET
+from jointsearch.protocols import PLAIN_STEP
 from jointsearch.runs.run_folder import POLICY_FILE, RESULT_FILE, InUse, check_writable, file_name
 from jointsearch.settings import as_plain, bounded, check_fields
 from search_spaces.cells.random import random_genotype
@@ -189,13 +190,26 @@ class LoadedData(Protocol):
 def check_grid(grid: Rows, folder: Path | str, loaded: LoadedData, row: str | None = None, **options: Any) -> float:
     """Raise InputError for what would go wrong later, before anything is written. Returns the expected seconds.
 
-    One row is tried, the first where none is named; the seconds are those of all rows if they are like it.
+    One row is tried, the first where none is named; the seconds are those of all rows if they are like it, but for
+    their copies of every image.
     """
-    splits = loaded.splits(grid.seeds[0])
-    plan = grid.plan(row or grid.policies[0], grid.seeds[0], Path(folder), options)
+    splits, row = loaded.splits(grid.seeds[0]), row or grid.policies[0]
+    plan = grid.plan(row, grid.seeds[0], Path(folder), options)
     check_folder(plan, splits, Path(folder))
-    steps = grid.recipe.check_steps(len(splits.train)) * grid.recipe.epochs
-    return try_plan(plan, splits, plain_steps(plan)) * steps * len(grid.seeds) * len(grid.policies)
+    steps = grid.recipe.check_steps(len(splits.train)) * len(grid.seeds)
+    epochs = sum(epochs_of(one, grid.recipe) for one in grid.policies)  # of one copy of every image
+    return try_plan(plan, splits, plain_steps(plan)) / step_of(row) * steps * epochs
+
+
+def step_of(row: str) -> float:
+    """What a step of a row costs, in steps on one copy of every image."""
+    _, copies = split_copies(row)
+    return 1.0 if copies is None else copies.cost() / PLAIN_STEP
+
+
+def epochs_of(row: str, recipe: Recipe) -> float:
+    """What a training of a row costs, in epochs of one copy of every image."""
+    return step_of(row) * recipe.for_copies(split_copies(row)[1]).epochs
 
 
 def run_grid(

@@ -29,7 +29,7 @@ from jointsearch.randomness import own_global_randomness
 from jointsearch.runs.boards import NO_BOARD, Board
 from jointsearch.runs.plain_state import encode_state
 from jointsearch.runs.provenance import birth_certificate
-from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE, SETTINGS_FILE, write_json
+from jointsearch.runs.run_folder import GENOTYPE_FILE, OWN_NETWORK, POLICY_FILE, SETTINGS_FILE, write_json
 from jointsearch.settings import called, leaves
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -94,7 +94,7 @@ class Plan:
     @property
     def recipe_group(self) -> str:
         """The group of settings that its recipe comes from."""
-        return "recipe" if self.search is None else "search_recipe"
+        return "recipe" if self.search is None or OWN_NETWORK in self.search else "search_recipe"
 
     def diverged(self, sign: str) -> "Diverged":
         """The error for a diverged training; `sign` names the symptom."""
@@ -194,15 +194,18 @@ def place_in_user_code(error: Exception) -> str | None:
     return found
 
 
-def check_identity(plan: Plan, splits: DataSplits) -> None:
-    """In a folder that was begun before, compare what decides the result with what was written; name a difference."""
+def check_identity(plan: Plan, splits: DataSplits, but: tuple[str, ...] = ()) -> None:
+    """In a folder that was begun before, compare what decides the result with what was written; name a difference.
+
+    `but` are settings that may differ.
+    """
     path = plan.folder / SETTINGS_FILE
     if not path.is_file():
         return
     was = _begun_by_as_many(path)
-    changed = differences(was, plan.identity(splits))
+    changed = differences(was, plan.identity(splits), but)
     if plan.search is not None:
-        changed = [called(one, Recipe.GROUP, "search_recipe").removeprefix("search.") for one in changed]
+        changed = [called(one, Recipe.GROUP, plan.recipe_group).removeprefix("search.") for one in changed]
     if changed:
         raise InputError(
             f"{plan.folder} was begun with other settings ({shown_path(told(changed))}); "

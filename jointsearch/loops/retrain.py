@@ -16,7 +16,7 @@ from jointsearch.data.sets import Batch, DataSplits
 from jointsearch.distributed import from_first, is_first
 from jointsearch.loops.copies_steps import CopiesSteps
 from jointsearch.loops.journal import Journal, carry_out
-from jointsearch.loops.plan import NewStepSearcher, Plan, write_identity
+from jointsearch.loops.plan import NewStepSearcher, Plan, check_identity, write_identity
 from jointsearch.loops.training import Training
 from jointsearch.networks.trained import save_network
 from jointsearch.protocols import PLAIN_STEP, Augmenter, Found, Moment, Needs, Scores, State, StepReport, TrainStep
@@ -126,6 +126,7 @@ def leave_network(training: Training, splits: DataSplits, kept: BestWeights, pla
 
     searched = training.plan.folder / METRICS_FILE
     with lock_folder(plan.folder) if is_first() else nullcontext():
+        check_identity(plan, splits)
         from_first(lambda: write_identity(plan, splits))
         result = finished(training, splits, kept, plan)
         from_first(lambda: leave(result))

@@ -42,9 +42,13 @@ class KeptFinding:
             return said
         self.epoch, self.score = training.progress.epoch, None if scores is None else scores.decisive
         self.facts = dict(found.facts)
-        self.policy = "" if found.policy is None else found.policy.to_json()
+        self.policy = self.text(training, found.policy)
         self.genotype = "" if found.genotype is None else found.genotype.to_json()
         return said
+
+    def text(self, training: Training, policy: Policy | PolicySchedule | None) -> str:
+        """The policy found in an epoch, as JSON."""
+        return "" if policy is None else policy.to_json()
 
     def write(self, folder: Path) -> None:
         """Leave it in a folder."""
@@ -78,7 +82,12 @@ class KeptNetwork(KeptFinding):
         plan = self.row(training.searcher.found().policy)
         result = leave_network(training, splits, self.best, plan)
         score = result.get(f"test_{training.metric()['name']}_last")
-        return {} if score is None else {"own_test_score": score}
+        images = {"images_trained": result["images_trained"]}
+        return images if score is None else images | {"own_test_score": score}
+
+    def text(self, training: Training, policy: Policy | PolicySchedule | None) -> str:
+        """The policy of every epoch is long, and only the last epoch has them all."""
+        return super().text(training, policy) if training.progress.epoch == training.plan.recipe.epochs else ""
 
     def state(self) -> State:
         """What a checkpoint has to hold."""

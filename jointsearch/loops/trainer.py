@@ -148,6 +148,22 @@ class Trainer:
             (outputs,) = mine.whole(self.network()(mine.of(images)))
             return outputs
 
+    @torch.no_grad()
+    def losses(self, images: Any, labels: Any) -> Tensor:
+        """The loss of each image (B,) in evaluation mode, of the network that is trained; nothing is changed."""
+        modes = {module: module.training for module in self.trained.modules()}
+        self.trained.eval()
+        try:
+            mine = part_of(len(images))
+            part = mine.of(images).contiguous(memory_format=torch.channels_last)
+            with self.recipe.autocast(self.device):
+                losses = self.objective.losses(self.trained, part, mine.of(labels))
+            (whole,) = mine.whole(losses)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        return whole
+
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return self.optimizer.param_groups[0]["lr"]
@@ -229,6 +245,10 @@ class StepOf:
     def of_copies(self, copies: Sequence[Any], labels: Any) -> Tensor:
         """Take one optimizer step on several copies of a batch; the loss of each."""
         return self.trainer.step_on(copies, labels, self.done())
+
+    def losses(self, images: Any, labels: Any) -> Tensor:
+        """The loss of each image in evaluation mode."""
+        return self.trainer.losses(images, labels)
 
     def beside(self) -> Trainer:
         """A second training of the same network, with the weights that it has now, on its cross entropy."""

@@ -22,7 +22,7 @@ from search_spaces.plain_json import read_json, shown_path
 DETECTORS: dict[str, Any] = {cls.name: cls for cls in (RetinaNet, FasterRcnn, MaskRcnn, DFine)}
 WEIGHTS_FILE = "model.safetensors"
 # The policy of a description may be the longest that there is, and the backbone of a detector lies a level deeper.
-MAX_BYTES, MAX_DEPTH = 10_000_000, 12
+MAX_BYTES, MAX_DEPTH = 32_000_000, 12  # it may hold a schedule
 FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 DAMAGE = (KeyError, TypeError, AttributeError, ValueError, RuntimeError, safetensors.SafetensorError)
 

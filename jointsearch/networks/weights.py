@@ -88,7 +88,7 @@ def classes_of(network: NetworkSettings) -> int:
 def told_by(network: NetworkSettings) -> dict[str, Any]:
     """What is known of the weights that a network starts from: mean and std of the images that they were trained on."""
     if network.weights and (path := Path(network.weights).with_name(MODEL_FILE)).is_file():
-        told = read_json(path, "model", max_bytes=10_000_000)
+        told = read_json(path, "model", max_bytes=32_000_000)
         return told if isinstance(told, dict) else {}
     if network.starts_fresh or not _config(network).get("published"):
         return {}

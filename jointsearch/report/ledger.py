@@ -76,8 +76,8 @@ def _search_cost(record: Record) -> Cost:
     result = record.result or {}
     steps, epochs, batch = _value(result, "steps"), _value(result, "epochs"), _batch(record)
     train = _value(record.settings.get("data"), "train")
-    images = None
-    if steps is not None and epochs and batch is not None:
+    images = _value(result, "images_trained")  # told where steps train on several copies
+    if images is None and steps is not None and epochs and batch is not None:
         of_epoch = steps / epochs * batch  # the last batch may be short
         images = epochs * (of_epoch if train is None else min(of_epoch, train))
     return Cost(_value(result, "seconds"), images, _value(result, "forward_equivalents"))

@@ -12,7 +12,7 @@ from jointsearch.report.page_run import Part, Run, read_run, seconds, training_i
 from jointsearch.report.trainings_found import FOUND
 from jointsearch.report.verdict import verdict_sentence
 from jointsearch.runs.boards import Board
-from jointsearch.runs.run_folder import GENOTYPE_FILE, POLICY_FILE
+from jointsearch.runs.run_folder import GENOTYPE_FILE, OWN_NETWORK, POLICY_FILE
 from jointsearch.runs.wandb_runs import SEARCHES, TRAININGS
 from search_spaces.errors import InputError
 from search_spaces.genotype import Genotype
@@ -69,7 +69,8 @@ def _scores(folder: Path) -> dict[str, Any]:
     rows = [row.policy for row in comparison.rows]
     if FOUND not in rows:
         return told | _beside(comparison, rows)
-    told["score"] = told[f"{FOUND}/mean"]  # what a sweep looks at
+    network = told.get(f"{OWN_NETWORK}/mean")  # of a search whose own network is its result
+    told["score"] = told[f"{FOUND}/mean"] if network is None else network  # what a sweep looks at
     for other in rows:
         told |= _beside(compare([folder], baseline=other), [FOUND])
     return told

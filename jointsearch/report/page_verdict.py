@@ -62,9 +62,8 @@ def _claims(run: Run, comparison: Comparison) -> list[str]:
     for row, subject in ((OWN_NETWORK, "the network of the search"), (FOUND, "the policy found")):
         if row in rows and any(part.finds_policy for part in run.searches):
             others = [name for name in (NONE, "trivialaugment") if name in rows] or sorted(rows - {*FINDINGS})[:1]
-            if row == OWN_NETWORK:  # it had several copies of every image
-                others += sorted(name for name in rows if "+copies" in name)[:1]
-            said.append(_of_pairs(subject, row, others, comparison))
+            as_many = _with_as_many_copies(run, rows) if row == OWN_NETWORK else []
+            said.append(_of_pairs(subject, row, list(dict.fromkeys([*others, *as_many])), comparison))
     if any(part.finds_cells for part in run.searches):
         randoms = [row.removesuffix(RANDOM_CELLS) for row in rows if row.endswith(RANDOM_CELLS)]
         for policy in sorted(set(randoms) & rows)[:1]:
@@ -72,6 +71,12 @@ def _claims(run: Run, comparison: Comparison) -> list[str]:
             said.append(_of_pairs(subject, policy, [policy + RANDOM_CELLS], comparison, plural=True))
     said = [one for one in said if one]
     return said or _of_all(comparison)
+
+
+def _with_as_many_copies(run: Run, rows: set[str]) -> list[str]:
+    """The rows that trained on as many copies of every image as the network of the search."""
+    of_search = {str(part.setting("copies")) for part in run.trainings if part.group == OWN_NETWORK}
+    return sorted(row for row in rows for copies in of_search if row.endswith(copies))[:2]
 
 
 def _of_pairs(subject: str, row: str, others: Sequence[str], comparison: Comparison, plural: bool = False) -> str:

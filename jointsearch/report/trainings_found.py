@@ -35,8 +35,8 @@ class Source:
         same = tuple(one for one in self.searches if one.seed == training.seed)
         if self.by_row:
             return tuple(one for one in same if one.row == training.row)
-        if not self.is_found(training.row, training.settings):
-            return ()
+        if training.row == OWN_NETWORK or not self.is_found(training.row, training.settings):
+            return ()  # the network of a search cost what the search did, as its training says
         # A row with cells of its own owes itself to the search of a policy alone.
         return tuple(one for one in same if "@" not in training.row or _outcome(one) != CELLS)
 

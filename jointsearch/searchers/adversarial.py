@@ -9,15 +9,16 @@ Nothing but the range of the ops keeps an image recognizable; `safe` leaves out 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from jointsearch.augmenters.teachers import Teachers
+from jointsearch.augmenters.copies import Copies
+from jointsearch.augmenters.teachers import Teachers, guarded
 from jointsearch.data.sets import Batch
 from jointsearch.front_end import augment
-from jointsearch.protocols import PLAIN_STEP, About, Context, Found, Moment, Needs, State, StepReport
+from jointsearch.protocols import About, Context, Found, Moment, Needs, State, StepReport
 from jointsearch.searchers.controller import AUTOAUGMENT_OPS, ENTROPY, MAGNITUDES, STAGES, Controller
 from jointsearch.searchers.ohl import normalized
 from jointsearch.settings import bounded, check_fields, setting
@@ -48,6 +49,11 @@ class Adversarial:
         check_fields(self)
         check_op_names(self.ops, "searcher.ops")
 
+    @property
+    def drawn(self) -> Copies:
+        """On how many copies of every image its steps train."""
+        return Copies(self.copies, self.copies, safe=self.safe, short=self.short)
+
     def start(self, context: Context) -> "AdversarialSearcher":
         """Begin a search on a network."""
         return AdversarialSearcher(self, context)
@@ -69,40 +75,48 @@ class AdversarialSearcher:
         self.losses = torch.zeros(settings.copies)  # moving sums of this epoch
         self.weight = 0.0  # of the losses in them
         self.entropy = 0.0
+        self.spans: list[tuple[int, Policy]] = []  # of the epochs that have ended
         self._draw()
 
     def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
         """Train on a copy of the batch under each policy; after an epoch's last step learn, and draw new policies."""
-        standard, noise, cost = self.context.standard, self.context.noise, PLAIN_STEP * self.settings.copies
+        standard, noise = self.context.standard, self.context.noise
         copies = [augment(train.images, policy, standard, noise) for policy in self.policies]
         if self.teachers is not None:
             plain = replace(train, images=augment(train.images, named_policy("none"), standard, noise))
-            known = self.teachers.recognized(torch.stack(copies), plain)[..., None, None, None]
-            copies = [torch.where(mine, copy, plain.images) for mine, copy in zip(known, copies, strict=True)]
-            cost += 1 + self.settings.copies + self.teachers.learn(plain, at)
+            together = torch.stack(copies)
+            copies = list(guarded(together, self.teachers.guard(together, plain, at), plain))
         losses = self.context.train_step.of_copies(copies, train.targets)
         self.losses = DECAY * self.losses.to(losses.device) + (1 - DECAY) * losses
         self.weight = DECAY * self.weight + (1 - DECAY)
         if at.step == at.steps - 1:
             self._learn()
+            self._end_epoch()
             self._draw()
-        return StepReport(losses.mean(), forward_equivalents=cost)
+        return StepReport(losses.mean(), forward_equivalents=self.settings.drawn.cost())
 
     def found(self) -> Found:
-        """The policies of all epochs that have ended, a span for each."""
-        ended = self.history[: max(1, len(self.history) - 1)]
-        spans = tuple((epoch, self._joined(decisions)) for epoch, decisions in enumerate(ended))
-        ops, magnitudes = (ended[-1].reshape(-1, KINDS)[:, kind] for kind in range(KINDS))
-        counted, size = torch.bincount(ops, minlength=len(self.settings.ops)), self.settings.sub_policies
-        facts: dict[str, Any] = {
-            "decision_entropy": self.entropy,
-            "mean_magnitude": float(magnitudes.double().mean()) / (MAGNITUDES - 1),
-            "magnitude_shares": (torch.bincount(magnitudes, minlength=MAGNITUDES) / len(magnitudes)).tolist(),
-            **(self.teachers.facts() if self.teachers else {}),
-        }
-        for name, count in zip(self.settings.ops, counted.tolist(), strict=True):
-            facts[f"share/{name}"] = count / (self.settings.copies * size)
-        return Found(PolicySchedule(spans, name="found"), facts=facts)
+        """The policies of all epochs that have ended, a span for each.
+
+        Where epochs were divided by copies, a span is as many epochs long as a training on one copy has for one.
+        """
+        spans = self.spans or [(0, self._joined(self.history[-1]))]
+        length = self.settings.copies if self.settings.short else 1
+        schedule = PolicySchedule(tuple((epoch * length, policy) for epoch, policy in spans), name="found")
+        facts = {"decision_entropy": self.entropy, **(self.teachers.facts() if self.teachers else {})}
+        return Found(schedule, facts=facts | self._shares(self.history[len(spans) - 1]))
+
+    def _shares(self, decisions: Tensor) -> dict[str, float]:
+        """The share of images on which an op acts, and the magnitudes of those ops that have any, in an epoch."""
+        ops, magnitudes = (decisions.reshape(-1, KINDS)[:, kind] for kind in range(KINDS))
+        counted = torch.bincount(ops, minlength=len(self.settings.ops)) / len(ops) * STAGES
+        shares = {f"share/{name}": share for name, share in zip(self.settings.ops, counted.tolist(), strict=True)}
+        read = torch.tensor([OPS[name].has_magnitude for name in self.settings.ops])[ops]
+        if not bool(read.any()):
+            return shares
+        levels = (torch.bincount(magnitudes[read], minlength=MAGNITUDES) / int(read.sum())).tolist()
+        mean = sum(level * share for level, share in enumerate(levels)) / (MAGNITUDES - 1)
+        return shares | {"mean_magnitude": mean} | {f"magnitude/{level}": share for level, share in enumerate(levels)}
 
     def state(self) -> State:
         """Everything that a checkpoint has to hold."""
@@ -127,6 +141,11 @@ class AdversarialSearcher:
         if self.teachers is not None:
             self.teachers.restore(state["teachers"])
         self.policies = [self._policy(one) for one in self.history[-1]]
+        self.spans = [(epoch, self._joined(one)) for epoch, one in enumerate(self.history[:-1])]
+
+    def _end_epoch(self) -> None:
+        """Note the policies of an epoch that has ended."""
+        self.spans.append((len(self.spans), self._joined(self.history[-1])))
 
     def _draw(self) -> None:
         """The policies of the next epoch."""
