@@ -72,8 +72,8 @@ def nested(composed: Composed) -> dict[str, Any]:
         kinds.append(_class(config["searcher"]))
         if trains_by_recipe(kinds[1]) and not issubclass(kinds[0], PolicyOnly):
             raise InputError(
-                f"searcher={kinds[1].__name__} trains a network as it is by recipe=; use search=policy, "
-                "or judge=race beside a searcher inside one training"
+                f"{kinds[1].__name__} trains a network as it is by recipe=; use search=policy, or judge=race beside a "
+                "searcher inside one training"
             )
         config["searcher"] = _with(config["searcher"], config)
     config["search"] = _with(config["search"], config)

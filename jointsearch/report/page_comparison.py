@@ -9,6 +9,7 @@ from jointsearch.report.page_charts import dot_strip
 from jointsearch.report.page_history import policy_colors
 from jointsearch.report.page_html import Html, duration, table, tag
 from jointsearch.report.page_run import Part, Run, seconds
+from jointsearch.runs.run_folder import OWN_NETWORK
 
 # How the rows are trained that every study may have; the name of any other is that of its policy.
 ROWS = {
@@ -72,7 +73,9 @@ def _equal_budget(run: Run) -> str:
     tested = first.figure("test_images")
     told = "" if tested is None else f" The network of the last epoch was measured on {tested:,.0f} test images."
     alike = "All settings but policy, genotype and seed are the same."
-    return f"Every network was trained for {epochs} epoch{'s' * (epochs != 1)} on {images} images.{told} {alike}"
+    shorter = sorted({part.group for part in run.trained if (done := part.figure("epochs")) and done < epochs})
+    but = f", but for those of several copies of every image, {', '.join(shorter)}, in fewer" if shorter else ""
+    return f"Every network was trained for {epochs} epoch{'s' * (epochs != 1)} on {images} images{but}.{told} {alike}"
 
 
 def _how_to_read(comparison: Comparison) -> str:
@@ -89,8 +92,9 @@ def _how_to_read(comparison: Comparison) -> str:
 def _cost(run: Run) -> str:
     if not run.searches:
         return ""
-    trained, searched = (duration(seconds(parts)) for parts in (run.trained, run.searches))
-    of_trained, of_searched = (_passes(parts) for parts in (run.trained, run.searches))
+    rows = [part for part in run.trained if part.group != OWN_NETWORK]  # that one is the search itself
+    trained, searched = (duration(seconds(parts)) for parts in (rows, run.searches))
+    of_trained, of_searched = (_passes(parts) for parts in (rows, run.searches))
     return f"The trainings took {trained}{of_trained}. The searches before them took {searched} more{of_searched}."
 
 
