@@ -244,7 +244,7 @@ def test_a_control_with_the_cells_of_a_search_belongs_to_it_and_one_with_other_c
     assert found.tables[0].comparison.baseline == "none@random"
     said = read(found)
     assert "Of 2 findings found (search=joint) has the best mean. It is better than none@random by 9.10 points" in said
-    assert "no difference to none (search=joint) was found (0.00 to 0.00, 3 seeds)" in said
+    assert "is the same as none (search=joint): equal scores with 3 seeds" in said
     assert "is better than found (search=architecture) by 2.10 points" in said
     assert "none (search=architecture)" not in said  # not the control of its own cells
     assert set(found.tables[0].alike.searches) == {(row, seed) for row in rows(found)[:4] for seed in range(3)}

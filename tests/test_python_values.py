@@ -57,7 +57,7 @@ REFUSED = {
     "run, a value": (composed(run="x"), 'name the folder in run_study(study, "X")'),
     "run, a word": (composed("run=x"), "run is no setting of a study; leave it out here"),
     "budget": (composed(budget="x"), "budget is x; wanted a number"),
-    "a class": (composed(dataset=Digits), "give a settings object, a dict of settings, or one of cifar10,"),
+    "a class": (composed(dataset=Digits), "give a settings object, a dict of settings, or one of celeba,"),
     "a number": (composed(search=3), "search is 3; give a settings object"),
     "unfit": (composed(dataset=Recipe()), "dataset=Recipe does not fit here, because it has no name, standard,"),
     "unfit class": (composed(recipe=Digits()), "recipe=digits does not fit here; use recipe=recipe"),

@@ -159,7 +159,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest(
         ("retrain", "genotype=DARTS_V2 network=resnet18", "which makes a network of cells; leave one of the two out"),
         ("retrain", "genotype=DARTS_V2 random_space=small", "none is; leave it out"),
         ("retrain", "random_space=small", "random_space is the space that genotype=random is drawn from, and none is"),
-        ("retrain", "dataset=null", "choose one of celeba, cifar10"),
+        ("retrain", "dataset=null", "choose one of the 13 known ones"),
         ("retrain", "batch_size=5", "did you mean recipe.batch_size?"),
         ("retrain", "lr=0.1", "did you mean recipe.learning_rate?"),
         ("retrain", "--recipe.epochs=1", "settings are written without: recipe.epochs=1"),

@@ -306,7 +306,7 @@ def test_a_folder_whose_name_stands_for_seeds_is_refused(tmp_path: Path) -> None
 
 
 def test_a_control_that_would_share_a_folder_with_the_finding_is_refused() -> None:
-    with pytest.raises(InputError, match=r"control .*found\.json would share a folder with the policy found"):
+    with pytest.raises(InputError, match=r"control .*found\.json would share a folder with what is found"):
         tiny_study(controls=("elsewhere/found.json",))
 
 

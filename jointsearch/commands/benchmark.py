@@ -131,7 +131,7 @@ class Settings:
     rounds: int = bounded(7, 1, 1000, help="repetitions of what is timed; the median counts, of trainings the least")
     seeds: int = bounded(10, 1, 1000, help="number of seeds where the answer is known")
     first_seed: int = bounded(0, 0, 1_000_000, help="the first of these seeds")
-    figures: str = setting("", help="a folder; theory draws its figures into it")
+    figures: str | None = setting(None, help="a folder; theory draws its figures into it")
     plugins: tuple[str, ...] = setting((), help="Python files that add ops or networks of your own")
 
     def range_of_seeds(self) -> range:

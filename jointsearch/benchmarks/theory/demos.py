@@ -13,7 +13,7 @@ from jointsearch.benchmarks.theory.same_class import same_class_demo
 DEMOS = (kernel_demo, linear_demo, compositions_demo, same_class_demo, chain_demo)
 
 
-def theory_lines(seeds: Sequence[int], folder: str = "") -> Iterator[str]:
+def theory_lines(seeds: Sequence[int], folder: str | None = None) -> Iterator[str]:
     """The tables of each demonstration as it is done; figures are written where a folder is given."""
     for measured in DEMOS:
         demo = measured(seeds)
