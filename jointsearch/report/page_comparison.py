@@ -14,6 +14,7 @@ from jointsearch.runs.run_folder import OWN_NETWORK
 # How the rows are trained that every study may have; the name of any other is that of its policy.
 ROWS = {
     "found": "with what the searches found",
+    OWN_NETWORK: "by the search itself",
     "none": "without a policy",
     "trivialaugment": "with TrivialAugment, which needs no search",
 }
