@@ -6,10 +6,11 @@ A genotype cannot hold them: a node may read one source twice, and a cell output
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 from jointsearch.networks.cells import CellFeatures
+from jointsearch.networks.classifier import of_small_images
 from search_spaces.cells.derived import DropPath, set_drop_path
 from search_spaces.cells.ops import CELL_OPS, CellOp
 from search_spaces.cells.skeleton import CellNetwork, Skeleton
@@ -34,18 +35,7 @@ REDUCTION = (
     (("avg_pool_3x3", 4), ("nor_conv_1x1", 3)),
 )
 
-default_cfgs = generate_default_cfgs(
-    {
-        "amoebanet_b_6_128": {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "first_conv": "stem.conv",
-            "classifier": "classifier",
-        }
-    }
-)
+default_cfgs = of_small_images("amoebanet_b_6_128", first_conv="stem.conv", classifier="classifier")
 
 
 class AmoebaBody(nn.Module):

@@ -2,25 +2,15 @@
 
 from typing import Any
 
-from timm.models import FeatureInfo, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import FeatureInfo, build_model_with_cfg, register_model
 from torch import Tensor, nn
 
+from jointsearch.networks.classifier import of_small_images
 from search_spaces.cells.derived import derived_network
 from search_spaces.cells.skeleton import CellNetwork, Skeleton
 from search_spaces.genotype import Genotype, resolve_genotype
 
-default_cfgs = generate_default_cfgs(
-    {
-        "jointsearch_cells": {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "first_conv": "stem.conv",
-            "classifier": "classifier",
-        }
-    }
-)
+default_cfgs = of_small_images("jointsearch_cells", first_conv="stem.conv", classifier="classifier")
 
 
 class CellFeatures(nn.Module):

@@ -4,7 +4,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm.layers import ClassifierHead
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
+
+
+def of_small_images(
+    *names: str, first_conv: str = "stem", classifier: str = "head.fc", pool_size: tuple[int, int] = (8, 8)
+) -> dict[str, Any]:
+    """What timm has to know of networks for 32x32 pixels and 10 classes, that nobody trained before."""
+    return generate_default_cfgs(
+        {
+            name: {
+                "url": "",
+                "num_classes": 10,
+                "input_size": (3, 32, 32),
+                "pool_size": pool_size,
+                "first_conv": first_conv,
+                "classifier": classifier,
+            }
+            for name in names
+        }
+    )
 
 
 class ImageClassifier(nn.Module):

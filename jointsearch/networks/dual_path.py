@@ -9,27 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from jointsearch.networks.classifier import ImageClassifier
+from jointsearch.networks.classifier import ImageClassifier, of_small_images
 
 GROUPS = 32
 STEM = 64
 
-default_cfgs = generate_default_cfgs(
-    {
-        "dpn92_cifar": {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (4, 4),
-            "first_conv": "stem.0",
-            "classifier": "head.fc",
-        }
-    }
-)
+default_cfgs = of_small_images("dpn92_cifar", first_conv="stem.0", pool_size=(4, 4))
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,17 @@
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from jointsearch.networks.classifier import ImageClassifier
+from jointsearch.networks.classifier import ImageClassifier, of_small_images
 from jointsearch.networks.shaking import ShakeDrop
 
 WIDENS = 4  # of a bottleneck, from its 3x3 convolution to its output
 LAST_SURVIVAL = 0.5
 
-default_cfgs = generate_default_cfgs(
-    {
-        "pyramidnet272_shakedrop": {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "first_conv": "stem.0",
-            "classifier": "head.fc",
-        }
-    }
-)
+default_cfgs = of_small_images("pyramidnet272_shakedrop", first_conv="stem.0")
 
 
 class PyramidBlock(nn.Module):

@@ -9,28 +9,16 @@ none. Here these are left out; docs/networks.md has the numbers.
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from jointsearch.networks.classifier import ImageClassifier
+from jointsearch.networks.classifier import ImageClassifier, of_small_images
 from jointsearch.networks.shaking import ShakeShake
 
 NAMES = ("shake_shake26_2x32d", "shake_shake26_2x96d", "shake_shake26_2x112d")
 
-default_cfgs = generate_default_cfgs(
-    {
-        name: {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "first_conv": "stem",
-            "classifier": "head.fc",
-        }
-        for name in NAMES
-    }
-)
+default_cfgs = of_small_images(*NAMES)
 
 
 class TwoPathShortcut(nn.Module):

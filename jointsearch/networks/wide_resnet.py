@@ -6,26 +6,14 @@ has 36,489,290 (10 classes), as in the published policy-search code, with whose 
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
-from jointsearch.networks.classifier import ImageClassifier
+from jointsearch.networks.classifier import ImageClassifier, of_small_images
 
 NAMES = ("wide_resnet16_1", "wide_resnet16_2", "wide_resnet28_10", "wide_resnet40_2")
 
-default_cfgs = generate_default_cfgs(
-    {
-        name: {
-            "url": "",
-            "num_classes": 10,
-            "input_size": (3, 32, 32),
-            "pool_size": (8, 8),
-            "first_conv": "stem",
-            "classifier": "head.fc",
-        }
-        for name in NAMES
-    }
-)
+default_cfgs = of_small_images(*NAMES)
 
 
 class WideBlock(nn.Module):
