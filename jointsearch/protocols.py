@@ -219,6 +219,12 @@ class Objective(Protocol):
         """Continue from a state."""
 
 
+def passes_of(objective: Objective) -> int:
+    """How often a batch goes through the network for this loss."""
+    passes: int = getattr(objective, "passes", 1)
+    return passes
+
+
 class Augmenter(Protocol):
     """Changes a training batch before the network sees it. It may ask the network, as for the hardest of draws."""
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,8 @@ ROWS = [Path(name, "seed0") for name in ("own_network", "found", "none+copies2",
 
 class Hard:
     """Stands for a training step: the loss of a copy is how often its policy holds an op, or what a test says."""
+
+    objective: Any = None
 
     def __init__(self, op: str = "Invert") -> None:
         self.op, self.losses, self.batches = op, [], []
@@ -146,6 +149,13 @@ def test_policies_stay_for_an_epoch_and_each_copy_has_its_own(monkeypatch: pytes
     for epoch in range(2):
         joined = [row for policy in used[6 * epoch : 6 * epoch + 3] for row in policy.sub_policies]
         assert list(schedule.at(epoch).sub_policies) == joined
+
+
+def test_a_loss_of_several_passes_costs_as_many(plain_copies: None) -> None:
+    step = Hard()
+    step.objective = SimpleNamespace(passes=3)
+    report = searcher_of(step, copies=2).step(BATCH, [], moment(0))
+    assert report.forward_equivalents == 2 * 3 * PLAIN_STEP
 
 
 def test_rewards_are_moving_means_without_the_bias_of_their_beginning(plain_copies: None) -> None:

@@ -189,6 +189,17 @@ def test_the_script_writes_a_sheet_for_a_name_and_one_for_every_span_of_a_schedu
             assert picture.height == sheets.HEADER + 2 * (96 + sheets.GAP) - sheets.GAP + sheets.MARGIN
 
 
+def test_of_a_policy_for_each_of_many_epochs_a_few_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PolicySchedule(tuple((epoch, INVERT) for epoch in range(40))).save(tmp_path / "schedule.json")
+    assert run("show_policy", [f"policy={tmp_path}/schedule.json", f"out={tmp_path}/s.png", "rows=1"]) == 0
+    told, *paths = capsys.readouterr().out.splitlines()
+    assert told == "a policy for each of 40 spans of epochs; 8 of them are drawn"
+    assert paths == [f"{tmp_path}/s_from_epoch_{epoch}.png" for epoch in range(2, 40, 5)]
+    assert len(list(tmp_path.glob("*.png"))) == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -27,6 +27,7 @@ from search_spaces.schedule import PolicySchedule
 
 SUBJECT = "policy"
 MOST_USED = ()
+SPANS = 8  # of a schedule, at most: one may have a policy for each of hundreds of epochs
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ def main(given: Settings) -> None:
     if isinstance(found, Policy):
         sheets = [(found, out)]
     else:
-        sheets = [(policy, out.with_stem(f"{out.stem}_from_epoch_{start}")) for start, policy in found.spans]
+        shown = [found.spans[place] for place in evenly_spread(len(found.spans), SPANS)]
+        sheets = [(policy, out.with_stem(f"{out.stem}_from_epoch_{start}")) for start, policy in shown]
+        if len(shown) < len(found.spans):
+            print(f"a policy for each of {len(found.spans)} spans of epochs; {len(shown)} of them are drawn")
     images = _images(given)
     check_picture(out)
     try:

@@ -32,10 +32,9 @@ BALANCED_GROUPS = "training images of an epoch: as many of every group, so that 
 
 
 @dataclass(frozen=True)
-class ColoredDigits:
-    """Real 8x8 digits, even or odd, in red or green: 797 train, 400 validate and 600 test, half in each color."""
+class _DrawnOnDigits:
+    """What digits with a drawn attribute have in common. A mirrored digit is not a digit, so none is mirrored."""
 
-    name: ClassVar[str] = "colored_digits"
     test_share: ClassVar[None] = None
     validation: ClassVar[None] = None
     balances: ClassVar[str] = "group"
@@ -43,11 +42,18 @@ class ColoredDigits:
     correlation: float = bounded(0.95, 0.5, 1.0, help=CORRELATION)
     balanced: bool = setting(False, help=BALANCED_GROUPS)
     reduced: int | None = bounded(None, 1, help=REDUCED)
-    # A mirrored digit is not a digit.
-    standard: Standard = group(lambda: Standard(crop_padding=1, mean=(0.1,), std=(0.26,)), help=STANDARD)
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class ColoredDigits(_DrawnOnDigits):
+    """Real 8x8 digits, even or odd, in red or green: 797 train, 400 validate and 600 test, half in each color."""
+
+    name: ClassVar[str] = "colored_digits"
+
+    standard: Standard = group(lambda: Standard(crop_padding=1, mean=(0.1,), std=(0.26,)), help=STANDARD)
 
     def find(self) -> FoundSplits:
         """The three splits."""
@@ -55,21 +61,12 @@ class ColoredDigits:
 
 
 @dataclass(frozen=True)
-class ZigzagDigits:
+class ZigzagDigits(_DrawnOnDigits):
     """Real 8x8 digits, even or odd, plain or with a zigzag line across; split as colored digits are."""
 
     name: ClassVar[str] = "zigzag_digits"
-    test_share: ClassVar[None] = None
-    validation: ClassVar[None] = None
-    balances: ClassVar[str] = "group"
 
-    correlation: float = bounded(0.95, 0.5, 1.0, help=CORRELATION)
-    balanced: bool = setting(False, help=BALANCED_GROUPS)
-    reduced: int | None = bounded(None, 1, help=REDUCED)
     standard: Standard = group(lambda: Standard(crop_padding=1, mean=(0.35,), std=(0.4,)), help=STANDARD)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def find(self) -> FoundSplits:
         """The three splits."""

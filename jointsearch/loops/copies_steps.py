@@ -8,7 +8,7 @@ from torch import nn
 from jointsearch.augmenters.copies import ALL, Copies, keep
 from jointsearch.augmenters.teachers import Teachers, guarded
 from jointsearch.data.sets import Batch
-from jointsearch.protocols import Augmenter, Found, Moment, Needs, State, StepReport, TrainStep
+from jointsearch.protocols import Augmenter, Found, Moment, Needs, State, StepReport, TrainStep, passes_of
 
 
 class CopiesSteps:
@@ -43,7 +43,7 @@ class CopiesSteps:
         if self.teachers is not None:
             images = guarded(images, known, plain)
         losses = self.train_step.of_copies(list(images), train.targets)
-        cost = self.copies.cost(getattr(self.train_step.objective, "passes", 1))
+        cost = self.copies.cost(passes_of(self.train_step.objective))
         return StepReport(losses.mean(), forward_equivalents=cost)
 
     def found(self) -> Found:

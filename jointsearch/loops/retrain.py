@@ -19,7 +19,18 @@ from jointsearch.loops.journal import Journal, carry_out
 from jointsearch.loops.plan import NewStepSearcher, Plan, check_identity, write_identity
 from jointsearch.loops.training import Training
 from jointsearch.networks.trained import save_network
-from jointsearch.protocols import PLAIN_STEP, Augmenter, Found, Moment, Needs, Scores, State, StepReport, TrainStep
+from jointsearch.protocols import (
+    PLAIN_STEP,
+    Augmenter,
+    Found,
+    Moment,
+    Needs,
+    Scores,
+    State,
+    StepReport,
+    TrainStep,
+    passes_of,
+)
 from jointsearch.runs.provenance import package_version
 from jointsearch.runs.run_folder import PREDICTIONS_FILE, RESULT_FILE, lock_folder, replace_file, write_json
 from jointsearch.runs.track import METRICS_FILE, read_metrics, tell_again
@@ -41,8 +52,8 @@ class PlainSteps:
     def step(self, train: Batch, validation: Sequence[Batch], at: Moment) -> StepReport:
         """Train on a batch."""
         batch = self.augmenter(train, self.network, at, self.noise)
-        passes = getattr(self.train_step.objective, "passes", 1)  # of a batch through the network
-        return StepReport(self.train_step(batch.images, batch.targets), forward_equivalents=PLAIN_STEP * passes)
+        cost = PLAIN_STEP * passes_of(self.train_step.objective)
+        return StepReport(self.train_step(batch.images, batch.targets), forward_equivalents=cost)
 
     def found(self) -> Found:
         """Nothing is searched."""
@@ -159,7 +170,7 @@ def trained(training: Training, copies: Copies | None) -> dict[str, Any]:
     """What a finished training did, in figures."""
     epochs, size = training.progress.epoch, training.plan.recipe.step_images
     images = epochs * min(training.steps * size, len(training.train))
-    plain = copies is None and getattr(training.trainer.objective, "passes", 1) == 1
+    plain = copies is None and passes_of(training.trainer.objective) == 1
     return {
         "epochs": epochs,
         "images_trained": images * (1 if copies is None else copies.kept),

@@ -1,28 +1,24 @@
 """CLAMP, the loss of model patching (Goel et al., ICLR 2021): group DRO within classes, and equal predictions for an
 image and what a translator makes of it with every attribute."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jointsearch.data.groups import Translate, as_read_by
+from jointsearch.data.groups import Translate
 from jointsearch.data.standard import Standard, normalize
-from jointsearch.objectives.group_dro import GroupWeights, image_losses, with_groups
-from jointsearch.protocols import State
-from jointsearch.through_step.loss import cross_entropies
+from jointsearch.objectives.group_dro import GroupDro, GroupWeights, image_losses, with_groups
 from search_spaces.errors import InputError
 
 
-class Clamp:
+class Clamp(GroupDro):
     """Group DRO within classes plus `consistency` times the distance of predictions.
 
     Without a `translate` it is the one that the data set knows, as of drawn digits their color.
     """
-
-    by_group = True
 
     def __init__(
         self,
@@ -31,8 +27,8 @@ class Clamp:
         translate: Translate | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
-        self.group_weights, self.consistency, self.translate = weights, consistency, translate
-        self.label_smoothing = label_smoothing
+        super().__init__(weights, label_smoothing)
+        self.consistency, self.translate = consistency, translate
         self.standard = Standard()
         self.passes = 1
 
@@ -59,18 +55,6 @@ class Clamp:
         pixels = (images * std + mean).clamp(0, 1)
         attributes = range(self.group_weights.counts.shape[1])
         return [normalize(translate(pixels, groups, to), self.standard).to(images.dtype) for to in attributes]
-
-    def losses(self, network: Callable[..., Any], images: Tensor, labels: Any) -> Tensor:
-        """The cross entropy of each image, whatever its group."""
-        return cross_entropies(network, images, as_read_by(None, labels))
-
-    def state(self) -> State:
-        """The weights of the groups."""
-        return {"log_weights": self.group_weights.logs}
-
-    def restore(self, state: State) -> None:
-        """Continue from a state."""
-        self.group_weights.logs = state["log_weights"].clone()
 
 
 def inconsistency(outputs: Tensor, translated: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from jointsearch.augmenters.copies import Copies
 from jointsearch.augmenters.teachers import Teachers, guarded
 from jointsearch.data.sets import Batch
 from jointsearch.front_end import augment
-from jointsearch.protocols import About, Context, Found, Moment, Needs, State, StepReport
+from jointsearch.protocols import About, Context, Found, Moment, Needs, State, StepReport, passes_of
 from jointsearch.searchers.controller import AUTOAUGMENT_OPS, ENTROPY, MAGNITUDES, STAGES, Controller
 from jointsearch.searchers.ohl import normalized
 from jointsearch.settings import bounded, check_fields, setting
@@ -86,6 +86,7 @@ class AdversarialSearcher:
             plain = replace(train, images=augment(train.images, named_policy("none"), standard, noise))
             together = torch.stack(copies)
             copies = list(guarded(together, self.teachers.guard(together, plain, at), plain))
+        passes = passes_of(self.context.train_step.objective)
         losses = self.context.train_step.of_copies(copies, train.targets)
         self.losses = DECAY * self.losses.to(losses.device) + (1 - DECAY) * losses
         self.weight = DECAY * self.weight + (1 - DECAY)
@@ -93,7 +94,7 @@ class AdversarialSearcher:
             self._learn()
             self._end_epoch()
             self._draw()
-        return StepReport(losses.mean(), forward_equivalents=self.settings.drawn.cost())
+        return StepReport(losses.mean(), forward_equivalents=self.settings.drawn.cost(passes))
 
     def found(self) -> Found:
         """The policies of all epochs that have ended, a span for each.
