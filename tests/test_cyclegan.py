@@ -102,7 +102,7 @@ def test_a_file_gives_back_the_same_translator_and_is_not_overwritten(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    made = train_translator(Loaded(ColoredDigits()).splits(0).train, TranslatorRecipe(2, 32, 2), 0, CPU)
+    made = train_translator(Loaded(ColoredDigits()).splits(0).train, TranslatorRecipe(steps=2, width=2), 0, CPU)
     images, groups = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0])
     assert torch.equal(made(images, groups, 1), load_translator(file)(images, groups, 1))
     assert run("translator", ["steps=2", f"out={file}"]) == 2

@@ -26,7 +26,7 @@ from jointsearch.searchers.sequences import (
     future,
     policy_loss,
 )
-from jointsearch.searchers.tanda import FLOOR, Tanda, TandaSearcher
+from jointsearch.searchers.tanda import DISCOUNT, FLOOR, Tanda, TandaSearcher
 from search_spaces.augment.apply import OF_STAGES, apply_draw, draw_policy
 from search_spaces.errors import InputError
 from search_spaces.policy import OpChoice, Policy, SubPolicy
@@ -325,5 +325,5 @@ def test_the_preset_has_the_numbers_of_the_released_code() -> None:
     assert study.search.searcher == Tanda(
         ops=("Rotate", "ShearX", "Contrast", "Brightness", "Color", "HorizontalFlip"), generator="lstm", samples=5
     )
-    assert (Tanda().length, Tanda().discount, Tanda().diversity_weight) == (10, 0.5, 0.0025)
+    assert (Tanda().length, DISCOUNT, Tanda().diversity_weight) == (10, 0.5, 0.0025)
     assert study.search.search_recipe.batch_size == 32

@@ -27,9 +27,7 @@ class Settings:
     dataset: DataSettings = group(ColoredDigits, help="images that tell groups, of two attributes")
     out: str = setting("translator.safetensors", help="the file, for objective.translator of retrain.py")
     steps: int = bounded(500, 1, 10_000_000, help="of each class")
-    batch_size: int = bounded(32, 1, 65_536, help="images of each attribute in a step")
     width: int = bounded(16, 1, 1024, help="channels of the first convolution")
-    learning_rate: float = bounded(1e-3, 1e-8, 1.0, help="of Adam; the paper of CycleGAN has 2e-4 and more steps")
     seed: int = bounded(0, 0, 2**32 - 1, help="of the weights and batches, and of what is held out")
     overwrite: bool = setting(False, help="a file that is already there is replaced")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -48,7 +46,7 @@ def main(given: Settings) -> None:
     if out.exists() and not (given.overwrite and out.is_file()):
         raise InputError(f"out={shown_path(out)} is already there; give overwrite=true, or another file")
     splits = Loaded(given.dataset).splits(given.seed)
-    recipe = TranslatorRecipe(given.steps, given.batch_size, given.width, given.learning_rate)
+    recipe = TranslatorRecipe(given.steps, given.width)
     made = train_translator(splits.train, recipe, given.seed, choose_device(given.device), _say)
     for name, value in distance(made, splits.validation).items():
         print(f"Distance of validation images from the true ones with the other attribute, {name}: {value:.3f}")

@@ -12,9 +12,6 @@ from jointsearch.objectives import clamp, group_dro
 from jointsearch.protocols import Objective
 from jointsearch.settings import as_plain, bounded, check_fields, setting
 
-STEP_SIZE = "by which the weights of groups follow their losses; 0: equal weights"
-ADJUSTMENT = "this over the root of a group's images counts as loss; above 0, small groups weigh more"
-
 
 class ObjectiveSettings(Protocol):
     """Settings of a loss: a frozen dataclass that makes the objective of a training under a recipe."""
@@ -32,8 +29,10 @@ class GroupDro:
 
     name: ClassVar[str] = "group_dro"
 
-    step_size: float = bounded(0.01, 0.0, 100.0, help=STEP_SIZE)
-    adjustment: float = bounded(0.0, 0.0, 1000.0, help=ADJUSTMENT)
+    step_size: float = bounded(0.01, 0.0, 100.0, help="by which weights of groups follow losses; 0: equal weights")
+    adjustment: float = bounded(
+        0.0, 0.0, 1000.0, help="over the root of a group's images, added to its loss: small groups weigh more"
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -49,18 +48,13 @@ class GroupDro:
 
 
 @dataclass(frozen=True)
-class Clamp:
+class Clamp(GroupDro):
     """CLAMP: group DRO within classes, and equal predictions for an image and its translations."""
 
     name: ClassVar[str] = "clamp"
 
-    step_size: float = bounded(0.01, 0.0, 100.0, help=STEP_SIZE)
-    adjustment: float = bounded(0.0, 0.0, 1000.0, help=ADJUSTMENT)
     consistency: float = bounded(5.0, 0.0, 10_000.0, help="of the distance between predictions; 0: not trained on")
     translator: str | None = setting(None, help="a file of translator.py; null: what is known of drawn images")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def __call__(self, recipe: Recipe) -> clamp.Clamp:
         """A new objective."""
@@ -71,7 +65,5 @@ class Clamp:
 
     def identity(self) -> dict[str, Any]:
         """What decides the result: of a translator what is in its file, and not where it lies."""
-        plain = {"name": self.name, **as_plain(self)}
-        if self.translator is not None:
-            plain["translator"] = file_digest(self.translator)
-        return {"objective": plain}
+        file = {} if self.translator is None else {"translator": file_digest(self.translator)}
+        return {"objective": super().identity()["objective"] | file}

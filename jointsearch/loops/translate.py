@@ -17,14 +17,16 @@ HALVED_FROM = 16  # pixels of a side, from which on maps of a generator have hal
 CYCLE, IDENTITY = 10.0, 5.0  # weights of the paper, beside 1 of the discriminators' judgement
 
 
+BATCH_SIZE = 32  # of each attribute
+LEARNING_RATE = 1e-3  # of Adam; the paper has 2e-4, for larger images and more steps
+
+
 @dataclass(frozen=True)
 class TranslatorRecipe:
     """How long it is trained, and how wide it is."""
 
     steps: int = 500  # of each class
-    batch_size: int = 32  # of each attribute
-    width: int = 16
-    learning_rate: float = 1e-3  # the paper has 2e-4, for larger images and more steps
+    width: int = 16  # channels of the first convolution
 
 
 def train_translator(
@@ -76,13 +78,13 @@ class _Pair:
         self.judges = [Discriminator(channels, recipe.width).to(device) for _ in range(2)]
         self.recipe, self.device = recipe, device
         self.optimizers = [
-            torch.optim.Adam(chain(*(net.parameters() for net in nets)), recipe.learning_rate, BETAS)
+            torch.optim.Adam(chain(*(net.parameters() for net in nets)), LEARNING_RATE, BETAS)
             for nets in (self.generators, self.judges)
         ]
 
     def step(self, members: list[Tensor], noise: torch.Generator) -> None:
         """Train on some of the images with the first attribute and with the second."""
-        drawn = [torch.randint(len(some), (self.recipe.batch_size,), generator=noise) for some in members]
+        drawn = [torch.randint(len(some), (BATCH_SIZE,), generator=noise) for some in members]
         pairs = zip(members, drawn, strict=True)
         real = [as_signed(some[rows.to(some.device)].to(self.device) / 255) for some, rows in pairs]
         self._judge(real, self._generate(real))

@@ -27,6 +27,7 @@ from search_spaces.controls import named_policy
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 from search_spaces.schedule import PolicySchedule
 
+SUB_POLICIES = 5  # of a policy; every image draws one of them
 KINDS = 2  # of decisions: op and magnitude
 DECAY = 0.95  # of the moving mean of a copy's losses; the paper does not say its own
 
@@ -38,7 +39,6 @@ class Adversarial:
     about: ClassVar[About] = About(own_network=True)
 
     copies: int = bounded(8, 1, 1024, help="of every image in each step, each under a policy of its own")
-    sub_policies: int = bounded(5, 1, 100, help="of a policy; every image draws one of them")
     ops: tuple[str, ...] = setting(AUTOAUGMENT_OPS, help="ops to choose from")
     learning_rate: float = bounded(3.5e-4, 0.0, 10.0, help="of the controller, with Adam; 0: random policies")
     safe: bool = setting(False, help="copies that a teacher no longer recognizes are replaced by the plain image")
@@ -67,7 +67,7 @@ class AdversarialSearcher:
     def __init__(self, settings: Adversarial, context: Context) -> None:
         self.settings, self.context = settings, context
         self.generator = torch.Generator().manual_seed(context.seed)
-        decisions = settings.sub_policies * STAGES * KINDS
+        decisions = SUB_POLICIES * STAGES * KINDS
         self.controller = Controller((len(settings.ops), MAGNITUDES), decisions, self.generator)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), settings.learning_rate)
         self.teachers = Teachers(context.train_step) if settings.safe else None

@@ -30,6 +30,7 @@ GENERATORS: dict[str, tuple[type[MeanField] | type[SequenceModel], float]] = {  
     "mean_field": (MeanField, 0.02),
     "lstm": (SequenceModel, 0.001),
 }
+DISCOUNT = 0.5  # what a reward counts for the function one step earlier
 FLOOR = 1e-2  # added to a distance, so that an unchanged image costs a hundred times the weight, and not a million
 
 
@@ -55,7 +56,6 @@ class Tanda:
     )
     length: int = bounded(10, 1, MAX_STAGES, help="functions of a sequence, one after the other")
     samples: int = bounded(1, 1, 1000, help="sequences for each image in a step")
-    discount: float = bounded(0.5, 0.0, 1.0, help="what a reward counts one step earlier; 1: in full for all before it")
     diversity_weight: float = bounded(2.5e-3, 0.0, 1000.0, help="over the distance from the original image; 0: none")
     distance: str = choice("features", "features", "pixels", help="squared, of the discriminator's features or pixels")
     shuffled: bool = setting(False, help="the control: rewards are permuted among the sequences of a step")
@@ -164,7 +164,7 @@ class TandaSearcher:
         if settings.shuffled:
             rewards = rewards[torch.randperm(len(rewards), generator=self.noise)]
         _, spreads = self.generator(sequences, len(sequences))
-        loss = policy_loss(spreads.gather(2, sequences.unsqueeze(2)).squeeze(2), rewards, settings.discount)
+        loss = policy_loss(spreads.gather(2, sequences.unsqueeze(2)).squeeze(2), rewards, DISCOUNT)
         self.optimizer.zero_grad()
         loss.backward()
         if not all_finite(list(self.generator.parameters())):
