@@ -157,9 +157,9 @@ def test_clamp_trains_with_a_translator_and_its_settings_name_the_content(file: 
 
 @pytest.mark.slow
 def test_a_short_training_brings_digits_closer_to_the_other_color() -> None:
-    made = train_translator(SPLITS.train, TranslatorRecipe(50, 16, 8, 2e-3), 0, CPU)
+    made = train_translator(SPLITS.train, TranslatorRecipe(steps=70, width=8), 0, CPU)
     told = distance(made, SPLITS.validation)
-    # Of 0.202 were left 0.054 after 100 steps at half that rate.
+    # Of 0.202 are left 0.078 after so many steps (Xeon).
     assert told["translated"] < 0.7 * told["left as they are"]
 
 
