@@ -26,9 +26,9 @@ OF_TANDA = (
     ),
     (
         "the LSTM is given its first function throughout",
-        GENERATORS,
-        "            inputs = self.embedding(one)\n",
-        "            inputs = self.embedding(taken[0])\n",
+        "jointsearch/searchers/controller.py",
+        "            inputs = self.embeddings",
+        "            inputs = inputs if place else self.embeddings",
         f"{TESTS}::test_only_the_lstm_lets_a_function_depend_on_those_before_it_and_on_all_of_them",
     ),
     (

@@ -6,7 +6,7 @@ wrote. The controller learns by REINFORCE or PPO, against a moving mean of the s
 five best policies are joined to one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Controller(nn.Module):
 
     def __init__(self, kinds: Sequence[int], decisions: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.kinds, self.decisions = len(kinds), decisions
+        self.kinds, self.length = len(kinds), decisions
         self.embeddings = nn.ModuleList([nn.Embedding(size, EMBEDDING) for size in kinds])
         self.heads = nn.ModuleList([nn.Linear(HIDDEN, size) for size in kinds])
         self.cell = nn.LSTMCell(EMBEDDING, HIDDEN)
@@ -76,21 +76,28 @@ class Controller(nn.Module):
 
     def forward(self, given: Tensor | None, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Decisions (B, D) as given, or drawn for `count` children; their log-probabilities and entropies, (B, D)."""
+        taken, logs, entropies = [], [], []
+        for chosen, spread in self.decided(given, count, generator):
+            taken.append(chosen)
+            logs.append(spread.gather(1, chosen))
+            entropies.append(-(spread.exp() * spread).sum(1, keepdim=True))
+        return torch.cat(taken, 1), torch.cat(logs, 1), torch.cat(entropies, 1)
+
+    def decided(
+        self, given: Tensor | None, count: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One decision (B, 1) after the other, and the log-probabilities of all of its choices, (B, choices)."""
         inputs = self.first.expand(count, -1)
         state: tuple[Tensor, Tensor] | None = None
-        taken, logs, entropies = [], [], []
-        for place in range(self.decisions):
+        for place in range(self.length):
             state = self.cell(inputs, state)
             spread = self.heads[place % self.kinds](state[0]).log_softmax(1)
             if given is None:
                 chosen = torch.multinomial(spread.detach().exp(), 1, generator=generator)
             else:
                 chosen = given[:, place : place + 1]
-            taken.append(chosen)
-            logs.append(spread.gather(1, chosen))
-            entropies.append(-(spread.exp() * spread).sum(1, keepdim=True))
+            yield chosen, spread
             inputs = self.embeddings[place % self.kinds](chosen.squeeze(1))
-        return torch.cat(taken, 1), torch.cat(logs, 1), torch.cat(entropies, 1)
 
 
 class ControllerSearcher:

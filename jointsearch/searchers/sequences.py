@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from jointsearch.searchers.controller import Controller
 from search_spaces.augment.table import OPS
 from search_spaces.policy import OpChoice, Policy, SubPolicy
 
-HIDDEN, EMBEDDING = 100, 32  # as AutoAugment's controller has them
-SPREAD = 0.1  # first weights are uniform within it
 DRAWN = 100  # sequences in the policy of an LSTM
 
 
@@ -41,38 +40,21 @@ class MeanField(nn.Module):
         return Policy(tuple(rows), name="found", draws=self.length)
 
 
-class SequenceModel(nn.Module):
-    """An LSTM that is given the last function draws the next one. It begins uniform."""
+class SequenceModel(Controller):
+    """AutoAugment's LSTM, which is given the last function and draws the next one. It begins uniform."""
 
     def __init__(self, functions: int, length: int, noise: torch.Generator) -> None:
-        super().__init__()
-        self.length = length
-        self.embedding = nn.Embedding(functions, EMBEDDING)
-        self.cell = nn.LSTMCell(EMBEDDING, HIDDEN)
-        self.first = nn.Parameter(torch.empty(EMBEDDING))
-        self.head = nn.Linear(HIDDEN, functions)
+        super().__init__((functions,), length, noise)
         with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-SPREAD, SPREAD, generator=noise)
-            for parameter in self.head.parameters():
+            for parameter in self.heads.parameters():
                 parameter.zero_()
 
-    def forward(self, given: Tensor | None, count: int, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, given: Tensor | None, count: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Functions (B, L) as given, or drawn for `count` sequences; log-probabilities (B, L, K) at every place."""
-        inputs = self.first.expand(count, -1)
-        state: tuple[Tensor, Tensor] | None = None
-        taken, spreads = [], []
-        for place in range(self.length):
-            state = self.cell(inputs, state)
-            spread = self.head(state[0]).log_softmax(1)  # (B, K)
-            if given is None:
-                one = torch.multinomial(spread.detach().exp(), 1, generator=noise).squeeze(1)
-            else:
-                one = given[:, place]
-            taken.append(one)
-            spreads.append(spread)
-            inputs = self.embedding(one)
-        return torch.stack(taken, 1), torch.stack(spreads, 1)
+        taken, spreads = zip(*self.decided(given, count, generator), strict=True)
+        return torch.cat(taken, 1), torch.stack(spreads, 1)
 
     def policy(self, functions: Sequence[OpChoice], seed: int) -> Policy:
         """A hundred sequences drawn by the seed; one that is drawn several times weighs so much more."""
