@@ -9,7 +9,8 @@ from jointsearch.benchmarks import search_step, trainings
 from jointsearch.benchmarks.augmentation import compare_libraries, compare_policies, photographs, share_of_step
 from jointsearch.benchmarks.search_step import step_costs
 from jointsearch.benchmarks.timing import time_in_turn
-from jointsearch.commands.benchmark import GRADIENTS, stage_of
+from jointsearch.benchmarks.words import GRADIENTS
+from jointsearch.commands.benchmark import stage_of
 from jointsearch.commands.command import run
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from jointsearch.benchmarks import planted
 from jointsearch.benchmarks.planted import PlantedOutcome, auc, holding, mass, planted_outcome, planted_search
-from jointsearch.commands.benchmark import PLANTED, PLANTED_CELLS, searcher_of, stage_of
+from jointsearch.benchmarks.words import PLANTED, PLANTED_CELLS
+from jointsearch.commands.benchmark import searcher_of, stage_of
 from jointsearch.data.planted import PLANTED_ANSWER, PLANTED_MAGNITUDE, SHADES_ANSWER
 from jointsearch.estimators.reinforce import ReinforceSettings
 from jointsearch.searchers.differentiable import Differentiable

@@ -7,8 +7,9 @@ import torch
 
 from jointsearch.benchmarks import shapes
 from jointsearch.benchmarks.shapes import OPS, ShapesOutcome, op_shares, shapes_outcome
+from jointsearch.benchmarks.words import ON_SHAPES, SHAPES
 from jointsearch.commands import benchmark
-from jointsearch.commands.benchmark import ON_SHAPES, SHAPES, searcher_of
+from jointsearch.commands.benchmark import searcher_of
 from jointsearch.commands.command import run
 from jointsearch.data.datasets import Shapes
 from jointsearch.data.shapes import SHAPES_ANSWER
