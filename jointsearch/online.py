@@ -1,4 +1,4 @@
-"""Searches whose own training is a result: by the recipe of the study, on all training images, tested at the end."""
+"""A search whose training is a result: it follows the recipe of the study on all training images, and is tested."""
 
 from dataclasses import dataclass, replace
 from functools import partial

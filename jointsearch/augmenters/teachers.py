@@ -18,7 +18,7 @@ LEAST = 2  # images of a step: one alone has no batch statistics
 
 
 class Teachers:
-    """Two cross-fitted teachers."""
+    """Two networks, each of which judges the images that the other one learns."""
 
     def __init__(self, train_step: TrainStep) -> None:
         self.trained = [train_step.beside() for _ in range(HALVES)]
@@ -76,7 +76,7 @@ def guarded(copies: Tensor, known: Tensor, plain: Batch) -> Tensor:
 
 
 def halves_of(batch: Batch) -> list[Tensor]:
-    """The places of the images of either half in a batch, however the set is sorted."""
+    """For each half, the places of its images in a batch. The number of an image decides, however a set is sorted."""
     scrambled = (batch.index.cpu().to(torch.int64) * 0x9E3779B1) % 2**32  # Knuth's multiplicative hash
     half = (scrambled >> 31) & 1
     return [(half == place).nonzero().flatten().to(batch.images.device) for place in range(HALVES)]

@@ -30,9 +30,7 @@ class GroupDro:
     name: ClassVar[str] = "group_dro"
 
     step_size: float = bounded(0.01, 0.0, 100.0, help="by which weights of groups follow losses; 0: equal weights")
-    adjustment: float = bounded(
-        0.0, 0.0, 1000.0, help="over the root of a group's images, added to its loss: small groups weigh more"
-    )
+    adjustment: float = bounded(0.0, 0.0, 1000.0, help="this, over the root of a group's size, is added to its loss")
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -86,7 +86,7 @@ class KeptNetwork(KeptFinding):
         return images if score is None else images | {"own_test_score": score}
 
     def text(self, training: Training, policy: Policy | PolicySchedule | None) -> str:
-        """The policy of every epoch is long, and only the last epoch has them all."""
+        """Only in the last epoch: the policies of all epochs are long, and before it some are missing."""
         return super().text(training, policy) if training.progress.epoch == training.plan.recipe.epochs else ""
 
     def state(self) -> State:
