@@ -226,7 +226,7 @@ def passes_of(objective: Objective) -> int:
 
 
 class Augmenter(Protocol):
-    """Changes a training batch before the network sees it. It may ask the network, as for the hardest of draws."""
+    """Changes a training batch before the network sees it. It may ask the network."""
 
     def __call__(self, batch: Batch, network: nn.Module, at: Moment, noise: torch.Generator) -> Batch:
         """The batch as it is trained on; its images are normalized."""
